@@ -1,0 +1,3 @@
+"""Regularizers for spiking neural networks, compared honestly."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,211 @@
+"""What the spiking layers did in a forward pass: the record itself, spike rates, SynOps, dead and saturated neurons."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bench.models.base import SpikingNetwork
+from bench.neurons import Spiking
+
+PICOJOULE_PER_AC = 0.9  # Horowitz 2014, 45 nm, 32 bit float addition
+PICOJOULE_PER_MAC = 4.6  # the same, multiplication and addition
+
+
+@dataclass
+class LayerActivity:
+    """One spiking layer in one forward pass.
+
+    Attributes:
+        spikes: `[T, N, ...]` zeros and ones, with their graph. The ReLU twin's activations are here too.
+        potential: `[T, N, ...]` membrane potential before the reset; None unless a regularizer asked
+            for it (`needs_potential`).
+    """
+
+    spikes: Tensor
+    potential: Tensor | None = None
+
+
+Activity = dict[str, LayerActivity]
+"""Layer name -> its activity, in the network's order."""
+
+
+def activity_of(model: SpikingNetwork) -> Activity:
+    """The activity of the model's last forward pass."""
+    return {
+        name: LayerActivity(layer.fired, layer.potential)
+        for name, layer in model.spiking_layers()
+        if layer.fired is not None
+    }
+
+
+class RateMeter:
+    """Spikes and opportunities per layer, summed over batches on the device.
+
+    A spike rate is spikes / (neurons x time steps x images). `global_rate` takes all neurons
+    together, `layer_mean` is the mean of the layers' rates: nandan2022 does not say which of the two
+    it reports.
+
+    Args:
+        per_neuron: also keep which neurons fired never or always (one boolean each).
+    """
+
+    def __init__(self, per_neuron: bool = False) -> None:
+        self.per_neuron = per_neuron
+        self.spikes: dict[str, Tensor] = {}
+        self.chances: dict[str, int] = {}
+        self.neurons: dict[str, int] = {}
+        self.ever: dict[str, Tensor] = {}
+        self.always: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def update(self, activity: Activity) -> None:
+        """Add one batch; costs one read of the spikes and no synchronisation with the device."""
+        for name, layer in activity.items():
+            spikes = layer.spikes.detach()
+            # float32: a sum of ones in bfloat16 stops growing at 256.
+            count = spikes.sum(dtype=torch.float32).double()
+            if name not in self.spikes:
+                self.spikes[name] = torch.zeros((), dtype=torch.float64, device=spikes.device)
+                self.chances[name] = 0
+                self.neurons[name] = spikes[0, 0].numel()
+            self.spikes[name] += count
+            self.chances[name] += spikes.numel()
+            if self.per_neuron:
+                fired = spikes.flatten(0, 1) != 0
+                ever, always = fired.any(0), fired.all(0)
+                self.ever[name] = self.ever[name] | ever if name in self.ever else ever
+                self.always[name] = self.always[name] & always if name in self.always else always
+
+    def rates(self) -> dict[str, float]:
+        """Spike rate of each layer."""
+        return {name: self.spikes[name].item() / self.chances[name] for name in self.spikes}
+
+    def global_rate(self) -> float:
+        """Spikes of all layers over the opportunities of all layers."""
+        return sum(s.item() for s in self.spikes.values()) / sum(self.chances.values())
+
+    def layer_mean(self) -> float:
+        """Mean of the layers' spike rates."""
+        rates = self.rates()
+        return sum(rates.values()) / len(rates)
+
+    def layers(self) -> list[dict[str, Any]]:
+        """One row a layer: name, neurons, spike_rate, and the fractions of neurons that were dead
+        (no spike on any image) or saturated (a spike at every step of every image)."""
+        return [
+            {
+                "name": name,
+                "neurons": self.neurons[name],
+                "spike_rate": rate,
+                "dead": 1.0 - self.ever[name].double().mean().item() if self.per_neuron else None,
+                "saturated": self.always[name].double().mean().item() if self.per_neuron else None,
+            }
+            for name, rate in self.rates().items()
+        ]
+
+
+def fan_out(layer: nn.Conv2d | nn.Linear, shape: torch.Size) -> Tensor | int:
+    """How many multiplications one input value takes part in.
+
+    Args:
+        layer: the layer that the value enters.
+        shape: of the layer's input, `[B, C, H, W]` or `[B, ..., F]`.
+
+    Returns:
+        `[C, H, W]` for a convolution (fewer at the borders), the number of outputs for a linear layer.
+    """
+    if isinstance(layer, nn.Linear):
+        return layer.out_features
+    with torch.no_grad():
+        x = torch.zeros(1, *shape[1:], dtype=torch.float64, requires_grad=True)
+        ones = torch.ones(layer.weight.shape, dtype=torch.float64)
+        with torch.enable_grad():
+            # The gradient of the sum of all outputs, at weights of one, counts the paths.
+            out = F.conv2d(x, ones, None, layer.stride, layer.padding, layer.dilation, layer.groups)
+            (paths,) = torch.autograd.grad(out.sum(), x)
+    return paths[0]
+
+
+class OpCounter:
+    """Counts what a forward pass costs, by hooks on every convolution and linear layer.
+
+    SynOps: nonzero inputs times their fan-out, over all time steps, for layers fed by spikes. Sums of
+    spikes (SEW's ADD, pooled means) count as one event each, and are also reported apart. MACs: the
+    multiplications of layers that are fed by analog values (the stem; everything in the ReLU twin),
+    padding left out. The head counts its events per time step, though the task averages first.
+
+    Attributes:
+        synops, nonbinary, macs: totals over `images`, float64 tensors or floats.
+    """
+
+    def __init__(self, model: SpikingNetwork) -> None:
+        self.model = model
+        self.synops: Any = 0.0
+        self.nonbinary: Any = 0.0
+        self.macs = 0.0
+        self.images = 0
+        self._fan: dict[tuple[nn.Module, torch.Size], Any] = {}
+        self._spikes_seen = False
+
+    @contextmanager
+    def attached(self) -> Iterator[OpCounter]:
+        """Count while this context is open."""
+        handles = []
+        for module in self.model.modules():
+            if module is self.model.head:
+                continue
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                handles.append(module.register_forward_pre_hook(self._before))
+            elif isinstance(module, Spiking) and module.is_spiking:
+                handles.append(module.register_forward_hook(self._after_spiking))
+        try:
+            yield self
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def batch(self, features: Tensor) -> None:
+        """Finish one batch: count the head's events in features `[T, N, F]`."""
+        self._count(self.model.head, features.flatten(0, 1))
+        self.images += features.shape[1]
+        self._spikes_seen = False
+
+    def _after_spiking(self, module: nn.Module, args: Any, output: Any) -> None:
+        self._spikes_seen = True
+
+    def _before(self, module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        self._count(module, args[0])
+
+    @torch.no_grad()
+    def _count(self, module: Any, x: Tensor) -> None:
+        key = (module, x.shape[1:])
+        if key not in self._fan:
+            fan = fan_out(module, x.shape)
+            self._fan[key] = fan.to(x.device) if isinstance(fan, Tensor) else fan
+        fan = self._fan[key]
+        if not self._spikes_seen:
+            self.macs += x.shape[0] * (float(fan.sum()) if isinstance(fan, Tensor) else float(fan * x.shape[-1]))
+            return
+        events = x != 0
+        self.synops = self.synops + (events.sum(0) * fan).sum(dtype=torch.float64)
+        graded = events & (x != 1)
+        self.nonbinary = self.nonbinary + (graded.sum(0) * fan).sum(dtype=torch.float64)
+
+    def per_image(self) -> dict[str, float | None]:
+        """synops, nonbinary and macs per image, and the energy in microjoule (compute only, 45 nm)."""
+        spiking = self.model.spec.neuron.name != "relu"
+        synops, nonbinary = float(self.synops) / self.images, float(self.nonbinary) / self.images
+        macs = self.macs / self.images
+        return {
+            "synops_per_image": synops if spiking else None,
+            "synops_nonbinary_per_image": nonbinary if spiking else None,
+            "macs_per_image": macs,
+            "energy_uj": (synops * PICOJOULE_PER_AC + macs * PICOJOULE_PER_MAC) * 1e-6,
+        }

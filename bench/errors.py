@@ -1,0 +1,32 @@
+"""Faults that reach the user as one clear line, and the search for the nearest right name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class BenchError(Exception):
+    """Bad input: the message is the one line the user sees, the exit status is `code`."""
+
+    code = 2
+
+
+class EnvironmentFault(BenchError):
+    """The input was right, but the machine could not do it (no network, disk full, file locked)."""
+
+    code = 1
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of a "no such name" message: the closest known names, then all of them.
+
+    Example:
+        >>> nearest("swe", ["cnn", "sew"])
+        "Did you mean 'sew'? There are: cnn, sew."
+    """
+    known = sorted(known)
+    # A lower cutoff than difflib's: names here are short, and "swe" must still find "sew".
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    hint = f"Did you mean {' or '.join(repr(c) for c in close)}? " if close else ""
+    return f"{hint}There are: {', '.join(known)}."

@@ -1,0 +1,120 @@
+"""What every network is made of: its context, conv + norm, the frame of a model file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+from bench.errors import BenchError
+from bench.neurons import NeuronConfig, Spiking
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a network is built for; everything else a constructor takes is a knob.
+
+    Attributes:
+        image_shape: (C, H, W) of one image.
+        classes: number of classes.
+        time_steps: T, how often the network sees the image.
+        neuron: the neuron of every spiking layer.
+    """
+
+    image_shape: tuple[int, int, int]
+    classes: int
+    time_steps: int = 4
+    neuron: NeuronConfig = field(default_factory=NeuronConfig)
+
+
+class ConvNorm(nn.Sequential):
+    """Convolution (with bias) and batch norm as `conv` and `norm`, so that either can be replaced.
+
+    Shapes: `[B, C_in, H, W]` to `[B, C_out, H', W']`, B being N for a stem and T * N elsewhere.
+    """
+
+    conv: nn.Conv2d
+    norm: nn.Module
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel: int, stride: int = 1, padding: int | None = None, groups: int = 1
+    ) -> None:
+        super().__init__()
+        padding = kernel // 2 if padding is None else padding
+        self.add_module(
+            "conv", nn.Conv2d(in_channels, out_channels, kernel, stride=stride, padding=padding, groups=groups)
+        )
+        self.add_module("norm", nn.BatchNorm2d(out_channels))
+
+
+class SpikingNetwork(nn.Module):
+    """Frame of a network: subclasses define `features` and a linear `head`.
+
+    It never resets itself: whoever runs it calls `forget` before each forward pass (in a run, the
+    task does).
+
+    Attributes:
+        spec: what it was built for.
+        time_steps: T; 1 for the ReLU twin, whose steps would all be the same.
+    """
+
+    head: nn.Linear
+
+    def __init__(self, spec: Spec) -> None:
+        super().__init__()
+        if spec.time_steps < 1:
+            raise BenchError(f"time_steps is {spec.time_steps}, it must be at least 1")
+        self.spec = spec
+        self.time_steps = 1 if spec.neuron.name == "relu" else spec.time_steps
+
+    def spiking(self) -> Spiking:
+        """A new spiking layer of this network's neuron."""
+        return Spiking(self.spec.neuron, self.time_steps)
+
+    def repeat(self, x: Tensor) -> Tensor:
+        """The static stem's output `[N, ...]` for every time step: `[T * N, ...]`."""
+        return x.unsqueeze(0).expand(self.time_steps, *x.shape).flatten(0, 1)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Images `[N, C, H, W]` to features `[T, N, F]`."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images `[N, C, H, W]` to logits `[N, classes]`: the mean over time, then the head."""
+        return self.head(self.features(x).mean(0))
+
+    def spiking_layers(self) -> Iterator[tuple[str, Spiking]]:
+        """(name, layer) of every spiking layer, in the order of definition."""
+        for name, module in self.named_modules():
+            if isinstance(module, Spiking):
+                yield name, module
+
+    def forget(self) -> None:
+        """Reset every membrane potential and drop the last pass' activity."""
+        for _, layer in self.spiking_layers():
+            layer.forget()
+
+
+def positive(**knobs: int) -> None:
+    """Refuse a width, depth or size below 1.
+
+    Raises:
+        BenchError: names the first such knob.
+    """
+    for name, value in knobs.items():
+        if value < 1:
+            raise BenchError(f"model.{name} is {value}, it must be at least 1")
+
+
+def check_halvings(depth: int, height: int, width: int) -> None:
+    """Refuse more poolings than the image has room for.
+
+    Raises:
+        BenchError: says how often the image can be halved.
+    """
+    if min(height, width) >> depth == 0:
+        raise BenchError(
+            f"model.depth={depth} halves the image {depth} times, but {height}x{width} can be halved "
+            f"{min(height, width).bit_length() - 1} times at most"
+        )

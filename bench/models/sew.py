@@ -1,0 +1,77 @@
+"""The SEW ResNet of nandan2022, section 2.1.2, after Fang et al. 2021."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from torch import Tensor, nn
+
+from bench.models.base import ConvNorm, Spec, SpikingNetwork, check_halvings, positive
+from bench.registry import MODELS
+
+
+class Connect(StrEnum):
+    """Element-wise function g of a block's output A and its input S (Fang et al. 2021, table 1)."""
+
+    ADD = "ADD"
+    AND = "AND"
+    IAND = "IAND"
+
+
+def connect(a: Tensor, s: Tensor, how: Connect) -> Tensor:
+    """g(A, S): ADD gives A + S (values above 1: no spikes), AND gives A S, IAND gives (1 - A) S."""
+    if how is Connect.ADD:
+        return a + s
+    return a * s if how is Connect.AND else (1 - a) * s
+
+
+class SEWBlock(nn.Module):
+    """Two conv 3x3 - BN - IF, then g with the block's input; `[T * N, C, H, W]` in and out."""
+
+    def __init__(self, net: SpikingNetwork, channels: int, cnf: Connect) -> None:
+        super().__init__()
+        self.cnf = cnf
+        self.conv1, self.spiking1 = ConvNorm(channels, channels, 3), net.spiking()
+        self.conv2, self.spiking2 = ConvNorm(channels, channels, 3), net.spiking()
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.spiking1(self.conv1(x))
+        return connect(self.spiking2(self.conv2(out)), x, self.cnf)
+
+
+@MODELS.register("sew")
+class SEWResNet(SpikingNetwork):
+    """SEW ResNet: conv - BN - IF - {SEWBlock - SEWBlock - max pool 2} x 5 - FC.
+
+    Source: nandan2022 (arXiv 2201.02538), section 2.1.2; blocks of Fang et al. 2021
+    (arXiv 2102.04159), eq. 6. The thesis does not say what the stem is: 3x3, stride 1.
+
+    Args:
+        spec: image shape, classes, time steps, neuron.
+        channels: width of every convolution (the thesis: 32 and 64).
+        depth: number of stages; each halves the image.
+        blocks: SEW blocks in a stage.
+        cnf: how a block's output meets its input.
+
+    Raises:
+        BenchError: a knob below 1, or an image too small to be halved `depth` times.
+    """
+
+    def __init__(
+        self, spec: Spec, channels: int = 64, depth: int = 5, blocks: int = 2, cnf: Connect = Connect.ADD
+    ) -> None:
+        super().__init__(spec)
+        positive(channels=channels, depth=depth, blocks=blocks)
+        in_channels, height, width = spec.image_shape
+        check_halvings(depth, height, width)
+        self.stem, self.spiking_stem = ConvNorm(in_channels, channels, 3), self.spiking()
+        self.stages = nn.ModuleList(
+            nn.Sequential(*(SEWBlock(self, channels, cnf) for _ in range(blocks)), nn.MaxPool2d(2)) for _ in range(depth)
+        )
+        self.head = nn.Linear(channels * (height >> depth) * (width >> depth), spec.classes)
+
+    def features(self, x: Tensor) -> Tensor:
+        x = self.spiking_stem(self.repeat(self.stem(x)))
+        for stage in self.stages:
+            x = stage(x)
+        return x.flatten(1).unflatten(0, (self.time_steps, -1))

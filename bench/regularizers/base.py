@@ -1,0 +1,63 @@
+"""The hooks of a regularizer, all optional."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from bench.activity import Activity
+from bench.models.base import SpikingNetwork
+
+
+class Regularizer(nn.Module):
+    """Base of every regularizer; a subclass overrides the hooks it needs.
+
+    Its constructor's typed defaults are its configuration. It is a module, so buffers and parameters
+    it registers move to the device and are stored in checkpoints. Modules that `attach` puts into
+    the network need not be registered here as well. Random numbers come from torch's
+    global generators, which the task seeds from (seed, epoch, step) before every step.
+
+    Attributes:
+        strength: the constructor argument that scales the effect, 0 meaning none; None if there is none.
+        needs_potential: whether `penalty` and `after_step` read `LayerActivity.potential`.
+        identity_in_eval: whether the network in eval mode computes what it would without it, given
+            the same weights.
+    """
+
+    strength: ClassVar[str | None] = None
+    needs_potential: ClassVar[bool] = False
+    identity_in_eval: ClassVar[bool] = True
+
+    def attach(self, model: SpikingNetwork) -> None:
+        """Change the network before the optimizer exists."""
+
+    def initialize(self, model: SpikingNetwork, images: Tensor) -> None:
+        """Data-dependent start, once, before the first step of a fresh run (not on resume).
+
+        Args:
+            model: the network, after every `attach`.
+            images: `[500, C, H, W]` (or fewer) normalized training images, without augmentation.
+        """
+
+    def batch(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Mix a training batch: images `[N, C, H, W]`, labels `[N]` or soft labels `[N, classes]`."""
+        return x, y
+
+    def loss(self, logits_t: Tensor, y: Tensor) -> Tensor:
+        """Replace the task's loss (cross-entropy of the time mean); sees logits `[T, N, classes]`."""
+        raise NotImplementedError
+
+    def penalty(self, activity: Activity) -> dict[str, Tensor]:
+        """Scalars to add to the loss, by name, already scaled."""
+        return {}
+
+    def param_groups(self, model: SpikingNetwork) -> list[dict[str, Any]]:
+        """Options of the optimizer for some parameters: `[{"params": [...], "weight_decay": 0.1}]`."""
+        return []
+
+    def after_step(self, activity: Activity) -> None:
+        """Update own state after the optimizer's step."""
+
+    def bake(self, model: SpikingNetwork) -> None:
+        """Fold what it did into plain weights, for export."""
