@@ -2,12 +2,47 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from bench.activity import Activity
+from bench.errors import BenchError
 from bench.models.base import SpikingNetwork
+
+
+def nonnegative(reg: str, **arguments: float) -> None:
+    """Refuse an argument below 0, infinite or NaN.
+
+    Raises:
+        BenchError: names the first such argument as `reg.<reg>.<argument>`.
+    """
+    for name, value in arguments.items():
+        if not (math.isfinite(value) and value >= 0):
+            raise BenchError(f"reg.{reg}.{name} is {value:g}, it must be a finite number, 0 or more")
+
+
+def positive(reg: str, **arguments: float) -> None:
+    """Refuse an argument of 0 or below, infinite or NaN.
+
+    Raises:
+        BenchError: names the first such argument as `reg.<reg>.<argument>`.
+    """
+    for name, value in arguments.items():
+        if not (math.isfinite(value) and value > 0):
+            raise BenchError(f"reg.{reg}.{name} is {value:g}, it must be a finite number above 0")
+
+
+def probability(reg: str, **arguments: float) -> None:
+    """Refuse an argument outside [0, 1], or NaN.
+
+    Raises:
+        BenchError: names the first such argument as `reg.<reg>.<argument>`.
+    """
+    for name, value in arguments.items():
+        if not 0 <= value <= 1:
+            raise BenchError(f"reg.{reg}.{name} is {value:g}, it must lie in [0, 1]")
 
 
 class Regularizer(nn.Module):
@@ -22,12 +57,16 @@ class Regularizer(nn.Module):
         strength: the constructor argument that scales the effect, 0 meaning none; None if there is none.
         needs_potential: whether `penalty` and `after_step` read `LayerActivity.potential`.
         identity_in_eval: whether the network in eval mode computes what it would without it, given
-            the same weights.
+            the same weights. An instance may set it where it depends on an argument.
     """
 
     strength: ClassVar[str | None] = None
-    needs_potential: ClassVar[bool] = False
-    identity_in_eval: ClassVar[bool] = True
+    needs_potential: bool = False
+    identity_in_eval: bool = True
+
+    def __init__(self) -> None:
+        # Without it the schema of an option with no arguments would be nn.Module's *args, **kwargs.
+        super().__init__()
 
     def attach(self, model: SpikingNetwork) -> None:
         """Change the network before the optimizer exists."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from bench.activity import Activity
 from bench.errors import BenchError
 from bench.registry import REGULARIZERS
-from bench.regularizers.base import Regularizer
+from bench.regularizers.base import Regularizer, nonnegative
 
 
 class Scale(StrEnum):
@@ -67,17 +67,16 @@ class SpikePenalty(Regularizer):
         increasing: bool = False,
     ) -> None:
         super().__init__()
-        if weight < 0:
-            raise BenchError(f"reg.spikepen.weight is {weight:g}, it must be 0 or more")
+        nonnegative("spikepen", weight=weight)
         if order not in (1, 2):
             raise BenchError(f"reg.spikepen.order is {order}, it must be 1 or 2")
-        if layer_weights is not None and any(w < 0 for w in layer_weights):
-            raise BenchError(f"reg.spikepen.layer_weights is {list(layer_weights)}, each must be 0 or more")
-        self.weight, self.order, self.scale = weight, order, scale
+        for factor in layer_weights or []:
+            nonnegative("spikepen", layer_weights=factor)
+        self.weight, self.order, self.scale = weight, order, Scale(scale)
         self.layer_weights, self.increasing = layer_weights, increasing
 
     def penalty(self, activity: Activity) -> dict[str, Tensor]:
-        if self.weight == 0:
+        if self.weight == 0 or not activity:
             return {}
         layers = len(activity)
         factors = self.layer_weights if self.layer_weights is not None else [1.0] * layers

@@ -1,0 +1,198 @@
+"""The commands, a few lines each: `python -m bench`; what is slow to import is imported by the command that needs it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from bench import __version__
+from bench.errors import BenchError, nearest
+
+COMMANDS = {
+    "run": "train one configuration, or with -m a grid of them; `run --help` says more",
+    "list": "models, regularizers, data sets and experiments: what they are, their source and defaults",
+    "data": "what data is on disk; download and check it",
+    "completion": "print the script that makes TAB complete in bash, zsh or fish",
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose complaint is one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise BenchError(f"{message}; `{self.prog} --help` says more")
+
+
+def run(arguments: list[str]) -> None:
+    """Everything after `run` is Hydra's."""
+    from bench.config import launch
+
+    launch(arguments)
+
+
+def list_(arguments: list[str]) -> None:
+    """Print what is registered."""
+    parser = Parser("bench list", description=COMMANDS["list"])
+    parser.add_argument("section", nargs="?", help="models, regs, data or experiments; all of them if left out")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument("--markdown", action="store_true", help="as Markdown tables")
+    parser.add_argument("--into", type=Path, metavar="FILE", help="renew the tables between the marks of a Markdown file")
+    options = parser.parse_args(arguments)
+    from bench import catalog
+
+    if options.into is not None:
+        print(f"{options.into} {'renewed' if catalog.write_into(options.into) else 'is as it should be'}")
+        return
+    names = [options.section] if options.section else list(catalog.SECTIONS)
+    found = {name: catalog.section(name) for name in names}
+    if options.json:
+        print(json.dumps({name: [vars(row) for row in rows] for name, rows in found.items()}, indent=1))
+        return
+    for name, rows in found.items():
+        if options.markdown:
+            print(f"## {name}\n\n{catalog.markdown(rows)}\n")
+        elif rows:
+            table(name, ("name", "what it is", "source", "defaults"), [
+                (row.name, row.summary, row.source, row.settings) for row in rows
+            ])  # fmt: skip
+        else:
+            print(f"{name}: none")
+
+
+def data(arguments: list[str]) -> None:
+    """Say what data is on disk, or bring it there."""
+    parser = Parser("bench data", description=COMMANDS["data"])
+    parser.add_argument("action", nargs="?", default="status", help="status (if left out) or prepare")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="data sets to prepare")
+    parser.add_argument("--root", default=os.environ.get("BENCH_DATA", "data"), help="folder of the data sets [%(default)s]")
+    parser.add_argument("--json", action="store_true", help="status as JSON")
+    options = parser.parse_args(arguments)
+    from bench.data import DATASETS, prepare_named, status
+
+    if options.action == "prepare":
+        if not options.names:
+            raise BenchError(f"prepare what? There are: {', '.join(DATASETS.names())}.")
+        for name in options.names:
+            DATASETS.get(name)
+        for name in options.names:
+            ready = prepare_named(name, options.root)
+            counts = f"{len(ready.train_images):,} + {len(ready.test_images):,} images"
+            print(f"{ready.name}: {ready.copy}, {counts}, {len(ready.classes)} classes, {ready.checksum}")
+        return
+    if options.action != "status":
+        raise BenchError(f"bench data cannot '{options.action}'. {nearest(options.action, ['status', 'prepare'])}")
+    rows = status(options.root)
+    if options.json:
+        print(json.dumps(rows, indent=1, default=str))
+        return
+    shown = ("name", "present", "copy", "images", "classes", "size", "checksum", "path", "note")
+    table(f"data under {options.root}", shown, [
+        tuple(cell(key, row["bytes" if key == "size" else key]) for key in shown) for row in rows
+    ])  # fmt: skip
+
+
+def cell(column: str, value: Any) -> str:
+    """A value of `bench data status` for people."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if column == "size":
+        return f"{value / 2**20:.1f} MiB"
+    return str(value)[:12] if column == "checksum" else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def completion(arguments: list[str]) -> None:
+    """Print a shell's script, or what could stand at the end of a line."""
+    parser = Parser("bench completion", description=COMMANDS["completion"])
+    parser.add_argument("shell", nargs="?", help="bash, zsh or fish")
+    parser.add_argument("--query", metavar="LINE", help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
+    from bench import complete
+
+    if options.query is not None:
+        print("\n".join(complete.complete(options.query, COMMANDS)))
+        return
+    if options.shell not in complete.SCRIPTS:
+        raise BenchError(f"no script for the shell '{options.shell}'. {nearest(str(options.shell), complete.SCRIPTS)}")
+    print(complete.SCRIPTS[options.shell], end="")
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table that cuts nothing off: as wide as a terminal, or as $COLUMNS, or as it needs."""
+    from rich.console import Console
+    from rich.table import Table
+
+    wide = None if sys.stdout.isatty() else int(os.environ.get("COLUMNS") or 0) or 200
+    out = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in columns:
+        out.add_column(column, overflow="fold", no_wrap=column == "name")
+    for row in rows:
+        out.add_row(*row)
+    console = Console(width=wide, highlight=False, markup=False)
+    console.print(out)
+    console.print()
+
+
+def help_text() -> str:
+    """What `bench --help` prints."""
+    lines = [f"  {name:<12}{text}" for name, text in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: python -m bench COMMAND ...",
+            "",
+            "Regularizers for spiking neural networks, compared: which one buys how much accuracy for how many spikes.",
+            "",
+            *lines,
+            "",
+            "  python -m bench run model=sew reg=spikepen",
+            "  python -m bench run -m model=cnn,sew reg=none,spikepen seed=0,1,2",
+            "",
+            "Exit status: 0 done, 1 a fault of the machine or of the suite, 2 bad input, 130 interrupted.",
+        ]
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        The exit status.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    commands: dict[str, Callable[[list[str]], None]] = {
+        "run": run, "list": list_, "data": data, "completion": completion,
+    }  # fmt: skip
+    command = arguments[0] if arguments else "--help"
+    try:
+        if command in ("-h", "--help", "help"):
+            print(help_text())
+        elif command == "--version":
+            print(f"snn-bench {__version__}")
+        elif command not in commands:
+            raise BenchError(f"there is no command '{command}'. {nearest(command, commands)}")
+        else:
+            commands[command](arguments[1:])
+        sys.stdout.flush()
+    except BenchError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.code
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on after the last finished epoch", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader (`head`) has seen enough; without this Python would complain once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except SystemExit as done:
+        return done.code if isinstance(done.code, int) else 0 if done.code is None else 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

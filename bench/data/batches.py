@@ -1,0 +1,197 @@
+"""Batches made on the device from uint8 images: order, crop, flip, RandAugment, normalization, Mixup."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bench.random import derive, generator
+
+if TYPE_CHECKING:
+    from timm.data.auto_augment import RandAugment
+    from timm.data.mixup import Mixup
+
+
+@dataclass(frozen=True)
+class Augment:
+    """What a training batch goes through, in this order: randaugment, crop, flip, (normalize,) mixup.
+
+    Attributes:
+        crop: pixels of zeros to add on each side before a random crop to the image's size.
+        flip: whether to mirror left and right with probability 1/2.
+        randaugment: timm's transform of PIL images, on the CPU; None is off.
+        mixup: timm's Mixup, of an even number of images; None is off.
+    """
+
+    crop: int = 0
+    flip: bool = False
+    randaugment: RandAugment | None = None
+    mixup: Mixup | None = None
+
+
+class Batches:
+    """One split of a data set, as an iterable of batches that Lightning takes for a data loader.
+
+    Without `augment`: in order, unchanged but for normalization, the last partial batch kept. With it:
+    shuffled anew each epoch, augmented, the last partial batch dropped. An epoch's batches depend on (seed, epoch)
+    and on nothing else: not on the epochs before it, nor on the process, nor, since all is drawn on
+    the CPU, on the device.
+
+    Yields `(x, y)`: x float32 [N, C, H, W] on the device; y int64 [N], or float32 [N, classes] under Mixup.
+
+    Args:
+        images: uint8 [M, C, H, W]; moved to the device once (RandAugment needs them on the CPU).
+        labels: int64 [M].
+        batch_size: images in a batch; fewer images than that make one smaller batch.
+        mean: per channel, of pixels in [0, 1].
+        std: per channel.
+        device: where batches are made.
+        augment: makes it a training split.
+        seed: the run's seed.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        batch_size: int,
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+        device: torch.device | str = "cpu",
+        augment: Augment | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.device = torch.device(device)
+        self.batch_size = min(batch_size, len(images))
+        self.augment = augment
+        self.seed = seed
+        self.epoch = 0
+        # On a GPU a kernel's launch costs more than its work on one batch: augment many batches at a time.
+        self._stride = self.batch_size * (max(1, 2048 // batch_size) if self.device.type == "cuda" else 1)
+        self._images = images if augment and augment.randaugment else images.to(self.device)
+        self._labels = labels.to(self.device)
+        # (u / 255 - mean) / std in one multiplication and one addition.
+        scale = 1 / (255 * torch.tensor(std, dtype=torch.float64))
+        shift = -torch.tensor(mean, dtype=torch.float64) * 255 * scale
+        self._scale = scale.float().view(-1, 1, 1).to(self.device)
+        self._shift = shift.float().view(-1, 1, 1).to(self.device)
+
+    batch_sampler = None  # Lightning looks for one wherever there is a sampler
+
+    @property
+    def images(self) -> int:
+        """The number of images in the split."""
+        return len(self._images)
+
+    @property
+    def sampler(self) -> Batches:
+        """Itself: Lightning calls `sampler.set_epoch(epoch)` before each epoch."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch, from 0, that the next iteration gives."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        whole, rest = divmod(self.images, self.batch_size)
+        return whole if self.augment else whole + bool(rest)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return self._evaluation() if self.augment is None else self._training(self.augment, self.epoch)
+
+    def sample(self, count: int, seed: int) -> Tensor:
+        """Images drawn at random, normalized and not augmented: float32 [min(count, M), C, H, W]."""
+        index = torch.randperm(self.images, generator=generator("cpu", seed, "sample"))[:count]
+        return self._normalize(self._images[index.to(self._images.device)].to(self.device))
+
+    def _normalize(self, images: Tensor) -> Tensor:
+        return torch.addcmul(self._shift, images.float(), self._scale)
+
+    def _evaluation(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for images, labels in zip(
+            self._images.split(self.batch_size), self._labels.split(self.batch_size), strict=True
+        ):
+            yield self._normalize(images), labels
+
+    def _training(self, augment: Augment, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        count = len(self) * self.batch_size
+        order = torch.randperm(self.images, generator=generator("cpu", self.seed, "order", epoch))[:count]
+        order = order.to(self._images.device)
+        labels = self._labels[order.to(self.device)]
+        draw = generator("cpu", self.seed, "augment", epoch)
+        offsets = torch.randint(2 * augment.crop + 1, (2, count), generator=draw).to(self.device)
+        flips = (torch.rand(count, generator=draw) < 0.5).to(self.device) if augment.flip else None
+        for start in range(0, count, self._stride):
+            part = slice(start, min(start + self._stride, count))
+            images = self._images.index_select(0, order[part])
+            if augment.randaugment is not None:
+                seeds = [derive(self.seed, "augment", epoch, step) for step in range(part.start, part.stop)]
+                images = rand_augment(images, augment.randaugment, seeds).to(self.device)
+            images = crop_flip(images, augment.crop, offsets[:, part], None if flips is None else flips[part])
+            images = self._normalize(images)
+            for first in range(0, len(images), self.batch_size):
+                x, y = images[first : first + self.batch_size], labels[start + first :][: self.batch_size]
+                if augment.mixup is not None:
+                    step = (start + first) // self.batch_size
+                    with global_seed(derive(self.seed, "mixup", epoch, step)):
+                        x, y = augment.mixup(x, y)
+                yield x, y
+
+
+def crop_flip(images: Tensor, crop: int, offsets: Tensor, flips: Tensor | None) -> Tensor:
+    """Crop each image out of a frame of zeros, then mirror some, all in one gather.
+
+    Args:
+        images: [N, C, H, W].
+        crop: width of the frame in pixels.
+        offsets: int64 [2, N], the top and left corner of each crop, in [0, 2 crop].
+        flips: bool [N], or None to mirror none.
+
+    Returns:
+        [N, C, H, W] of the same type.
+    """
+    if crop == 0 and flips is None:
+        return images
+    n, c, h, w = images.shape
+    rows = offsets[0, :, None] + torch.arange(h, device=images.device)
+    columns = torch.arange(w, device=images.device)
+    if flips is not None:
+        columns = torch.where(flips[:, None], w - 1 - columns, columns)
+    columns = offsets[1, :, None] + columns
+    pixel = rows[:, :, None] * (w + 2 * crop) + columns[:, None, :]
+    framed = F.pad(images, (crop,) * 4) if crop else images
+    return framed.reshape(n, c, -1).gather(2, pixel.view(n, 1, -1).expand(n, c, h * w)).view(n, c, h, w)
+
+
+def rand_augment(images: Tensor, transform: RandAugment, seeds: Sequence[int]) -> Tensor:
+    """timm's RandAugment of uint8 [N, C, H, W] on the CPU, each image with a seed of its own."""
+    from PIL import Image
+
+    out = []
+    for pixels, seed in zip(images.permute(0, 2, 3, 1).numpy(), seeds, strict=True):
+        with global_seed(seed):
+            out.append(np.array(transform(Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels))))
+    return torch.from_numpy(np.stack(out)).view(len(out), *images.shape[2:], -1).permute(0, 3, 1, 2).contiguous()
+
+
+@contextmanager
+def global_seed(seed: int) -> Iterator[None]:
+    """Seed Python's and NumPy's global generators, which timm draws from, and put them back after."""
+    python, numpy = random.getstate(), np.random.get_state()
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)

@@ -1,0 +1,38 @@
+"""Seeds derived from a run's seed by name, so that randomness needs no state to be saved."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+
+def derive(seed: int, *keys: str | int) -> int:
+    """The seed for one use of randomness, say ``derive(seed, "augment", epoch)``.
+
+    The same arguments give the same number on any machine, in any process, whatever ran before; different
+    ones give numbers that have nothing to do with each other.
+
+    Args:
+        seed: the run's seed.
+        keys: what the randomness is for, and the epoch, step or layer it is for.
+
+    Returns:
+        An integer in [0, 2^63).
+    """
+    digest = hashlib.sha256(json.dumps([seed, *keys]).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def generator(device: torch.device | str, seed: int, *keys: str | int) -> torch.Generator:
+    """A fresh generator on `device`, seeded with ``derive(seed, *keys)``.
+
+    CPU and CUDA generators draw different numbers from one seed: what must not depend on the device
+    draws on the CPU.
+    """
+    import torch
+
+    return torch.Generator(device).manual_seed(derive(seed, *keys))

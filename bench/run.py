@@ -1,0 +1,109 @@
+"""The story of one run: config -> data -> model -> regularizers -> task -> trainer -> record."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from bench import results
+from bench.console import console, say, summary_table
+from bench.errors import BenchError
+from bench.facts import compile_result, flat_config, headline, science, strength_of, write_env
+from bench.results import RunFolder, run_id
+
+EVAL_BATCH = 500
+
+
+def run(cfg: DictConfig) -> dict[str, Any]:
+    """Train one configuration and record it; a recorded one is returned as it is.
+
+    Raises:
+        BenchError: bad input, or (an EnvironmentFault) a machine that could not do it.
+    """
+    check(cfg)
+    facts = science(cfg)
+    folder = RunFolder(Path(cfg.runs), run_id(facts))
+    done = None if cfg.force else folder.finished()
+    if done is not None:
+        say(f"{folder.name} is finished: test {done['test']['acc']} %; force=true runs it again")
+        return done
+    with folder.locked():
+        if cfg.force:
+            folder.clear()
+        return train(cfg, facts, folder)
+
+
+def train(cfg: DictConfig, facts: dict[str, Any], folder: RunFolder) -> dict[str, Any]:
+    """Train, evaluate and record, from the start or from the last finished epoch."""
+    # Imported here: Lightning takes seconds, and a finished run is skipped without it.
+    from bench import session
+    from bench.data import prepare
+    from bench.logger import Tracker
+    from bench.recorder import Recorder
+    from bench.task import Diverged
+
+    started, epochs = results.now(), cfg.trainer.epochs
+    device = session.pick_device(cfg.trainer.accelerator.value)
+    batch_size = cfg.trainer.batch_size
+    splits = prepare(
+        OmegaConf.to_object(cfg.data),  # type: ignore[arg-type]
+        seed=cfg.seed,
+        batch_size=batch_size,
+        eval_batch_size=min(EVAL_BATCH, 8 * batch_size),
+        max_train_images=cfg.trainer.max_train_images,
+        device=device,
+    )
+    task = session.make_task(cfg, splits)
+    checkpoint = session.find_checkpoint(folder, task)
+    folder.write_config(OmegaConf.to_yaml(cfg, resolve=True))
+    rows = folder.cut_back(checkpoint["epoch"] + 1 if checkpoint else 0)
+    env = write_env(folder, facts, splits, device, started, resumed=bool(rows))
+    if rows:
+        say(f"{folder.name} goes on after epoch {len(rows)} of {epochs}")
+    else:
+        say(f"{folder.name}: {splits.train.images:,} training images, {epochs} epochs, {env['hardware']}")
+    tracker = Tracker(cfg.logger, folder, flat_config(facts, strength_of(task)), env["wandb_id"], rows)
+    trainer = session.make_trainer(cfg, facts, device, Recorder(folder, tracker, epochs))
+    outcome, reason = None, None
+    try:
+        outcome = session.fit_and_test(trainer, task, splits, folder.checkpoint_path if rows else None)
+    except Diverged as error:
+        reason = str(error)
+    except BaseException:
+        tracker.finish(None, len(folder.rows()))
+        raise
+    result = compile_result(facts, env, folder, task, splits, outcome, reason)
+    folder.finish(result)
+    tracker.finish(headline(result, outcome), len(folder.rows()))
+    console().print(summary_table(result, str(folder.path), tracker.mode))
+    return result
+
+
+def check(cfg: DictConfig) -> None:
+    """Refuse numbers that no part of the suite could use.
+
+    Raises:
+        BenchError: names the key and the smallest value it takes.
+    """
+    least = {
+        "time_steps": 1,
+        "trainer.epochs": 1,
+        "trainer.batch_size": 1,
+        "trainer.eval_every": 1,
+        "trainer.devices": 1,
+        "trainer.max_train_images": 1,
+        "trainer.limit_train_batches": 1,
+        "trainer.limit_test_batches": 1,
+    }
+    for key, smallest in least.items():
+        value = OmegaConf.select(cfg, key)
+        if value is not None and value < smallest:
+            raise BenchError(f"{key} is {value}, it must be at least {smallest}")
+    for key in ("optim.lr", "optim.clip"):
+        value = OmegaConf.select(cfg, key)
+        if value is not None and not value > 0:
+            raise BenchError(f"{key} is {value:g}, it must be above 0")
+    if not 0 <= cfg.optim.momentum < 1:
+        raise BenchError(f"optim.momentum is {cfg.optim.momentum:g}, it must lie in [0, 1)")

@@ -1,0 +1,132 @@
+"""The moving parts of one run: device, task, checkpoint, trainer, the training itself."""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from bench.config import build
+from bench.console import Reporter
+from bench.data import Splits
+from bench.errors import BenchError
+from bench.models.base import Spec
+from bench.recorder import Recorder
+from bench.registry import MODELS, REGULARIZERS
+from bench.regularizers.base import Regularizer
+from bench.results import RunFolder
+from bench.task import Task, seed_everything
+
+INIT_IMAGES = 500  # nandan2022, section 4.1, after Salimans & Kingma 2016
+
+
+def pick_device(accelerator: str) -> str:
+    """`cpu` or `cuda`.
+
+    Raises:
+        BenchError: a GPU was asked for, and there is none.
+    """
+    if accelerator == "gpu" and not torch.cuda.is_available():
+        raise BenchError("trainer.accelerator=gpu, but torch sees no CUDA GPU here; use auto or cpu")
+    return "cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def make_task(cfg: DictConfig, splits: Splits) -> Task:
+    """The network with its regularizers attached, initialized by the seed."""
+    seed_everything(cfg.seed, "init")
+    spec = Spec(splits.image_shape, splits.classes, cfg.time_steps, OmegaConf.to_object(cfg.neuron))
+    model = build(MODELS, cfg.model, spec=spec)
+    regs: dict[str, Regularizer] = {name: build(REGULARIZERS, node) for name, node in cfg.reg.items()}
+    names = ["test"] if splits.val is None else ["test", "val"]
+    return Task(
+        model,
+        regs,
+        OmegaConf.to_object(cfg.optim),  # type: ignore[arg-type]
+        seed=cfg.seed,
+        epochs=cfg.trainer.epochs,
+        splits=names,
+    )
+
+
+def find_checkpoint(folder: RunFolder, task: Task) -> dict[str, Any] | None:
+    """The last finished epoch's checkpoint, when there is one; the task is left as it is.
+
+    Raises:
+        BenchError: it is damaged, or of another run or network.
+    """
+    path = folder.checkpoint_path
+    if not path.exists():
+        return None
+    again = "force=true runs it again"
+    try:
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        owner = checkpoint["run_id"]
+    except Exception as error:  # torch raises whatever the damage makes zipfile and pickle stumble over
+        raise BenchError(f"{path} is damaged ({type(error).__name__}); {again}") from error
+    if owner != folder.name:
+        raise BenchError(f"{path} belongs to the run {owner}; {again}")
+    stored, own = checkpoint["state_dict"], task.state_dict()
+    for name in [*own, *stored]:
+        if name not in stored or name not in own or stored[name].shape != own[name].shape:
+            raise BenchError(f"{path} is of another network: '{name}' does not fit; {again}")
+    return checkpoint
+
+
+def make_trainer(cfg: DictConfig, facts: dict[str, Any], device: str, recorder: Recorder) -> L.Trainer:
+    """Lightning's Trainer without what a recorded run does itself: checkpoints, bar, logger."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    # Batches are tensors on the device already: workers would only slow them down.
+    warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    # Lightning's own use of what torch has deprecated, and of a GPU that the user chose not to use.
+    warnings.filterwarnings("ignore", ".*LeafSpec.*")
+    warnings.filterwarnings("ignore", ".*GPU available but not used.*")
+    return L.Trainer(
+        max_epochs=cfg.trainer.epochs,
+        accelerator="gpu" if device == "cuda" else "cpu",
+        devices=cfg.trainer.devices,
+        precision="bf16-mixed" if facts["precision"] == "bf16" else "32-true",
+        limit_train_batches=cfg.trainer.limit_train_batches,
+        limit_val_batches=cfg.trainer.limit_test_batches,
+        limit_test_batches=cfg.trainer.limit_test_batches,
+        check_val_every_n_epoch=cfg.trainer.eval_every,
+        num_sanity_val_steps=0,
+        callbacks=[Reporter(cfg.trainer.epochs), recorder],
+        logger=False,
+        enable_checkpointing=True,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        # Regularizers may keep tensors of an evaluation; inference tensors cannot enter a graph later.
+        inference_mode=False,
+    )
+
+
+def fit_and_test(trainer: L.Trainer, task: Task, splits: Splits, checkpoint: Path | None) -> dict[str, Any]:
+    """Train to the end, then measure the final network on every split."""
+    if checkpoint is None:
+        seed_everything(task.seed, "initialize")
+        for regularizer in task.regs:
+            regularizer.initialize(task.model, splits.train_clean.sample(INIT_IMAGES, task.seed))
+    loaders = [splits.test] if splits.val is None else [splits.test, splits.val]
+    try:
+        trainer.fit(task, splits.train, loaders, ckpt_path=checkpoint, weights_only=True)
+    except SystemExit as error:
+        # Lightning turns Ctrl-C into an exit; the command line wants to say how to go on.
+        if trainer.interrupted:
+            raise KeyboardInterrupt from error
+        raise
+    task.splits = [*task.splits, "train_clean"]
+    began = time.monotonic()
+    trainer.test(task, [*loaders, splits.train_clean], verbose=False)
+    assert task.ops is not None
+    return {
+        "seconds": time.monotonic() - began,
+        **{name: task.meters[name].summary() for name in task.splits},
+        "layers": task.meters["test"].rates.layers(),
+        "ops": task.ops.per_image(),
+    }

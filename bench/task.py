@@ -1,0 +1,253 @@
+"""The Lightning module: sole owner of resets and of the time axis."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterable
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bench.activity import Activity, OpCounter, RateMeter, activity_of
+from bench.config import Optimizer, OptimConfig, Schedule
+from bench.errors import BenchError
+from bench.models.base import SpikingNetwork
+from bench.random import derive
+from bench.regularizers.base import Regularizer
+
+CHECK_EVERY = 20  # steps between looks at the loss: each look makes the CPU wait for a GPU
+
+
+class Diverged(Exception):
+    """The loss became NaN or infinite; the message says where."""
+
+
+def seed_everything(seed: int, *keys: str | int) -> None:
+    """Seed every global generator from (seed, keys), so that no generator's state need be stored.
+
+    Regularizers draw from the global generators: their masks depend on (seed, epoch, step) alone,
+    and a resumed run draws what an uninterrupted one does.
+    """
+    derived = derive(seed, *keys)
+    torch.manual_seed(derived)
+    np.random.seed(derived % 2**32)
+    random.seed(derived)
+
+
+class Meter:
+    """Accuracy, loss and spike rates of one pass over a split, summed on the device."""
+
+    def __init__(self, per_neuron: bool = False) -> None:
+        self.images = 0
+        self.correct: Any = 0
+        self.loss: Any = 0.0
+        self.rates = RateMeter(per_neuron)
+
+    @torch.no_grad()
+    def update(self, logits: Tensor, y: Tensor, loss: Tensor, activity: Activity) -> None:
+        """Add a batch: logits `[N, classes]`, labels `[N]` or soft labels `[N, classes]`, its mean loss."""
+        hard = y.argmax(1) if y.ndim == 2 else y
+        self.images += len(logits)
+        self.correct = self.correct + (logits.argmax(1) == hard).sum()
+        self.loss = self.loss + loss.detach().double() * len(logits)
+        if activity:
+            self.rates.update(activity)
+
+    def summary(self) -> dict[str, float | None]:
+        """acc in percent, loss, spike_rate and spike_rate_layer_mean (None for the ReLU twin)."""
+        spiking = bool(self.rates.spikes)
+        return {
+            "acc": 100.0 * int(self.correct) / self.images,
+            "loss": float(self.loss) / self.images,
+            "spike_rate": self.rates.global_rate() if spiking else None,
+            "spike_rate_layer_mean": self.rates.layer_mean() if spiking else None,
+        }
+
+
+class Task(L.LightningModule):
+    """Trains a spiking network on static images with any set of regularizers.
+
+    A step: forget, features `[T, N, F]`, mean over time, head, cross-entropy, penalties, optimizer,
+    the regularizers' own updates.
+
+    Args:
+        model: the network; regularizers are attached here.
+        regularizers: by name, in the order in which they attach.
+        optim: optimizer, rate, schedule, clipping.
+        seed: every random number of training derives from (seed, epoch, step).
+        epochs: length of the cosine schedule.
+        splits: names of the evaluation loaders, in the trainer's order.
+
+    Raises:
+        BenchError: more than one regularizer replaces the loss.
+    """
+
+    def __init__(
+        self,
+        model: SpikingNetwork,
+        regularizers: dict[str, Regularizer],
+        optim: OptimConfig,
+        *,
+        seed: int,
+        epochs: int,
+        splits: Iterable[str] = ("test",),
+    ) -> None:
+        super().__init__()
+        # The step is spelled out below: after_step hooks come between optimizer steps.
+        self.automatic_optimization = False
+        self.model = model
+        self.regularizers = nn.ModuleDict(regularizers)
+        self.optim, self.seed, self.epochs = optim, seed, epochs
+        self.splits = list(splits)
+        for regularizer in regularizers.values():
+            regularizer.attach(model)
+        losses = [n for n, r in regularizers.items() if type(r).loss is not Regularizer.loss]
+        if len(losses) > 1:
+            raise BenchError(f"reg={losses}: each replaces the loss, and only one can; keep one of them")
+        self.loss_name = losses[0] if losses else None
+        needs_potential = any(r.needs_potential for r in regularizers.values())
+        for _, layer in model.spiking_layers():
+            layer.keep_potential = needs_potential
+        self.spikes = model.spec.neuron.name != "relu"
+        self.ops: OpCounter | None = None
+        self.meters: dict[str, Meter] = {}
+        self.penalties: dict[str, Any] = {}
+        self.finite: Tensor | None = None
+
+    @property
+    def regs(self) -> list[Regularizer]:
+        """The regularizers, in their order."""
+        return list(self.regularizers.values())  # type: ignore[arg-type]
+
+    # -- one step ---------------------------------------------------------------------------------
+
+    def forward_t(self, x: Tensor) -> tuple[Tensor, Activity]:
+        """One pass from rest: features `[T, N, F]` and what the spiking layers did."""
+        self.model.forget()
+        features = self.model.features(x)
+        return features, activity_of(self.model) if self.spikes else {}
+
+    def logits_and_loss(self, features: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits `[N, classes]` and the task's loss, from features `[T, N, F]`."""
+        if self.loss_name is not None:
+            logits_t = self.model.head(features)
+            return logits_t.mean(0), self.regularizers[self.loss_name].loss(logits_t, y)  # type: ignore[operator]
+        logits = self.model.head(features.mean(0))
+        return logits, F.cross_entropy(logits.float(), y)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        seed_everything(self.seed, "step", self.current_epoch, batch_idx)
+        x, y = batch
+        for reg in self.regs:
+            x, y = reg.batch(x, y)
+        features, activity = self.forward_t(x)
+        logits, loss = self.logits_and_loss(features, y)
+        total = loss
+        for reg in self.regs:
+            for name, term in reg.penalty(activity).items():
+                total = total + term
+                self.penalties[name] = self.penalties.get(name, 0.0) + term.detach()
+        optimizer = self.optimizers()
+        optimizer.zero_grad()  # type: ignore[union-attr]
+        self.manual_backward(total)
+        if self.optim.clip is not None:
+            nn.utils.clip_grad_norm_(self.parameters(), self.optim.clip)
+        optimizer.step()  # type: ignore[union-attr]
+        for reg in self.regs:
+            reg.after_step(activity)
+        self.meters["train"].update(logits, y, loss, activity)
+        self._watch(total, batch_idx)
+        self.model.forget()
+
+    def _watch(self, total: Tensor, step: int) -> None:
+        fine = torch.isfinite(total.detach())
+        self.finite = fine if self.finite is None else self.finite & fine
+        if total.device.type == "cpu" or step % CHECK_EVERY == CHECK_EVERY - 1:
+            self.stop_if_diverged(step)
+
+    def stop_if_diverged(self, step: int) -> None:
+        """End the run when a loss since the last look was NaN or infinite.
+
+        Raises:
+            Diverged: says in which epoch and by which step.
+        """
+        if self.finite is not None and not bool(self.finite):
+            raise Diverged(f"the loss became NaN or infinite in epoch {self.current_epoch + 1}, by step {step + 1}")
+
+    def on_train_epoch_start(self) -> None:
+        self.meters["train"] = Meter()
+        self.penalties = {}
+        self.finite = None
+
+    def on_train_epoch_end(self) -> None:
+        self.stop_if_diverged(self.trainer.num_training_batches - 1)
+        scheduler = self.lr_schedulers()
+        if scheduler is not None:
+            scheduler.step()  # type: ignore[union-attr, call-arg]
+
+    # -- evaluation -------------------------------------------------------------------------------
+
+    def evaluation_step(self, batch: tuple[Tensor, Tensor], split: str) -> None:
+        """Add one batch without gradient to the split's meter."""
+        x, y = batch
+        features, activity = self.forward_t(x)
+        logits, loss = self.logits_and_loss(features, y)
+        self.meters[split].update(logits, y, loss, activity)
+        if self.ops is not None and split == "test":
+            self.ops.batch(features)
+        self.model.forget()
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
+        self.evaluation_step(batch, self.splits[dataloader_idx])
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
+        split = self.splits[dataloader_idx]
+        if self.ops is None or split != "test":
+            self.evaluation_step(batch, split)
+            return
+        with self.ops.attached():
+            self.evaluation_step(batch, split)
+
+    def on_validation_epoch_start(self) -> None:
+        self.meters.update({split: Meter() for split in self.splits})
+
+    def on_test_epoch_start(self) -> None:
+        self.ops = OpCounter(self.model)
+        self.meters.update({split: Meter(per_neuron=True) for split in self.splits})
+
+    # -- optimizer --------------------------------------------------------------------------------
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """One optimizer group for each distinct set of options that the regularizers ask for."""
+        options: dict[nn.Parameter, dict[str, Any]] = {p: {} for p in self.parameters() if p.requires_grad}
+        for reg in self.regs:
+            for group in reg.param_groups(self.model):
+                for parameter in group["params"]:
+                    options[parameter].update({k: v for k, v in group.items() if k != "params"})
+        groups: dict[str, dict[str, Any]] = {}
+        for parameter, option in options.items():
+            groups.setdefault(repr(sorted(option.items())), {**option, "params": []})["params"].append(parameter)
+        return list(groups.values())
+
+    def configure_optimizers(self) -> Any:
+        optim, groups = self.optim, self.parameter_groups()
+        optimizer: torch.optim.Optimizer
+        # Without a regularizer nothing decays: AdamW's own default is 0.01.
+        if optim.name is Optimizer.sgd:
+            optimizer = torch.optim.SGD(groups, lr=optim.lr, momentum=optim.momentum, weight_decay=0.0)
+        else:
+            optimizer = torch.optim.AdamW(groups, lr=optim.lr, betas=tuple(optim.betas), weight_decay=0.0)  # type: ignore[arg-type]
+        if optim.schedule is Schedule.constant:
+            return optimizer
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda e: cosine(e, self.epochs))
+        return [optimizer], [scheduler]
+
+
+def cosine(epoch: int, epochs: int) -> float:
+    """Factor of the learning rate, from 1 at epoch 0 towards 0 at the end (CosineAnnealingLR, stepped per epoch)."""
+    return 0.5 * (1.0 + math.cos(math.pi * min(epoch, epochs) / epochs))

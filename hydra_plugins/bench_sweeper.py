@@ -1,0 +1,84 @@
+"""Hydra's sweeper of the suite: a grid whose failures stop nothing but themselves, and that writes no files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper, BasicSweeperConf
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn, JobStatus
+
+from bench.errors import BenchError
+
+
+ConfigStore.instance().store(
+    group="hydra/sweeper",
+    name="bench",
+    node=BasicSweeperConf(_target_="hydra_plugins.bench_sweeper.BenchSweeper"),
+    provider="bench",
+)
+
+
+class BenchSweeper(BasicSweeper):
+    """The grid of all values, job by job.
+
+    BasicSweeper writes `multirun.yaml` and ends at the first job that failed.
+    """
+
+    def jobs(self, arguments: Sequence[str]) -> list[list[str]]:
+        """The overrides of every job, each combination once, in the order of the arguments."""
+        assert self.hydra_context is not None
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        overrides = parser.parse_overrides([*self._parse_config(), *arguments])
+        (grid,) = self.split_arguments(overrides, max_batch_size=None)
+        return [list(job) for job in dict.fromkeys(map(tuple, grid))]
+
+    def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
+        """Run every job.
+
+        Raises:
+            BenchError: before the first job, if one of them cannot be composed; after the last, if any
+                failed: its message names them, its code is the worst of theirs.
+        """
+        # Imported here: Hydra imports its plugins in every program, and this brings torch along.
+        from bench.config import check
+
+        assert self.launcher is not None
+        jobs = self.jobs(arguments)
+        for job in jobs:
+            check(job)
+        self.validate_batch_is_legal(jobs)
+        # The job's name tells the job, wherever it runs, its place in the grid.
+        named = [[*job, f"hydra.job.name={i}/{len(jobs)}"] for i, job in enumerate(jobs, 1)]
+        returns, size = [], self.max_batch_size or len(named)
+        for start in range(0, len(named), size):
+            returns.append(self.launcher.launch(named[start : start + size], initial_job_idx=start))
+        self.raise_failures([result for batch in returns for result in batch], jobs)
+        return returns
+
+    @staticmethod
+    def raise_failures(results: Sequence[JobReturn], jobs: Sequence[Sequence[str]]) -> None:
+        """Name the jobs that failed.
+
+        Raises:
+            BenchError: some did.
+        """
+        # `return_value` would print and raise.
+        failed = [(i, r._return_value) for i, r in enumerate(results) if r.status is JobStatus.FAILED]
+        if not failed:
+            return
+
+        def line(place: int, error: Any) -> str:
+            reason = str(error).splitlines()[0] if isinstance(error, BenchError) else type(error).__name__
+            return f"  [{place + 1}/{len(jobs)}] {' '.join(jobs[place])}: exit {code(error)}, {reason}"
+
+        summary = BenchError("\n".join([f"{len(failed)} of {len(jobs)} runs failed", *(line(*item) for item in failed)]))
+        summary.code = max(code(error) for _, error in failed)
+        raise summary
+
+
+def code(error: Any) -> int:
+    """The exit status of a job that ended with this exception."""
+    return error.code if isinstance(error, BenchError) else 1

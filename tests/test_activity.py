@@ -1,0 +1,174 @@
+"""Spike rates, dead and saturated neurons by hand; SynOps against loops and against NeuroBench."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from bench.activity import LayerActivity, OpCounter, RateMeter, activity_of, fan_out
+from bench.models.base import Spec
+from bench.models.cnn import CNN
+from bench.models.sew import SEWResNet
+from bench.neurons import NeuronConfig
+
+
+def test_rates_by_hand() -> None:
+    """Layer a: 2 steps, 1 image, 4 neurons, 3 spikes. Layer b: 2 steps, 1 image, 1 neuron, 2 spikes."""
+    a = torch.tensor([[[1.0, 0, 0, 0]], [[1, 1, 0, 0]]])
+    b = torch.tensor([[[1.0]], [[1.0]]])
+    meter = RateMeter(per_neuron=True)
+    meter.update({"a": LayerActivity(a), "b": LayerActivity(b)})
+    assert meter.rates() == {"a": 3 / 8, "b": 1.0}
+    assert meter.global_rate() == 5 / 10
+    assert meter.layer_mean() == (3 / 8 + 1) / 2
+    assert meter.layers() == [
+        {"name": "a", "neurons": 4, "spike_rate": 3 / 8, "dead": 0.5, "saturated": 0.25},
+        {"name": "b", "neurons": 1, "spike_rate": 1.0, "dead": 0.0, "saturated": 1.0},
+    ]
+    # A second batch in which every neuron of a fires once, and b never.
+    meter.update({"a": LayerActivity(torch.eye(4)[:, None]), "b": LayerActivity(torch.zeros(2, 1, 1))})
+    assert [layer["dead"] for layer in meter.layers()] == [0.0, 0.0]
+    assert [layer["saturated"] for layer in meter.layers()] == [0.0, 0.0]
+
+
+def test_rates_count_on_past_what_bfloat16_can() -> None:
+    meter = RateMeter()
+    meter.update({"a": LayerActivity(torch.ones(2, 300, 1001, dtype=torch.bfloat16))})
+    assert meter.rates()["a"] == 1.0
+
+
+def paths_by_loops(layer: nn.Conv2d, height: int, width: int) -> Tensor:
+    """How many (output position, output channel) pairs each input position reaches, one by one."""
+    (kh, kw), (sh, sw), (ph, pw) = layer.kernel_size, layer.stride, layer.padding
+    out_h, out_w = (height + 2 * ph - kh) // sh + 1, (width + 2 * pw - kw) // sw + 1
+    paths = torch.zeros(height, width)
+    for oy, ox, ky, kx in itertools.product(range(out_h), range(out_w), range(kh), range(kw)):
+        y, x = oy * sh + ky - ph, ox * sw + kx - pw
+        if 0 <= y < height and 0 <= x < width:
+            paths[y, x] += layer.out_channels // layer.groups
+    return paths
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    kernel=st.integers(1, 4),
+    stride=st.integers(1, 3),
+    padding=st.integers(0, 2),
+    groups=st.sampled_from([1, 2, 4]),
+    size=st.tuples(st.integers(4, 7), st.integers(4, 7)),
+)
+def test_fan_out_of_a_convolution(kernel: int, stride: int, padding: int, groups: int, size: tuple[int, int]) -> None:
+    conv = nn.Conv2d(4, 8, kernel, stride=stride, padding=padding, groups=groups)
+    fan = fan_out(conv, torch.Size([5, 4, *size]))
+    assert torch.equal(fan, paths_by_loops(conv, *size).double().expand(4, -1, -1))
+
+
+class Counted(CNN):
+    """A CNN whose layer inputs are kept, to count them by other means."""
+
+    def __init__(self, spec: Spec, **knobs: int) -> None:
+        super().__init__(spec, **knobs)
+        self.inputs: dict[str, Tensor] = {}
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Conv2d):
+                module.register_forward_pre_hook(lambda m, args, name=name: self.inputs.update({name: args[0]}))
+
+
+def lively(net: CNN | SEWResNet) -> CNN | SEWResNet:
+    """With the default weights an untrained network in eval mode is silent after the first layers."""
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.constant_(module.weight, 4.0)
+            nn.init.constant_(module.bias, 0.7)
+    return net
+
+
+def count(net: CNN | SEWResNet, x: Tensor) -> tuple[OpCounter, Tensor]:
+    counter = OpCounter(net)
+    net.forget()
+    with torch.no_grad(), counter.attached():
+        features = net.features(x)
+    counter.batch(features)
+    return counter, features
+
+
+def test_synops_of_a_cnn_by_loops() -> None:
+    torch.manual_seed(0)
+    net = Counted(Spec((1, 8, 8), 10, 3), channels=4, depth=2).eval()
+    nn.init.constant_(net.convs[1].norm.bias, 0.5)
+    counter, features = count(net, torch.randn(2, 1, 8, 8))
+    conv = net.convs[1].conv
+    spikes = net.inputs["convs.1.conv"]
+    by_hand = (spikes.sum((0, 1)) * paths_by_loops(conv, 4, 4)).sum() + 10 * features.sum()
+    found = counter.per_image()
+    assert found["synops_per_image"] == by_hand.item() / 2 > 0
+    # The stem, once: 9 taps inside, 6 on an edge, 4 in a corner, for each of 4 output channels.
+    assert found["macs_per_image"] == 4 * (36 * 9 + 24 * 6 + 4 * 4)
+    assert found["synops_nonbinary_per_image"] == 0
+    expected = by_hand.item() / 2 * 0.9e-6 + found["macs_per_image"] * 4.6e-6
+    assert found["energy_uj"] == pytest.approx(expected)
+
+
+def test_added_spikes_are_events_and_reported_apart() -> None:
+    torch.manual_seed(0)
+    net = lively(SEWResNet(Spec((1, 8, 8), 10, 2), channels=4, depth=1).eval())
+    inputs: list[tuple[nn.Module, Tensor]] = []
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d) and module is not net.stem.conv:
+            module.register_forward_pre_hook(lambda m, args: inputs.append((m, args[0])))
+    counter, features = count(net, 3 * torch.randn(3, 1, 8, 8))
+    events = sum(((x != 0).sum((0, 1)) * paths_by_loops(m, 8, 8)).sum().item() for m, x in inputs)
+    graded = sum(((x > 1).sum((0, 1)) * paths_by_loops(m, 8, 8)).sum().item() for m, x in inputs)
+    head_events = 10 * (features != 0).sum().item()
+    head_graded = 10 * (features > 1).sum().item()
+    found = counter.per_image()
+    assert found["synops_per_image"] == (events + head_events) / 3
+    assert found["synops_nonbinary_per_image"] == (graded + head_graded) / 3 > 0
+
+
+def test_relu_twin_has_macs_only() -> None:
+    net = CNN(Spec((1, 8, 8), 10, 4, NeuronConfig("relu")), channels=4, depth=2).eval()
+    counter, _ = count(net, torch.randn(2, 1, 8, 8))
+    found = counter.per_image()
+    conv2 = 4 * 4 * (4 * 9 + 8 * 6 + 4 * 4)
+    assert found["macs_per_image"] == 4 * (36 * 9 + 24 * 6 + 4 * 4) + conv2 + 10 * 16
+    assert found["synops_per_image"] is None
+    assert count(net, torch.randn(2, 1, 8, 8))[0].synops == 0
+
+
+def test_synops_agree_with_neurobench() -> None:
+    """With T = 1 the head is fed spikes as well, so NeuroBench sees every layer as we do."""
+    from neurobench.benchmarks import Benchmark
+    from neurobench.metrics.workload import SynapticOperations
+    from neurobench.models import TorchModel
+    from torch.utils.data import DataLoader, TensorDataset
+
+    torch.manual_seed(0)
+    net = CNN(Spec((3, 16, 16), 10, 1), channels=6, depth=3).eval()
+    lively(net)
+    x = torch.rand(4, 3, 16, 16) + 0.1
+    counter, _ = count(net, x)
+    assert activity_of(net)["spikings.2"].spikes.sum() > 0
+
+    class Fresh(nn.Module):
+        """NeuroBench knows nothing of resets."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = net
+
+        def forward(self, images: Tensor) -> Tensor:
+            self.net.forget()
+            return self.net(images)
+
+    loader = DataLoader(TensorDataset(x, torch.zeros(4, dtype=torch.long)), batch_size=4)
+    benchmark = Benchmark(TorchModel(Fresh()), loader, [], [], [[], [SynapticOperations]])
+    theirs = benchmark.run(quiet=True)["SynapticOperations"]
+    ours = counter.per_image()
+    assert ours["synops_per_image"] == pytest.approx(theirs["Effective_ACs"], rel=1e-6)
+    assert ours["macs_per_image"] == pytest.approx(theirs["Effective_MACs"], rel=1e-6)
