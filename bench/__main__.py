@@ -1,4 +1,4 @@
-"""The commands, a few lines each: `python -m bench`; what is slow to import is imported by the command that needs it."""
+"""The commands of `python -m bench`, a few lines each; each imports what it needs, so that help is quick."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def list_(arguments: list[str]) -> None:
     parser.add_argument("section", nargs="?", help="models, regs, data or experiments; all of them if left out")
     parser.add_argument("--json", action="store_true", help="as JSON")
     parser.add_argument("--markdown", action="store_true", help="as Markdown tables")
-    parser.add_argument("--into", type=Path, metavar="FILE", help="renew the tables between the marks of a Markdown file")
+    parser.add_argument("--into", type=Path, metavar="FILE", help="renew the tables in a Markdown file")
     options = parser.parse_args(arguments)
     from bench import catalog
 
@@ -69,7 +69,7 @@ def data(arguments: list[str]) -> None:
     parser = Parser("bench data", description=COMMANDS["data"])
     parser.add_argument("action", nargs="?", default="status", help="status (if left out) or prepare")
     parser.add_argument("names", nargs="*", metavar="NAME", help="data sets to prepare")
-    parser.add_argument("--root", default=os.environ.get("BENCH_DATA", "data"), help="folder of the data sets [%(default)s]")
+    parser.add_argument("--root", default=os.environ.get("BENCH_DATA", "data"), help="where it lies [%(default)s]")
     parser.add_argument("--json", action="store_true", help="status as JSON")
     options = parser.parse_args(arguments)
     from bench.data import DATASETS, prepare_named, status

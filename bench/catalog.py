@@ -57,8 +57,8 @@ def source_of(text: str) -> str:
     found = re.search(r"^Source:\s*(.+?)(?:\n\s*\n|\Z)", inspect.cleandoc(text), re.MULTILINE | re.DOTALL)
     if found is None:
         return ""
-    # No sentence ends in "et al. 2021" or "eq. 3.1": the next word must be capitalised, the last one be long.
-    sentence = re.split(r"(?<=[\w)\]]{3})\.\s+(?=[A-Z])", " ".join(found[1].split()))[0]
+    # "et al. 2021", "eq. 3.1" and "A. Author" end no sentence.
+    sentence = re.split(r"(?<!\bal)(?<!\beq)(?<!\b[A-Z])\.\s+(?=[A-Z])", " ".join(found[1].split()))[0]
     return sentence.rstrip(".")
 
 

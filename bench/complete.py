@@ -29,7 +29,8 @@ complete -o nospace -F _bench bench
 """
 
 ZSH = r"""#compdef bench
-# eval "$(bench completion zsh)", after compinit
+# eval "$(bench completion zsh)", after compinit. Behind an open bracket zsh completes quoted words only:
+# 'reg=[spik<TAB>
 _bench() {
     local -a candidates
     candidates=("${(@f)$(${words[1]} completion --query "${(j: :)words[1,CURRENT-1]} $PREFIX" 2>/dev/null)}")

@@ -312,7 +312,8 @@ def component_name(registry: Registry, node: DictConfig) -> str:
     """
     paths = {target(cls): name for name, cls in registry.items()}
     if node._target_ not in paths:
-        raise BenchError(f"{node._get_full_key('_target_')} is '{node._target_}', which is no registered {registry.kind}")
+        key = node._get_full_key("_target_")
+        raise BenchError(f"{key} is '{node._target_}', which is no registered {registry.kind}")
     return paths[node._target_]
 
 
@@ -413,7 +414,8 @@ def check(overrides: Sequence[str]) -> None:
         if key not in groups() or isinstance(value, dict):
             continue
         if isinstance(value, list) and key != "reg":
-            raise BenchError(f"'{line}': only reg takes a list; to run each, write {key}={','.join(map(str, value))} -m")
+            each = f"{key}={','.join(map(str, value))}"
+            raise BenchError(f"'{line}': only reg takes a list; to run each, write {each} -m")
         names = value if isinstance(value, list) else [value]
         for i, name in enumerate(names):
             if not isinstance(name, str):
@@ -430,7 +432,7 @@ OPTIONAL = {"recipe", "epochs"}
 
 # -- errors -------------------------------------------------------------------------------------------
 
-KINDS = {"reg": "regularizer", "data": "data set", "optim": "optimizer", "neuron": "neuron", "hydra/launcher": "launcher"}
+KINDS = {"reg": "regularizer", "data": "data set", "optim": "optimizer", "hydra/launcher": "launcher"}
 WANTED = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
@@ -528,7 +530,8 @@ def wanted(error: OmegaConfBaseException) -> str:
     """What a setting of the wrong type should have been, as the end of a message."""
     child, parent = error.child_node, error.parent_node
     # An item of a list has no node of its own yet.
-    kind = child._metadata.ref_type if child is not None else getattr(parent, "_metadata").element_type
+    meta: Any = (parent if child is None else child)._metadata  # type: ignore[union-attr]
+    kind = meta.element_type if child is None else meta.ref_type
     null = " or null" if child is not None and child._is_optional() else ""
     if isinstance(kind, type) and issubclass(kind, Enum):
         return f"which is no choice. {nearest(str(error.value), [member.name for member in kind])}"

@@ -98,6 +98,15 @@ class Reporter(L.Callback):
         self.close()
 
 
+def share_of_neurons(layers: list[dict[str, Any]], key: str) -> str:
+    """The share of all neurons that is dead or saturated, and the layer with the most."""
+    if not layers:
+        return "-"
+    share = sum(layer[key] * layer["neurons"] for layer in layers) / sum(layer["neurons"] for layer in layers)
+    worst = max(layers, key=lambda layer: layer[key])
+    return f"{share:.1%}; most in {worst['name']}, {worst[key]:.1%}" if worst[key] else "none"
+
+
 def summary_table(result: dict[str, Any], folder: str, wandb_mode: str) -> Table:
     """The outcome of a run for the terminal."""
     table = Table(title=result["run_id"], show_header=False, title_justify="left")
@@ -117,12 +126,10 @@ def summary_table(result: dict[str, Any], folder: str, wandb_mode: str) -> Table
     ]
     if result["val"]:
         rows.insert(3, ("validation", percent(result["val"]["acc"])))
-    dead = [f"{layer['name']} {layer['dead']:.0%}" for layer in result["layers"] if layer["dead"]]
-    saturated = [f"{layer['name']} {layer['saturated']:.0%}" for layer in result["layers"] if layer["saturated"]]
     seconds, speed = result["seconds"], result["train_images_per_s"]
     rows += [
-        ("dead neurons", ", ".join(dead) or "none"),
-        ("saturated", ", ".join(saturated) or "none"),
+        ("dead neurons", share_of_neurons(result["layers"], "dead")),
+        ("saturated", share_of_neurons(result["layers"], "saturated")),
         ("time", f"{seconds['total']:.1f} s: {seconds['train']:.1f} training, {seconds['eval']:.1f} evaluating"),
         ("speed", "-" if speed is None else f"{speed:,.0f} img/s"),
         ("folder", folder),

@@ -124,6 +124,9 @@ class Tracker:
         import wandb
         from lightning.pytorch.loggers import WandbLogger
 
+        quiet = wandb.Settings(init_timeout=INIT_SECONDS, silent=True, console="off", x_disable_stats=True)
+        # Before init already: a warning about an argument that Lightning passes would be printed there.
+        wandb.setup(quiet)
         if wandb.run is not None:
             wandb.finish()
         # The mode goes to wandb.init, not to WandbLogger's `offline`: that one sets $WANDB_MODE for the
@@ -136,7 +139,7 @@ class Tracker:
             id=run_id,
             mode=mode,
             config=settings,
-            settings=wandb.Settings(init_timeout=INIT_SECONDS, silent=True, console="off", x_disable_stats=True),
+            settings=quiet,
         )
         _ = logger.experiment
         return logger

@@ -16,6 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from bench import __version__
 from bench.errors import BenchError, EnvironmentFault
 
 SCHEMA_VERSION = 1
@@ -288,8 +289,8 @@ def now() -> str:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of what a run's numbers depend on."""
-    names = ("snn-bench", "torch", "torchvision", "lightning", "spikingjelly", "timm", "numpy", "hydra-core", "wandb")
-    found = {"python": platform.python_version()}
+    names = ("torch", "torchvision", "lightning", "spikingjelly", "timm", "numpy", "hydra-core", "wandb")
+    found = {"snn-bench": __version__, "python": platform.python_version()}
     for name in names:
         try:
             found[name] = metadata.version(name)

@@ -12,7 +12,6 @@ from hydra.core.utils import JobReturn, JobStatus
 
 from bench.errors import BenchError
 
-
 ConfigStore.instance().store(
     group="hydra/sweeper",
     name="bench",
@@ -74,7 +73,8 @@ class BenchSweeper(BasicSweeper):
             reason = str(error).splitlines()[0] if isinstance(error, BenchError) else type(error).__name__
             return f"  [{place + 1}/{len(jobs)}] {' '.join(jobs[place])}: exit {code(error)}, {reason}"
 
-        summary = BenchError("\n".join([f"{len(failed)} of {len(jobs)} runs failed", *(line(*item) for item in failed)]))
+        lines = [f"{len(failed)} of {len(jobs)} runs failed", *(line(*item) for item in failed)]
+        summary = BenchError("\n".join(lines))
         summary.code = max(code(error) for _, error in failed)
         raise summary
 

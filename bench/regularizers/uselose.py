@@ -38,6 +38,12 @@ class Scope(StrEnum):
     synapse = "synapse"
 
 
+def usage_of(rate: Tensor, r0: float) -> Tensor:
+    """min(1, r / r0), and 0 for rates below 0 (sums of what alpha dropout emits); with a gradient at 0."""
+    # clamp(min=0) has none at 0 itself, which is where the silent inputs are.
+    return torch.where(rate < 0, 0.0, rate / r0).clamp(max=1.0)
+
+
 def input_usage(x: Tensor, channel_axis: int, r0: float, analog: bool) -> Tensor:
     """a_j = min(1, r_j / r0), r_j the mean of input j's spikes over time, batch and space.
 
@@ -54,7 +60,7 @@ def input_usage(x: Tensor, channel_axis: int, r0: float, analog: bool) -> Tensor
     axes = [axis for axis in range(x.ndim) if axis != channel_axis % x.ndim]
     # A mean in bfloat16 would be too coarse for small rates.
     rate = values.mean(axes, dtype=torch.promote_types(x.dtype, torch.float32))
-    return (rate / r0).clamp(0.0, 1.0)
+    return usage_of(rate, r0)
 
 
 def pair_usage(x: Tensor, layer: nn.Linear, r0: float, analog: bool) -> Tensor:
@@ -78,7 +84,7 @@ def pair_usage(x: Tensor, layer: nn.Linear, r0: float, analog: bool) -> Tensor:
         with torch.no_grad():
             excited = F.linear(x.to(layer.weight.dtype), layer.weight, layer.bias).flatten(0, -2) > 0
         used = ((x != 0) if analog else x).to(real).flatten(0, -2)
-        return (excited.to(real).T @ used / len(used) / r0).clamp(0.0, 1.0)
+        return usage_of(excited.to(real).T @ used / len(used), r0)
 
 
 def tick(clock: Tensor, usage: Tensor) -> Tensor:

@@ -216,13 +216,16 @@ def test_lightning_takes_them_and_sets_the_epoch() -> None:
 
 
 def test_a_batch_costs_well_under_a_millisecond() -> None:
-    """The best of 100 batches, since the machine may be busy: the median of an idle one was 0.2 ms."""
+    """On one thread, and the best of 100: on a busy machine, threads that wait for each other cost up to 50 ms."""
     batches = Batches(*make(5000, 3, 32, 32), 50, mean=MEAN, std=STD, augment=Augment(4, True))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     times, last = [], time.perf_counter()
     for _ in batches:
         times.append(time.perf_counter() - last)
         last = time.perf_counter()
-    assert min(times) < 1e-3
+    torch.set_num_threads(threads)
+    assert min(times) < 1e-3  # 0.22 ms on Zen 4
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -99,6 +99,7 @@ class Bench:
         self.optimizer.step()
         for reg in self.regs:
             reg.after_step(self.activity)
+        self.model.forget()
 
     def train(self, steps: int, first: int = 0) -> Bench:
         """Some steps, seeded by their number."""

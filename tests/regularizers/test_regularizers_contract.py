@@ -102,7 +102,7 @@ def test_bad_strength_is_one_line_that_names_the_key(name: str, value: float) ->
 @pytest.mark.parametrize("arch", NETWORKS)
 def test_strength_zero_is_the_baseline_bit_for_bit(name: str, kwargs: dict[str, Any], arch: str, net, bench) -> None:
     strength = REGULARIZERS.get(name).strength
-    if strength is None or kwargs and arch != "cnn":
+    if strength is None or (kwargs and arch != "cnn"):
         return
     plain = bench(net(arch), []).train(3)
     off = bench(net(arch), [make(name, **{**kwargs, strength: 0.0})]).train(3)

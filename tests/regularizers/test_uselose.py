@@ -49,6 +49,14 @@ def test_usage_by_hand() -> None:
     assert not usage.requires_grad
 
 
+def test_usage_has_a_gradient_where_all_is_silent() -> None:
+    x = torch.zeros(4, 1, requires_grad=True)
+    input_usage(x, -1, r0=0.5, analog=False).sum().backward()
+    assert x.grad.flatten().tolist() == [0.5] * 4  # 1 / (4 r0)
+    below = input_usage(torch.full((4, 1), -0.1), -1, r0=0.5, analog=False)
+    assert below.item() == 0.0
+
+
 def test_usage_is_exact_in_bfloat16() -> None:
     x = torch.zeros(4096, 1, dtype=torch.bfloat16)
     x[:1001] = 1
