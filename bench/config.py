@@ -388,14 +388,14 @@ def job(cfg: DictConfig) -> Any:
         return run(settle(cfg))
     except BenchError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
-        code, fault = error.code, error
+        fault: Exception = error
     except Exception as error:
         traceback.print_exc()
-        code, fault = 1, error
+        fault = error
     if many:
         raise fault
     # Not an Exception: Hydra would print a line of its own before it passes one on.
-    raise SystemExit(code)
+    raise SystemExit(fault.code if isinstance(fault, BenchError) else 1)
 
 
 def check(overrides: Sequence[str]) -> None:
@@ -530,7 +530,7 @@ def wanted(error: OmegaConfBaseException) -> str:
     """What a setting of the wrong type should have been, as the end of a message."""
     child, parent = error.child_node, error.parent_node
     # An item of a list has no node of its own yet.
-    meta: Any = (parent if child is None else child)._metadata  # type: ignore[union-attr]
+    meta: Any = (parent if child is None else child)._metadata
     kind = meta.element_type if child is None else meta.ref_type
     null = " or null" if child is not None and child._is_optional() else ""
     if isinstance(kind, type) and issubclass(kind, Enum):
@@ -558,6 +558,8 @@ def known(group: str) -> str:
 
 def shown(value: Any) -> str:
     """A value as one would write it on the command line."""
+    if isinstance(value, Enum):
+        return repr(value.name)
     return "null" if value is None else repr(value) if isinstance(value, str) else str(value)
 
 

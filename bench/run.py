@@ -68,7 +68,7 @@ def train(cfg: DictConfig, facts: dict[str, Any], folder: RunFolder) -> dict[str
     trainer = session.make_trainer(cfg, facts, device, Recorder(folder, tracker, epochs))
     outcome, reason = None, None
     try:
-        outcome = session.fit_and_test(trainer, task, splits, folder.checkpoint_path if rows else None)
+        outcome = session.fit_and_test(trainer, task, splits, folder.checkpoint_path, done=len(rows))
     except Diverged as error:
         reason = str(error)
     except BaseException:

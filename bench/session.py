@@ -106,15 +106,25 @@ def make_trainer(cfg: DictConfig, facts: dict[str, Any], device: str, recorder: 
     )
 
 
-def fit_and_test(trainer: L.Trainer, task: Task, splits: Splits, checkpoint: Path | None) -> dict[str, Any]:
-    """Train to the end, then measure the final network on every split."""
-    if checkpoint is None:
+def fit_and_test(trainer: L.Trainer, task: Task, splits: Splits, checkpoint: Path, done: int) -> dict[str, Any]:
+    """Train to the end, then measure the final network on every split.
+
+    Args:
+        trainer: of `make_trainer`.
+        task: freshly made; a checkpoint's state is loaded into it.
+        splits: what to train and test on.
+        checkpoint: where the finished epochs left off.
+        done: how many epochs are finished; with 0 there is no checkpoint.
+    """
+    # Lightning makes the first epoch's iterator before it says which epoch that is.
+    splits.train.set_epoch(done)
+    if not done:
         seed_everything(task.seed, "initialize")
         for regularizer in task.regs:
             regularizer.initialize(task.model, splits.train_clean.sample(INIT_IMAGES, task.seed))
     loaders = [splits.test] if splits.val is None else [splits.test, splits.val]
     try:
-        trainer.fit(task, splits.train, loaders, ckpt_path=checkpoint, weights_only=True)
+        trainer.fit(task, splits.train, loaders, ckpt_path=checkpoint if done else None, weights_only=True)
     except SystemExit as error:
         # Lightning turns Ctrl-C into an exit; the command line wants to say how to go on.
         if trainer.interrupted:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import types
 from collections.abc import Callable
@@ -35,12 +36,15 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[DictConfig]:
 
     monkeypatch.setitem(sys.modules, "bench.run", types.SimpleNamespace(run=run))
     monkeypatch.chdir(tmp_path)
+    # `--hydra-help` and `--info` write through the root logger, and leave it so.
+    monkeypatch.setattr(logging.root, "handlers", list(logging.root.handlers))
+    monkeypatch.setattr(logging.root, "level", logging.root.level)
     return seen
 
 
 @pytest.fixture
-def bench(asked: list[DictConfig], capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """`bench("run", "seed=1")`: exit status, stdout, stderr."""
+def cli(asked: list[DictConfig], capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """`cli("run", "seed=1")`: exit status, stdout, stderr."""
 
     def call(*arguments: str) -> tuple[int, str, str]:
         capsys.readouterr()

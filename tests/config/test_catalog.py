@@ -13,11 +13,11 @@ from bench import catalog, config
 from bench.data import DATASETS
 from bench.registry import MODELS, REGULARIZERS
 
-Bench = Callable[..., tuple[int, str, str]]
+Cli = Callable[..., tuple[int, str, str]]
 
 
-def test_everything_registered_is_listed_with_its_source(bench: Bench) -> None:
-    status, out, _ = bench("list", "--json")
+def test_everything_registered_is_listed_with_its_source(cli: Cli) -> None:
+    status, out, _ = cli("list", "--json")
     assert status == 0
     found = json.loads(out)
     assert [row["name"] for row in found["models"]] == MODELS.names()
@@ -31,9 +31,9 @@ def test_everything_registered_is_listed_with_its_source(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("width", ["", "60"])
-def test_a_pipe_gets_every_word(bench: Bench, monkeypatch: pytest.MonkeyPatch, width: str) -> None:
+def test_a_pipe_gets_every_word(cli: Cli, monkeypatch: pytest.MonkeyPatch, width: str) -> None:
     monkeypatch.setenv("COLUMNS", width)
-    _, out, _ = bench("list", "regs")
+    _, out, _ = cli("list", "regs")
     assert "…" not in out
     assert "\x1b" not in out
     for row in catalog.section("regs"):
@@ -44,8 +44,8 @@ def test_a_pipe_gets_every_word(bench: Bench, monkeypatch: pytest.MonkeyPatch, w
     assert max(map(len, out.splitlines())) <= int(width or 200)
 
 
-def test_without_a_section_all_are_listed(bench: Bench) -> None:
-    _, out, _ = bench("list")
+def test_without_a_section_all_are_listed(cli: Cli) -> None:
+    _, out, _ = cli("list")
     titles = [line.strip() for line in out.splitlines() if line.strip().partition(":")[0] in catalog.SECTIONS]
     assert [title.partition(":")[0] for title in titles] == ["models", "regs", "data", "experiments"]
 
@@ -77,25 +77,25 @@ def test_settings_are_written_as_one_would_type_them() -> None:
     assert row.settings == "a=null b=true c=[1,2.5] d=per_step e=0.1"
 
 
-def test_tables_of_a_markdown_file_are_renewed(bench: Bench, tmp_path: Path) -> None:
+def test_tables_of_a_markdown_file_are_renewed(cli: Cli, tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
     readme.write_text("Intro\n\n<!-- bench list regs -->\nold | text\n<!-- end -->\n\nOutro\n")
-    assert bench("list", "--markdown", "--into", str(readme))[0] == 0
+    assert cli("list", "--markdown", "--into", str(readme))[0] == 0
     text = readme.read_text()
     assert text.startswith("Intro\n\n<!-- bench list regs -->\n")
     assert text.endswith("<!-- end -->\n\nOutro\n")
     assert "old" not in text
     assert all(f"\n| `{name}` |" in text for name in REGULARIZERS.names())
-    _, out, _ = bench("list", "--markdown", "--into", str(readme))
+    _, out, _ = cli("list", "--markdown", "--into", str(readme))
     assert out.endswith("is as it should be\n")
     assert readme.read_text() == text
     other = tmp_path / "other.md"
     other.write_text("no marks")
-    assert bench("list", "--into", str(other))[0] == 2
-    assert bench("list", "--into", str(tmp_path / "none.md"))[0] == 1
+    assert cli("list", "--into", str(other))[0] == 2
+    assert cli("list", "--into", str(tmp_path / "none.md"))[0] == 1
 
 
-def test_data_status_is_a_table_or_json(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_status_is_a_table_or_json(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     rows: list[dict[str, Any]] = [
         {"name": "mnist", "present": True, "copy": "original", "images": 70_000, "classes": 10, "bytes": 3 * 2**20,
          "checksum": "0123456789abcdef", "path": "data/MNIST", "note": ""},
@@ -103,21 +103,22 @@ def test_data_status_is_a_table_or_json(bench: Bench, monkeypatch: pytest.Monkey
          "copy": None, "images": None, "classes": None, "bytes": None, "checksum": None},
     ]  # fmt: skip
     monkeypatch.setattr("bench.data.status", lambda root: rows)
-    _, out, _ = bench("data")
-    assert out == bench("data", "status")[1]
+    monkeypatch.delenv("COLUMNS", raising=False)
+    _, out, _ = cli("data")
+    assert out == cli("data", "status")[1]
     assert "mnist   yes      original  70,000  10       3.0 MiB  0123456789ab" in out
     assert "kmnist  no       -         -" in out
-    assert json.loads(bench("data", "status", "--json")[1]) == rows
+    assert json.loads(cli("data", "status", "--json")[1]) == rows
 
 
-def test_data_prepare_checks_all_names_first(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_prepare_checks_all_names_first(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     prepared: list[str] = []
     monkeypatch.setattr("bench.data.prepare_named", lambda name, root: prepared.append(name))
-    assert bench("data", "prepare", "digits", "mnits")[0] == 2
+    assert cli("data", "prepare", "digits", "mnits")[0] == 2
     assert prepared == []
 
 
-def test_data_prepare_brings_a_set_to_disk(bench: Bench, tmp_path: Path) -> None:
-    status, out, _ = bench("data", "prepare", "digits", "--root", str(tmp_path / "data"))
+def test_data_prepare_brings_a_set_to_disk(cli: Cli, tmp_path: Path) -> None:
+    status, out, _ = cli("data", "prepare", "digits", "--root", str(tmp_path / "data"))
     assert status == 0
     assert out.startswith("digits: embedded, 1,437 + 360 images, 10 classes, ")

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from bench.config import groups
 
 ROOT = Path(__file__).parents[2]
-Bench = Callable[..., tuple[int, str, str]]
+Cli = Callable[..., tuple[int, str, str]]
 
 # What was typed, and what the one line must say.
 MISTAKES = [
@@ -75,7 +75,7 @@ MISTAKES = [
         "reg.spikepen._target_ is 'bench.regularizers.none.NoRegularizer', which is not spikepen",
     ),
     ("seed=${nowhere}", "seed: Interpolation key 'nowhere' not found"),
-    ("seed=${runs}", "seed is 'runs', it must be a whole number"),
+    ("seed=${model.cnf}", "seed is 'ADD', it must be a whole number"),
     ("runs=${oc.env:NO_SUCH_VARIABLE}", "NO_SUCH_VARIABLE"),
     ("--cfgg job", "unrecognized arguments"),
     ("--cfg jobs", "invalid choice: 'jobs'"),
@@ -89,8 +89,8 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("typed", "said"), MISTAKES, ids=[typed for typed, _ in MISTAKES])
-def test_a_mistake_is_one_line(bench: Bench, asked: list[DictConfig], typed: str, said: str) -> None:
-    status, out, err = bench("run", *typed.split())
+def test_a_mistake_is_one_line(cli: Cli, asked: list[DictConfig], typed: str, said: str) -> None:
+    status, out, err = cli("run", *typed.split())
     assert status == 2
     assert err.startswith("error: ")
     assert said in err
@@ -112,14 +112,14 @@ def test_a_mistake_is_one_line(bench: Bench, asked: list[DictConfig], typed: str
         (["completion", "bsh"], "no script for the shell 'bsh'. Did you mean 'bash'"),
     ],
 )
-def test_a_mistaken_command_is_one_line(bench: Bench, typed: list[str], said: str) -> None:
-    status, out, err = bench(*typed)
+def test_a_mistaken_command_is_one_line(cli: Cli, typed: list[str], said: str) -> None:
+    status, out, err = cli(*typed)
     assert (status, out, err.count("\n")) == (2, "", 1)
     assert said in err
 
 
-def test_a_run_gets_its_settings_and_hydra_leaves_nothing(bench: Bench, asked: list[DictConfig]) -> None:
-    assert bench("run", "model=cnn", "reg=spikepen", "seed=3") == (0, "", "")
+def test_a_run_gets_its_settings_and_hydra_leaves_nothing(cli: Cli, asked: list[DictConfig]) -> None:
+    assert cli("run", "model=cnn", "reg=spikepen", "seed=3") == (0, "", "")
     (cfg,) = asked
     assert (cfg.seed, list(cfg.reg), cfg.model.channels) == (3, ["spikepen"], 32)
     assert "hydra" not in cfg
@@ -127,57 +127,57 @@ def test_a_run_gets_its_settings_and_hydra_leaves_nothing(bench: Bench, asked: l
     assert "HYDRA_FULL_ERROR" not in os.environ
 
 
-def test_what_means_no_regularizer_arrives_as_none(bench: Bench, asked: list[DictConfig]) -> None:
-    assert bench("run", "reg=[]")[0] == 0
+def test_what_means_no_regularizer_arrives_as_none(cli: Cli, asked: list[DictConfig]) -> None:
+    assert cli("run", "reg=[]")[0] == 0
     assert list(asked[0].reg) == ["none"]
 
 
 @pytest.mark.parametrize(("seed", "status", "said"), [(7, 2, "seed 7 is bad input"), (8, 1, "the disk full")])
-def test_a_fault_of_the_run_is_one_line(bench: Bench, seed: int, status: int, said: str) -> None:
-    found, out, err = bench("run", f"seed={seed}")
+def test_a_fault_of_the_run_is_one_line(cli: Cli, seed: int, status: int, said: str) -> None:
+    found, out, err = cli("run", f"seed={seed}")
     assert (found, out, err.count("\n")) == (status, "", 1)
     assert err.startswith("error: ")
     assert said in err
 
 
-def test_a_bug_shows_its_traceback(bench: Bench) -> None:
-    status, _, err = bench("run", "seed=9")
+def test_a_bug_shows_its_traceback(cli: Cli) -> None:
+    status, _, err = cli("run", "seed=9")
     assert status == 1
     assert "Traceback" in err
     assert "RuntimeError: seed 9 met a bug" in err
 
 
-def test_an_interrupted_run_exits_with_130(bench: Bench) -> None:
-    status, _, err = bench("run", "seed=10")
+def test_an_interrupted_run_exits_with_130(cli: Cli) -> None:
+    status, _, err = cli("run", "seed=10")
     assert (status, err.count("\n")) == (130, 1)
     assert err.startswith("interrupted")
 
 
-def test_the_configuration_can_be_shown(bench: Bench, asked: list[DictConfig]) -> None:
-    status, out, _ = bench("run", "--cfg", "job", "reg=[weight_decay,spikepen]", "-p", "reg")
+def test_the_configuration_can_be_shown(cli: Cli, asked: list[DictConfig]) -> None:
+    status, out, _ = cli("run", "--cfg", "job", "reg=[weight_decay,spikepen]", "-p", "reg")
     assert status == 0
     assert "spikepen:\n  _target_: bench.regularizers.spikepen.SpikePenalty\n  weight: 0.1\n" in out
     # The flag may follow the overrides, and takes none of them for its value.
-    status, out, _ = bench("run", "seed=5", "--cfg", "job")
+    status, out, _ = cli("run", "seed=5", "--cfg", "job")
     assert status == 0
     assert "\nseed: 5\n" in out
     assert not asked
 
 
-def test_help_of_run_names_every_group(bench: Bench, asked: list[DictConfig]) -> None:
-    status, out, _ = bench("run", "--help")
+def test_help_of_run_names_every_group(cli: Cli, asked: list[DictConfig]) -> None:
+    status, out, _ = cli("run", "--help")
     assert status == 0
     assert out.startswith("usage: python -m bench run")
     assert all(f"\n{group}: " in out for group in groups() if group != "experiment")
-    assert bench("run", "--hydra-help")[0] == 0
+    assert cli("run", "--hydra-help")[0] == 0
     assert not asked
 
 
-def test_version_and_help(bench: Bench) -> None:
+def test_version_and_help(cli: Cli) -> None:
     import bench as package
 
-    assert bench("--version") == (0, f"snn-bench {package.__version__}\n", "")
-    helps = [bench(*typed) for typed in ([], ["--help"], ["-h"])]
+    assert cli("--version") == (0, f"snn-bench {package.__version__}\n", "")
+    helps = [cli(*typed) for typed in ([], ["--help"], ["-h"])]
     assert len(set(helps)) == 1
     status, out, _ = helps[0]
     assert status == 0
