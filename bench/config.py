@@ -174,7 +174,6 @@ class Config:
         seed: every random number of the run derives from it.
         force: run again what is finished.
         runs: the folder of the records.
-        experiment: the table this run was asked for, if any; changes no number.
     """
 
     budget: str = MISSING
@@ -189,7 +188,6 @@ class Config:
     seed: int = 0
     force: bool = False
     runs: str = "${oc.env:BENCH_RUNS,runs}"
-    experiment: str | None = None
 
 
 # What a run gives to a constructor, so that it is no setting.
@@ -302,6 +300,11 @@ def settle(cfg: DictConfig) -> DictConfig:
         if component_name(REGULARIZERS, node) != name:
             raise BenchError(f"reg.{name}._target_ is '{node._target_}', which is not {name}")
     return cfg
+
+
+def settings(node: DictConfig) -> Any:
+    """A node as an instance of the dataclass that is its schema."""
+    return OmegaConf.to_object(node)
 
 
 def component_name(registry: Registry, node: DictConfig) -> str:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from bench import results
-from bench.config import component_name
+from bench.config import component_name, settings
 from bench.data import identity
-from bench.registry import MODELS, REGULARIZERS
+from bench.registry import MODELS
 from bench.results import RunFolder
 
 if TYPE_CHECKING:
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 def science(cfg: DictConfig) -> dict[str, Any]:
     """Everything that changes the numbers of a run, as plain values; its hash is the run's identity.
 
-    Left out: paths, logger, device count, the experiment's name. Added: the checksum of the data and
+    Left out: paths, logger, device count. Added: the checksum of the data and
     the precision that `auto` stands for here.
     """
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)  # type: ignore[assignment]
-    checksum, copy = identity(OmegaConf.to_object(cfg.data))
+    checksum, copy = identity(settings(cfg.data))
     data = {key: value for key, value in plain["data"].items() if key not in ("root", "path")}
     trainer = {k: v for k, v in plain["trainer"].items() if k not in ("accelerator", "devices", "precision")}
     arguments = {key: value for key, value in plain["model"].items() if key != "_target_"}

@@ -7,9 +7,11 @@ import shutil
 import threading
 import urllib.error
 import urllib.request
+from netrc import NetrcParseError, netrc
 from typing import Any
+from urllib.parse import urlsplit
 
-from bench.config import LoggerConfig, WandbMode
+from bench.config import LoggerConfig
 from bench.console import say
 from bench.results import RunFolder
 
@@ -18,16 +20,14 @@ INIT_SECONDS = 30.0
 
 
 def has_key(url: str) -> bool:
-    """Whether a key for the server is at hand: $WANDB_API_KEY, or an entry of ~/.netrc."""
+    """Whether a key for the server is at hand: $WANDB_API_KEY, or an entry of $NETRC or ~/.netrc."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     try:
-        from wandb.sdk.lib.wbauth import wbnetrc
-
-        return wbnetrc.read_netrc_auth(host=url) is not None
-    except Exception:
-        # A private module of wandb: if it moves or the file is odd, there is no key we can use.
+        entry = netrc(os.environ.get("NETRC")).authenticators(urlsplit(url).netloc)
+    except (OSError, NetrcParseError):
         return False
+    return entry is not None and bool(entry[2])
 
 
 def answers(url: str, seconds: float = ANSWER_SECONDS) -> bool:

@@ -202,7 +202,7 @@ class RunFolder:
             lock = (self.path / ".lock").open("w")
         except OSError as error:
             raise EnvironmentFault(
-                f"the run's folder {self.path} cannot be written: {error.strerror}; another place: runs=DIR or $BENCH_RUNS"
+                f"the run's folder {self.path} cannot be written: {error.strerror}; another: runs=DIR or $BENCH_RUNS"
             ) from error
         with lock:
             try:

@@ -8,6 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from bench import results
+from bench.config import settings
 from bench.console import console, say, summary_table
 from bench.errors import BenchError
 from bench.facts import compile_result, flat_config, headline, science, strength_of, write_env
@@ -48,7 +49,7 @@ def train(cfg: DictConfig, facts: dict[str, Any], folder: RunFolder) -> dict[str
     device = session.pick_device(cfg.trainer.accelerator.value)
     batch_size = cfg.trainer.batch_size
     splits = prepare(
-        OmegaConf.to_object(cfg.data),  # type: ignore[arg-type]
+        settings(cfg.data),
         seed=cfg.seed,
         batch_size=batch_size,
         eval_batch_size=min(EVAL_BATCH, 8 * batch_size),

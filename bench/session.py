@@ -10,9 +10,9 @@ from typing import Any
 
 import lightning as L
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from bench.config import build
+from bench.config import build, settings
 from bench.console import Reporter
 from bench.data import Splits
 from bench.errors import BenchError
@@ -40,14 +40,14 @@ def pick_device(accelerator: str) -> str:
 def make_task(cfg: DictConfig, splits: Splits) -> Task:
     """The network with its regularizers attached, initialized by the seed."""
     seed_everything(cfg.seed, "init")
-    spec = Spec(splits.image_shape, splits.classes, cfg.time_steps, OmegaConf.to_object(cfg.neuron))
+    spec = Spec(splits.image_shape, splits.classes, cfg.time_steps, settings(cfg.neuron))
     model = build(MODELS, cfg.model, spec=spec)
     regs: dict[str, Regularizer] = {name: build(REGULARIZERS, node) for name, node in cfg.reg.items()}
     names = ["test"] if splits.val is None else ["test", "val"]
     return Task(
         model,
         regs,
-        OmegaConf.to_object(cfg.optim),  # type: ignore[arg-type]
+        settings(cfg.optim),
         seed=cfg.seed,
         epochs=cfg.trainer.epochs,
         splits=names,

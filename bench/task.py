@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.activity import Activity, OpCounter, RateMeter, activity_of
-from bench.config import Optimizer, OptimConfig, Schedule
+from bench.config import OptimConfig, Optimizer, Schedule
 from bench.errors import BenchError
 from bench.models.base import SpikingNetwork
 from bench.random import derive
@@ -185,10 +185,10 @@ class Task(L.LightningModule):
         self.finite = None
 
     def on_train_epoch_end(self) -> None:
-        self.stop_if_diverged(self.trainer.num_training_batches - 1)
+        self.stop_if_diverged(int(self.trainer.num_training_batches) - 1)
         scheduler = self.lr_schedulers()
         if scheduler is not None:
-            scheduler.step()  # type: ignore[union-attr, call-arg]
+            scheduler.step()  # type: ignore[union-attr]
 
     # -- evaluation -------------------------------------------------------------------------------
 

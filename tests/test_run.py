@@ -120,7 +120,7 @@ def test_relu_twin_has_no_spikes(run_tiny: Run) -> None:
 
 def test_a_diverged_run_has_a_record_that_says_so(run_tiny: Run, capsys: pytest.CaptureFixture[str]) -> None:
     # Weight norm in place of batch norm: that would bring any weights' output back to 1.
-    explosive = ("reg=weightnorm", "optim=sgd", "optim.lr=1e30", "trainer.epochs=3")
+    explosive = ("reg=weightnorm", "optim=sgd", "optim.lr=1e38", "trainer.epochs=3")
     result = run_tiny(*explosive)
     assert result["status"] == "diverged"
     assert "NaN or infinite in epoch" in result["status_reason"]
@@ -203,9 +203,7 @@ def interrupt(result: dict[str, Any]) -> Path:
     return folder_of(result)
 
 
-def test_a_run_killed_before_its_record_only_evaluates_again(
-    run_tiny: Run, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_killed_before_its_record_only_evaluates_again(run_tiny: Run, capsys: pytest.CaptureFixture[str]) -> None:
     result = run_tiny()
     folder = interrupt(result)
     with (folder / "metrics.jsonl").open("a") as file:
@@ -336,6 +334,8 @@ def test_killed_in_a_late_epoch_and_started_again(bench: Bench, tiny: tuple[str,
     wandb = next((tmp_path / "killed").rglob("wandb"))
     assert len(list(wandb.glob("offline-run-*"))) == 1
     log = next(wandb.rglob("*.wandb"))
-    shown = subprocess.run([Path(sys.executable).parent / "wandb", "leet", "inspect", "--json", log], capture_output=True)
+    shown = subprocess.run(
+        [Path(sys.executable).parent / "wandb", "leet", "inspect", "--json", log], capture_output=True
+    )
     history = [line for line in shown.stdout.decode().splitlines() if '"history"' in line]
     assert sum("test/acc" in line for line in history) == 4, shown.stdout[:2000]

@@ -38,7 +38,13 @@ class ConvNorm(nn.Sequential):
     norm: nn.Module
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel: int, stride: int = 1, padding: int | None = None, groups: int = 1
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int,
+        stride: int = 1,
+        padding: int | None = None,
+        groups: int = 1,
     ) -> None:
         super().__init__()
         padding = kernel // 2 if padding is None else padding

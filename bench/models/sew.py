@@ -66,7 +66,8 @@ class SEWResNet(SpikingNetwork):
         check_halvings(depth, height, width)
         self.stem, self.spiking_stem = ConvNorm(in_channels, channels, 3), self.spiking()
         self.stages = nn.ModuleList(
-            nn.Sequential(*(SEWBlock(self, channels, cnf) for _ in range(blocks)), nn.MaxPool2d(2)) for _ in range(depth)
+            nn.Sequential(*(SEWBlock(self, channels, cnf) for _ in range(blocks)), nn.MaxPool2d(2))
+            for _ in range(depth)
         )
         self.head = nn.Linear(channels * (height >> depth) * (width >> depth), spec.classes)
 

@@ -41,7 +41,6 @@ def test_nothing_asked_for_is_quick_sew_on_digits() -> None:
     assert (cfg.budget, cfg.data.name, cfg.neuron.name, cfg.time_steps, cfg.seed) == ("quick", "digits", "if", 4, 0)
     assert component_name(MODELS, cfg.model) == "sew"
     assert list(cfg.reg) == ["none"]
-    assert cfg.experiment is None
     assert cfg.force is False
 
 
