@@ -6,6 +6,7 @@ import math
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from bench.activity import Activity
 from bench.errors import BenchError
@@ -84,8 +85,8 @@ class Regularizer(nn.Module):
         return x, y
 
     def loss(self, logits_t: Tensor, y: Tensor) -> Tensor:
-        """Replace the task's loss (cross-entropy of the time mean); sees logits `[T, N, classes]`."""
-        raise NotImplementedError
+        """Replace the task's loss, which is this one; sees logits `[T, N, classes]`, labels `[N]` or `[N, classes]`."""
+        return F.cross_entropy(logits_t.mean(0).float(), y)
 
     def penalty(self, activity: Activity) -> dict[str, Tensor]:
         """Scalars to add to the loss, by name, already scaled."""

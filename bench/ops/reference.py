@@ -1,0 +1,101 @@
+"""Batch norm, IF or LIF neuron and max pooling as one function, in plain torch: what every backend computes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from bench.neurons import make_neuron
+
+if TYPE_CHECKING:
+    from bench.neurons import NeuronConfig
+
+
+class Fired(NamedTuple):
+    """What a block of batch norm, neuron and pooling gives.
+
+    Attributes:
+        spikes: `[T * N, C, H, W]` zeros and ones with their graph, of x's dtype; None if not wanted.
+        out: `[T * N, C, H // pool, W // pool]` pooled spikes; `spikes` itself without pooling.
+        count: how many spikes there are, a scalar int64 on x's device, without gradient.
+        mean: `[C]` float32 mean of x over batch and space; None unless batch statistics were used.
+        var: `[C]` float32 biased variance, likewise.
+    """
+
+    spikes: Tensor | None
+    out: Tensor
+    count: Tensor
+    mean: Tensor | None
+    var: Tensor | None
+
+
+def bn_fire(
+    x: Tensor,
+    gamma: Tensor | None,
+    beta: Tensor | None,
+    mean: Tensor | None,
+    var: Tensor | None,
+    eps: float,
+    *,
+    time_steps: int,
+    neuron: NeuronConfig,
+    pool: int = 1,
+    training_stats: bool,
+    repeat: bool = False,
+    want_spikes: bool = True,
+) -> Fired:
+    """y = gamma (x - mean) / sqrt(var + eps) + beta, then an IF or LIF neuron from rest, then max pooling.
+
+    The potential and what batch norm does are float32 for inputs of less; the result has x's dtype.
+    Gradients reach x, gamma and beta: through the batch statistics where they are used, through the
+    ATan surrogate, not through the reset (`detach_reset`). In a pooling window the first maximum in the
+    order of rows gets the gradient (of a silent window: the first value). Backends save x and vectors
+    over channels for backward, nothing else, and take any strides; channels_last is the fast layout,
+    in which they also answer.
+
+    Args:
+        x: `[T * N, C, H, W]`, time slowest; `[N, C, H, W]` with `repeat`.
+        gamma: `[C]` float32; None leaves batch norm out, and ignores the next four.
+        beta: `[C]` float32.
+        mean: `[C]` running mean, used without `training_stats`. It is not written to.
+        var: `[C]` running variance, likewise.
+        eps: added to the variance.
+        time_steps: T.
+        neuron: its constants: `name` (`if` or `lif`), `v_threshold`, `v_reset` (None: soft reset), `tau`,
+            `decay_input`, `alpha`, `detach_reset` (backends other than this one: True only).
+        pool: 2 for 2 x 2 windows with stride 2 (an odd last row or column is in no window), 1 for none.
+        training_stats: normalize by the statistics of this x rather than by `mean` and `var`.
+        repeat: every time step gets the same x (the static stem); its gradient is summed over time.
+        want_spikes: whether `spikes` is needed where pooling makes it differ from `out`.
+    """
+    dtype = x.dtype
+    current = x.float() if dtype in (torch.bfloat16, torch.float16) else x
+    batch_mean = batch_var = None
+    if gamma is not None:
+        if training_stats:
+            with torch.no_grad():
+                batch_var, batch_mean = torch.var_mean(current, (0, 2, 3), correction=0)
+            current = F.batch_norm(current, None, None, gamma.to(current), _to(beta, current), True, 0.0, eps)
+        else:
+            statistics = _to(mean, current), _to(var, current)
+            current = F.batch_norm(current, *statistics, gamma.to(current), _to(beta, current), False, 0.0, eps)
+    if repeat:
+        steps = current.unsqueeze(0).expand(time_steps, *current.shape)
+    else:
+        steps = current.unflatten(0, (time_steps, -1))
+    spikes = make_neuron(neuron)(steps).flatten(0, 1).to(dtype)
+    out = F.max_pool2d(spikes, pool) if pool > 1 else spikes
+    return Fired(
+        spikes if want_spikes or pool == 1 else None,
+        out,
+        spikes.detach().count_nonzero(),
+        None if batch_mean is None else batch_mean.float(),
+        None if batch_var is None else batch_var.float(),
+    )
+
+
+def _to(values: Tensor | None, like: Tensor) -> Tensor | None:
+    return None if values is None else values.to(like)
