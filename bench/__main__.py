@@ -17,8 +17,12 @@ COMMANDS = {
     "run": "train one configuration, or with -m a grid of them; `run --help` says more",
     "list": "models, regularizers, data sets and experiments: what they are, their source and defaults",
     "data": "what data is on disk; download and check it",
+    "speed": "training images/s, memory and share of the floor, beside networks built from public packages",
     "completion": "print the script that makes TAB complete in bash, zsh or fish",
 }
+
+
+Raw = argparse.RawDescriptionHelpFormatter
 
 
 class Parser(argparse.ArgumentParser):
@@ -96,6 +100,28 @@ def data(arguments: list[str]) -> None:
     ])  # fmt: skip
 
 
+def speed(arguments: list[str]) -> None:
+    """Measure how fast a network trains, beside its peers."""
+    parser = Parser("bench speed", description=COMMANDS["speed"], epilog=SPEED, formatter_class=Raw)
+    parser.add_argument("settings", nargs="*", metavar="key=value", help="of this command or of `bench run`")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write JSON there and a chart beside it")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write both there, say reports/speed")
+    options = parser.parse_intermixed_args(arguments)
+    from bench.speed.command import main as measure
+
+    measure(options.settings, options.json, options.out)
+
+
+SPEED = """\
+settings, with their defaults:
+  model=cnn data=cifar10 time_steps=4, and all others of `bench run`, under budget=paper
+  batch_size=50   images in a step
+  peers=all       or none, or some of spikingjelly_eager,spikingjelly_best,snntorch,norse
+  rounds=7        each arm is measured that often, in a process of its own, in turn
+  seconds=3       how long one measurement takes, about, warm-up left out
+"""
+
+
 def cell(column: str, value: Any) -> str:
     """A value of `bench data status` for people."""
     if value is None:
@@ -166,7 +192,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     commands: dict[str, Callable[[list[str]], None]] = {
-        "run": run, "list": list_, "data": data, "completion": completion,
+        "run": run, "list": list_, "data": data, "speed": speed, "completion": completion,
     }  # fmt: skip
     command = arguments[0] if arguments else "--help"
     try:

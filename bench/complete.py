@@ -69,6 +69,8 @@ def complete(line: str, commands: Iterable[str]) -> list[str]:
     if command == "data":
         names = index()["groups"]["data"] if "prepare" in rest else ["status", "prepare", "--json", "--root"]
         return starting(word, [name for name in names if name not in rest])
+    if command == "speed":
+        return [*of_speed(word, rest)]
     return starting(word, SCRIPTS) if command == "completion" and not rest else []
 
 
@@ -91,6 +93,30 @@ def of_run(word: str, before: list[str]) -> Iterator[str]:
         # As far as the next dot: `trainer.` first, then what is in it.
         found = {key[: key.find(".", len(word)) + 1] or key for key in keys if key.startswith(word)}
         yield from sorted(found)
+
+
+SPEED = {
+    "batch_size": [],
+    "peers": ["all", "none", "spikingjelly_eager", "spikingjelly_best", "snntorch", "norse"],
+    "rounds": [],
+    "seconds": [],
+}
+
+
+def of_speed(word: str, before: list[str]) -> Iterator[str]:
+    """Settings of `bench speed`: its own, and those of a run."""
+    key, sign, value = word.partition("=")
+    if word.startswith("-"):
+        yield from starting(word, ["--json", "--out", "--help"])
+    elif sign and key in SPEED:
+        given, comma, _ = value.rpartition(",")
+        taken = {*given.split(","), *(["all", "none"] if comma else [])}
+        names = [name for name in SPEED[key] if name not in taken]
+        yield from starting(word, [f"{key}={given}{comma}{name}" for name in names])
+    else:
+        if not sign:
+            yield from (f"{own}=" for own in SPEED if own.startswith(word))
+        yield from of_run(word, before)
 
 
 def values(word: str, before: list[str]) -> Iterator[str]:

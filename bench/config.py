@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import os
 import re
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, make_dataclass
 from enum import Enum, StrEnum
 from pathlib import Path
@@ -16,7 +17,9 @@ from typing import Any, NoReturn, get_type_hints
 
 import hydra
 import yaml
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
@@ -33,6 +36,7 @@ from omegaconf.errors import (
 from bench.data import DATASETS, DataConfig
 from bench.errors import BenchError, nearest
 from bench.neurons import NeuronConfig
+from bench.ops import Backend
 from bench.registry import MODELS, REGULARIZERS, Registry
 
 # -- schema: choices are Enums, since OmegaConf does not check Literal --------------------------------
@@ -123,9 +127,8 @@ class TrainerConfig:
             data.limit, it may exceed what there is).
         precision: of the forward pass.
         accelerator: auto, cpu or gpu.
-        devices: how many of them.
         limit_train_batches: steps an epoch; null is all.
-        limit_test_batches: test batches an evaluation; null is all.
+        limit_test_batches: batches of an evaluation, of images drawn by the seed; null is all.
         eval_every: epochs between evaluations.
     """
 
@@ -134,7 +137,6 @@ class TrainerConfig:
     max_train_images: int | None = None
     precision: Precision = Precision.auto
     accelerator: Accelerator = Accelerator.auto
-    devices: int = 1
     limit_train_batches: int | None = None
     limit_test_batches: int | None = None
     eval_every: int = 1
@@ -173,6 +175,7 @@ class Config:
         logger: where the curves go beside the record.
         seed: every random number of the run derives from it.
         force: run again what is finished.
+        ops: which kernels; changes numbers only as far as the order of a sum does.
         runs: the folder of the records.
     """
 
@@ -187,7 +190,9 @@ class Config:
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     seed: int = 0
     force: bool = False
+    ops: Backend = Backend.auto
     runs: str = "${oc.env:BENCH_RUNS,runs}"
+    experiment: Any = None
 
 
 # What a run gives to a constructor, so that it is no setting.
@@ -276,10 +281,38 @@ def compose(overrides: Sequence[str] = ()) -> DictConfig:
     Raises:
         BenchError: an override names nothing that exists, or has a value of the wrong type.
     """
+    (cfg,) = compose_all([overrides])
+    return cfg
+
+
+def compose_all(grid: Iterable[Sequence[str]]) -> list[DictConfig]:
+    """The configurations of many runs, as `compose` has each; far quicker where they choose the same options.
+
+    Raises:
+        BenchError: as `compose`.
+    """
     register_configs()
-    with explained(), hydra.initialize_config_dir(str(config_dir()), version_base="1.3", job_name="bench"):
-        check(overrides)
-        return settle(hydra.compose("config", list(overrides)))
+    named, chosen = set(groups()), {}
+    composed = []
+    with explained(), loader():
+        for overrides in grid:
+            check(overrides)
+            # Hydra too sets single values after it has composed the options.
+            options_ = tuple(line for line in overrides if line.partition("=")[0] in named)
+            if options_ not in chosen:
+                chosen[options_] = hydra.compose("config", list(options_))
+            cfg = copy.deepcopy(chosen[options_])
+            values = [line for line in overrides if line not in options_]
+            ConfigLoaderImpl._apply_overrides_to_config(OverridesParser.create().parse_overrides(values), cfg)
+            composed.append(settle(cfg))
+    return composed
+
+
+def loader() -> AbstractContextManager[Any]:
+    """Hydra, ready to compose: the running app's, which knows its `--config-dir`, or one for the moment."""
+    if GlobalHydra.instance().is_initialized():
+        return nullcontext()
+    return hydra.initialize_config_dir(str(config_dir()), version_base="1.3", job_name="bench")
 
 
 def settle(cfg: DictConfig) -> DictConfig:
@@ -288,6 +321,8 @@ def settle(cfg: DictConfig) -> DictConfig:
     Raises:
         BenchError: a setting without default has no value, a `${...}` leads nowhere, a `_target_` was changed.
     """
+    with open_dict(cfg):
+        cfg.pop("experiment", None)
     with open_dict(cfg.reg):
         if not cfg.reg:
             cfg.reg["none"] = OmegaConf.structured(schema(REGULARIZERS, "none"))

@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 def science(cfg: DictConfig) -> dict[str, Any]:
     """Everything that changes the numbers of a run, as plain values; its hash is the run's identity.
 
-    Left out: paths, logger, device count. Added: the checksum of the data and
+    Left out: paths, logger, kernels. Added: the checksum of the data and
     the precision that `auto` stands for here.
     """
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)  # type: ignore[assignment]
-    checksum, copy = identity(settings(cfg.data))
+    checksum, copy = data_identity or identity(settings(cfg.data))
     data = {key: value for key, value in plain["data"].items() if key not in ("root", "path")}
-    trainer = {k: v for k, v in plain["trainer"].items() if k not in ("accelerator", "devices", "precision")}
+    trainer = {k: v for k, v in plain["trainer"].items() if k not in ("accelerator", "precision")}
     arguments = {key: value for key, value in plain["model"].items() if key != "_target_"}
     regs = {
         name: {key: value for key, value in node.items() if key != "_target_"} for name, node in plain["reg"].items()
@@ -48,7 +48,7 @@ def science(cfg: DictConfig) -> dict[str, Any]:
 
 
 def write_env(
-    folder: RunFolder, facts: dict[str, Any], splits: Splits, device: str, started: str, resumed: bool
+    folder: RunFolder, facts: dict[str, Any], splits: Splits, device: str, ops: str, started: str, resumed: bool
 ) -> dict[str, Any]:
     """Write `env.json`: where, with what and on which data; a resumed run keeps its start and W&B id."""
     path = folder.path / "env.json"
@@ -65,7 +65,7 @@ def write_env(
         "data_copy": splits.dataset.copy,
         "data_checksum": splits.dataset.checksum,
         "precision": facts["precision"],
-        "ops": "reference",
+        "ops": ops,
     }
     if resumed and path.exists():
         old = results.read_json(path)
@@ -132,6 +132,9 @@ def compile_result(
     seconds["eval"] += outcome["seconds"]
     images = sum(row["images"] for row in rows)
     optimizer = task.parameter_groups()
+    limit, batch_size = facts["trainer"]["limit_train_batches"], facts["trainer"]["batch_size"]
+    # What an epoch sees: steps may be limited on top of the images.
+    train_images = splits.train_images if limit is None else min(splits.train_images, limit * batch_size)
     return {
         "schema_version": results.SCHEMA_VERSION,
         "run_id": folder.name,
@@ -141,7 +144,7 @@ def compile_result(
         "data": facts["data"]["name"],
         "data_copy": splits.dataset.copy,
         "data_checksum": splits.dataset.checksum,
-        "train_images": splits.train_images,
+        "train_images": train_images,
         "test_images": splits.test_images,
         "classes": splits.classes,
         "model": facts["model"]["name"],
@@ -155,7 +158,7 @@ def compile_result(
         "lr": facts["optim"]["lr"],
         "weight_decay": max(float(group.get("weight_decay", 0.0)) for group in optimizer),
         "epochs": facts["trainer"]["epochs"],
-        "batch_size": facts["trainer"]["batch_size"],
+        "batch_size": batch_size,
         "seed": facts["seed"],
         "precision": facts["precision"],
         "ops": env["ops"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -101,33 +102,63 @@ class Spiking(nn.Module):
     Shapes: `[T * N, ...]` in and out, time slowest. With the ReLU twin T is 1.
 
     Attributes:
-        fired: `[T, N, ...]` output of the neuron in the last forward pass, with its graph.
+        fired: `[T, N, ...]` output of the neuron in the last forward pass, with its graph; None when `lean`.
+        count: how many spikes that were, a scalar on the device; None if nobody has counted them.
+        shape: of `fired`, also when that is not kept.
         potential: `[T, N, ...]` membrane potential before the reset, when `keep_potential` is set.
+        lean: keep no spikes, only their count. The next forward pass must then come after `forget`.
+        unfused: why the last pass through `ops.fire_block` went without its kernels; None if it did not.
     """
 
     def __init__(self, config: NeuronConfig, time_steps: int) -> None:
         super().__init__()
+        self.config = config
         self.time_steps = time_steps
         self.is_spiking = config.name != "relu"
         self.current = nn.Sequential()
         self.neuron = make_neuron(config) if self.is_spiking else nn.ReLU()
         self.spikes = nn.Sequential()
         self.keep_potential = False
-        self.fired: Tensor | None = None
-        self.potential: Tensor | None = None
+        self.lean = False
+        self.unfused: str | None = None
+        self.forget()
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.current(x)
+        return self.fire(self.current(x))
+
+    def fire(self, x: Tensor) -> Tensor:
+        """Neuron and `spikes` slot, behind the `current` slot; `[T * N, ...]` in and out."""
         steps = x.unflatten(0, (self.time_steps, -1))
-        if self.is_spiking:
-            fired = self._fire(steps)
-        else:
-            fired = self.neuron(steps)
-        self.fired = fired
+        fired = self._fire(steps) if self.is_spiking else self.neuron(steps)
+        self.shape = fired.shape
+        self.fired = None if self.lean else fired
+        self.count = fired.detach().count_nonzero() if self.lean else None
         return self.spikes(fired.flatten(0, 1))
+
+    def record(self, spikes: Tensor | None, count: Tensor, shape: torch.Size, current: Callable[[], Tensor]) -> None:
+        """Note what a kernel did in place of the neuron.
+
+        Args:
+            spikes: `[T * N, ...]` with their graph, if they are there.
+            count: how many.
+            shape: `[T, N, ...]`.
+            current: gives the neuron's input `[T * N, ...]` again, for a pass that goes on from here.
+        """
+        self.shape, self.count = shape, count
+        self.fired = None if self.lean or spikes is None else spikes.unflatten(0, (self.time_steps, -1))
+        self._last_current = _gone if self.lean else current
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the next forward pass starts from the potential of the last one: nobody called `forget`."""
+        return self._last_current is not None or isinstance(getattr(self.neuron, "v", None), Tensor)
 
     def _fire(self, x: Tensor) -> Tensor:
         node = self.neuron
+        if self._last_current is not None:
+            current, self._last_current = self._last_current, None
+            with torch.no_grad():
+                node(current().unflatten(0, (self.time_steps, -1)))
         node.store_v_seq = self.keep_potential
         # The potential is a sum over time: in bfloat16 it would lose small currents. A node's
         # own state decides nothing here, the task resets it before every forward pass.
@@ -145,4 +176,12 @@ class Spiking(nn.Module):
         if self.is_spiking:
             self.neuron.reset()
             self.neuron.v_seq = None
-        self.fired = self.potential = None
+        self.fired: Tensor | None = None
+        self.count: Tensor | None = None
+        self.shape: torch.Size | None = None
+        self.potential: Tensor | None = None
+        self._last_current: Callable[[], Tensor] | None = None
+
+
+def _gone() -> Tensor:
+    raise RuntimeError("a lean spiking layer went on without forget(): its potential was not kept")

@@ -47,6 +47,7 @@ def train(cfg: DictConfig, facts: dict[str, Any], folder: RunFolder) -> dict[str
 
     started, epochs = results.now(), cfg.trainer.epochs
     device = session.pick_device(cfg.trainer.accelerator.value)
+    kernels = session.pick_kernels(cfg.ops, device)
     batch_size = cfg.trainer.batch_size
     splits = prepare(
         settings(cfg.data),
@@ -54,17 +55,19 @@ def train(cfg: DictConfig, facts: dict[str, Any], folder: RunFolder) -> dict[str
         batch_size=batch_size,
         eval_batch_size=min(EVAL_BATCH, 8 * batch_size),
         max_train_images=cfg.trainer.max_train_images,
+        eval_batches=cfg.trainer.limit_test_batches,
         device=device,
     )
     task = session.make_task(cfg, splits)
     checkpoint = session.find_checkpoint(folder, task)
     folder.write_config(OmegaConf.to_yaml(cfg, resolve=True))
     rows = folder.cut_back(checkpoint["epoch"] + 1 if checkpoint else 0)
-    env = write_env(folder, facts, splits, device, started, resumed=bool(rows))
+    env = write_env(folder, facts, splits, device, kernels, started, resumed=bool(rows))
     if rows:
         say(f"{folder.name} goes on after epoch {len(rows)} of {epochs}")
     else:
-        say(f"{folder.name}: {splits.train.images:,} training images, {epochs} epochs, {env['hardware']}")
+        where = f"{env['hardware']}, {kernels} kernels, {facts['precision']}"
+        say(f"{folder.name}: {splits.train.images:,} training images, {epochs} epochs; {where}")
     tracker = Tracker(cfg.logger, folder, flat_config(facts, strength_of(task)), env["wandb_id"], rows)
     trainer = session.make_trainer(cfg, facts, device, Recorder(folder, tracker, epochs))
     outcome, reason = None, None
@@ -93,7 +96,6 @@ def check(cfg: DictConfig) -> None:
         "trainer.epochs": 1,
         "trainer.batch_size": 1,
         "trainer.eval_every": 1,
-        "trainer.devices": 1,
         "trainer.max_train_images": 1,
         "trainer.limit_train_batches": 1,
         "trainer.limit_test_batches": 1,

@@ -12,8 +12,10 @@ import lightning as L
 import torch
 from omegaconf import DictConfig
 
+from bench import ops
+from bench.allocator import keep_freed_memory
 from bench.config import build, settings
-from bench.console import Reporter
+from bench.console import Reporter, say
 from bench.data import Splits
 from bench.errors import BenchError
 from bench.models.base import Spec
@@ -35,6 +37,21 @@ def pick_device(accelerator: str) -> str:
     if accelerator == "gpu" and not torch.cuda.is_available():
         raise BenchError("trainer.accelerator=gpu, but torch sees no CUDA GPU here; use auto or cpu")
     return "cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu"
+
+
+def pick_kernels(asked: ops.Backend, device: str) -> str:
+    """Set which kernels the networks of this process use, and say so if they are not the fast ones.
+
+    Raises:
+        BenchError: kernels were asked for that cannot run on the device.
+    """
+    if device == "cpu":
+        keep_freed_memory()
+    chosen, reason = ops.resolve(asked, device)
+    if reason is not None:
+        say(f"kernels: {chosen.value}, {reason}")
+    ops.set_backend(asked)
+    return chosen.value
 
 
 def make_task(cfg: DictConfig, splits: Splits) -> Task:
@@ -89,11 +106,9 @@ def make_trainer(cfg: DictConfig, facts: dict[str, Any], device: str, recorder: 
     return L.Trainer(
         max_epochs=cfg.trainer.epochs,
         accelerator="gpu" if device == "cuda" else "cpu",
-        devices=cfg.trainer.devices,
+        devices=1,
         precision="bf16-mixed" if facts["precision"] == "bf16" else "32-true",
         limit_train_batches=cfg.trainer.limit_train_batches,
-        limit_val_batches=cfg.trainer.limit_test_batches,
-        limit_test_batches=cfg.trainer.limit_test_batches,
         check_val_every_n_epoch=cfg.trainer.eval_every,
         num_sanity_val_steps=0,
         callbacks=[Reporter(cfg.trainer.epochs), recorder],

@@ -71,13 +71,15 @@ def prepare(
     batch_size: int,
     eval_batch_size: int = 500,
     max_train_images: int | None = None,
+    eval_batches: int | None = None,
     device: torch.device | str = "cpu",
 ) -> Splits:
     """Open the data set and make its splits.
 
     Validation is split off first, then data.limit cuts the training set. Which images each takes depends on
     the seed and on nothing else. Where data.limit is not set, `max_train_images` takes its place; unlike a limit, it
-    may exceed what there is.
+    may exceed what there is. `eval_batches` cuts every evaluation split to as many batches of images drawn by the
+    seed: the first ones of a set that is sorted by class would all be of one class.
 
     Raises:
         BenchError: a setting is out of its range or does not fit the data set.
@@ -111,6 +113,10 @@ def prepare(
         return fit(images, cfg.size), labels
 
     def clean(images: Tensor, labels: Tensor) -> Batches:
+        if eval_batches is not None and eval_batches * eval_batch_size < len(images):
+            shuffled = torch.randperm(len(images), generator=generator("cpu", seed, "eval_batches"))
+            index = shuffled[: eval_batches * eval_batch_size].sort().values
+            images, labels = images[index.to(images.device)], labels[index]
         return Batches(images, labels, eval_batch_size, mean=mean, std=std, device=device)
 
     images, labels = take(dataset.train_images, dataset.train_labels, train)

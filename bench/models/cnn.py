@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from bench.models.base import ConvNorm, Spec, SpikingNetwork, check_halvings, positive
+from bench.ops import fire_block
 from bench.registry import MODELS
 
 
@@ -36,6 +37,5 @@ class CNN(SpikingNetwork):
 
     def features(self, x: Tensor) -> Tensor:
         for i, (conv, spiking) in enumerate(zip(self.convs, self.spikings, strict=True)):
-            x = conv(x) if i else self.repeat(conv(x))
-            x = self.pool(spiking(x))
+            x = fire_block(conv, spiking, x, self.pool, repeat=i == 0)
         return x.flatten(1).unflatten(0, (self.time_steps, -1))

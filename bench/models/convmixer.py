@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from bench.errors import BenchError
 from bench.models.base import ConvNorm, Spec, SpikingNetwork, positive
+from bench.ops import fire_block
 from bench.registry import MODELS
 
 
@@ -18,8 +19,8 @@ class MixerBlock(nn.Module):
         self.pointwise, self.spiking_pointwise = ConvNorm(width, width, 1), net.spiking()
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.spiking_depthwise(self.depthwise(x))
-        return self.spiking_pointwise(self.pointwise(x))
+        x = x + fire_block(self.depthwise, self.spiking_depthwise, x)
+        return fire_block(self.pointwise, self.spiking_pointwise, x)
 
 
 @MODELS.register("convmixer")
@@ -57,5 +58,5 @@ class ConvMixer(SpikingNetwork):
         self.head = nn.Linear(width, spec.classes)
 
     def features(self, x: Tensor) -> Tensor:
-        x = self.blocks(self.spiking_stem(self.repeat(self.stem(x))))
+        x = self.blocks(fire_block(self.stem, self.spiking_stem, x, repeat=True))
         return x.mean((2, 3)).unflatten(0, (self.time_steps, -1))

@@ -7,6 +7,7 @@ from enum import StrEnum
 from torch import Tensor, nn
 
 from bench.models.base import ConvNorm, Spec, SpikingNetwork, check_halvings, positive
+from bench.ops import fire_block
 from bench.registry import MODELS
 
 
@@ -35,8 +36,8 @@ class SEWBlock(nn.Module):
         self.conv2, self.spiking2 = ConvNorm(channels, channels, 3), net.spiking()
 
     def forward(self, x: Tensor) -> Tensor:
-        out = self.spiking1(self.conv1(x))
-        return connect(self.spiking2(self.conv2(out)), x, self.cnf)
+        out = fire_block(self.conv1, self.spiking1, x)
+        return connect(fire_block(self.conv2, self.spiking2, out), x, self.cnf)
 
 
 @MODELS.register("sew")
@@ -72,7 +73,7 @@ class SEWResNet(SpikingNetwork):
         self.head = nn.Linear(channels * (height >> depth) * (width >> depth), spec.classes)
 
     def features(self, x: Tensor) -> Tensor:
-        x = self.spiking_stem(self.repeat(self.stem(x)))
+        x = fire_block(self.stem, self.spiking_stem, x, repeat=True)
         for stage in self.stages:
             x = stage(x)
         return x.flatten(1).unflatten(0, (self.time_steps, -1))

@@ -1,0 +1,259 @@
+"""Fast kernels under the networks, and which of them a machine gets: Triton, compiled C++, or plain torch."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bench.errors import BenchError
+
+if TYPE_CHECKING:
+    from bench.models.base import ConvNorm
+    from bench.neurons import Spiking
+
+
+class Backend(StrEnum):
+    """`auto` is the fastest that works here; results agree up to the order of summation."""
+
+    auto = "auto"
+    reference = "reference"
+    compiled = "compiled"
+    triton = "triton"
+
+
+OLDEST_GPU = (7, 0)  # compute capability that Triton supports
+
+
+def resolve(asked: Backend, device: str | torch.device) -> tuple[Backend, str | None]:
+    """What `asked` comes to on this device, and in one line why it is not the fast kernels, if so.
+
+    The first call may build the compiled kernels, which takes seconds.
+
+    Raises:
+        BenchError: triton was asked for, and the device is no CUDA GPU.
+    """
+    return _resolve(Backend(asked), torch.device(device).type)
+
+
+@cache
+def _resolve(asked: Backend, device: str) -> tuple[Backend, str | None]:
+    if asked is Backend.reference:
+        return Backend.reference, None
+    if asked is Backend.triton and (device != "cuda" or not torch.cuda.is_available()):
+        raise BenchError(f"ops=triton needs a CUDA GPU, and this run is on {device}; use auto, compiled or reference")
+    if device == "cuda" and asked is not Backend.compiled:
+        fault = _triton_fault()
+        return (Backend.triton, None) if fault is None else (Backend.reference, fault)
+    if device != "cpu":
+        return Backend.reference, f"the compiled kernels are for the CPU, this run is on {device}"
+    from bench.ops import compiled, native
+
+    if compiled.library() is None:
+        return Backend.reference, f"the compiled kernels can't be built: {native.why('fire')}"
+    return Backend.compiled, None
+
+
+def _triton_fault() -> str | None:
+    if importlib.util.find_spec("triton") is None:
+        return "Triton is not installed"
+    capability = torch.cuda.get_device_capability()
+    if capability < OLDEST_GPU:
+        return f"this GPU has compute capability {capability[0]}.{capability[1]}, Triton needs {OLDEST_GPU[0]}.0"
+    return None
+
+
+_asked = Backend.auto
+
+
+def set_backend(asked: Backend) -> None:
+    """What every network of this process uses from here on."""
+    global _asked
+    _asked = Backend(asked)
+
+
+@contextmanager
+def using(asked: Backend) -> Iterator[None]:
+    """`set_backend` for a while."""
+    before = _asked
+    set_backend(asked)
+    try:
+        yield
+    finally:
+        set_backend(before)
+
+
+def _kernels(device: torch.device) -> Any:
+    """The module whose `bn_fire` and `supports` serve this device; None for the plain modules."""
+    backend, _ = resolve(_asked, device)
+    if backend is Backend.compiled:
+        from bench.ops import compiled
+
+        return compiled
+    if backend is Backend.triton:
+        from bench.ops import triton_fire
+
+        return triton_fire
+    return None
+
+
+def fire_block(
+    conv_norm: ConvNorm, spiking: Spiking, x: Tensor, pool: nn.MaxPool2d | None = None, repeat: bool = False
+) -> Tensor:
+    """pool(spiking(conv_norm(x))) with all that follows the convolution in one kernel, where there is one.
+
+    A module with hooks is called as a module, so that they run. `explain` says which layers that
+    and other things keep from the kernels.
+
+    Args:
+        conv_norm: convolution and norm. A norm other than batch norm runs by itself, and the kernel
+            takes over behind it, as it does behind what regularizers put on the current.
+        spiking: the layer; what it did is found there afterwards, on every path.
+        x: `[T * N, C, H, W]`, time slowest; `[N, C, H, W]` with `repeat`.
+        pool: max pooling.
+        repeat: the static stem: conv_norm sees each image once, the neurons see it T times.
+    """
+    kernels = _kernels(x.device)
+    if kernels is None:
+        spiking.unfused = None
+        return _rest(conv_norm(x), spiking, pool, repeat)
+    spiking.unfused = _obstacle(conv_norm, spiking, pool)
+    if spiking.unfused is not None:
+        return _rest(conv_norm(x), spiking, pool, repeat)
+    norm = conv_norm.norm
+    inside = _is_plain(norm) and not len(spiking.current)
+    current = conv_norm.conv(x) if inside else conv_norm(x)
+    if len(spiking.current):
+        current = spiking.current(_repeat(current, spiking.time_steps) if repeat else current)
+        repeat = False
+    few = inside and norm.training and current.numel() == current.shape[1]
+    if few or not kernels.supports(current, spiking.config):
+        spiking.unfused = "one value a channel" if few else f"{str(current.dtype)[6:]} on {current.device.type}"
+        current = norm(current) if inside else current
+        # What stands on the current has been applied.
+        return _rest(current, spiking, pool, repeat, skip_current=True)
+    return _fused(kernels, norm if inside else None, spiking, current, pool, repeat)
+
+
+def _fused(
+    kernels: Any, norm: nn.Module | None, spiking: Spiking, x: Tensor, pool: nn.MaxPool2d | None, repeat: bool
+) -> Tensor:
+    norm = norm if isinstance(norm, nn.BatchNorm2d) else None
+    learned = (None,) * 4 if norm is None else (norm.weight, norm.bias, norm.running_mean, norm.running_var)
+    pooled_inside = pool is not None and not len(spiking.spikes)
+    fired = kernels.bn_fire(
+        x,
+        *learned,
+        0.0 if norm is None else norm.eps,
+        time_steps=spiking.time_steps,
+        neuron=spiking.config,
+        pool=2 if pooled_inside else 1,
+        training_stats=norm is not None and norm.training,
+        repeat=repeat,
+        want_spikes=not spiking.lean,
+    )
+    if norm is not None and norm.training:
+        _track(norm, fired.mean, fired.var, x.numel() // x.shape[1])
+    shape = torch.Size((spiking.time_steps, fired.out.shape[0] // spiking.time_steps, *x.shape[1:]))
+
+    def current() -> Tensor:
+        y = x.detach().float()
+        if norm is not None:
+            mean, var = (norm.running_mean, norm.running_var) if fired.mean is None else (fired.mean, fired.var)
+            y = F.batch_norm(y, mean, var, norm.weight, norm.bias, False, 0.0, norm.eps)
+        return _repeat(y, spiking.time_steps) if repeat else y
+
+    spiking.record(fired.spikes, fired.spike_count, shape, current)
+    out = spiking.spikes(fired.out)
+    return out if pool is None or pooled_inside else pool(out)
+
+
+@torch.no_grad()
+def _track(norm: nn.BatchNorm2d, mean: Tensor, var: Tensor, values: int) -> None:
+    """Move the running statistics as nn.BatchNorm2d does: of the variance, the unbiased one."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    assert norm.num_batches_tracked is not None
+    assert norm.momentum is not None
+    norm.num_batches_tracked.add_(1)
+    norm.running_mean.lerp_(mean, norm.momentum)
+    norm.running_var.lerp_(var * (values / (values - 1)), norm.momentum)
+
+
+def _rest(x: Tensor, spiking: Spiking, pool: nn.MaxPool2d | None, repeat: bool, skip_current: bool = False) -> Tensor:
+    """What follows the norm, from the modules."""
+    x = _repeat(x, spiking.time_steps) if repeat else x
+    x = spiking.fire(x) if skip_current else spiking(x)
+    return x if pool is None else pool(x)
+
+
+def _repeat(x: Tensor, time_steps: int) -> Tensor:
+    return x.unsqueeze(0).expand(time_steps, *x.shape).flatten(0, 1)
+
+
+def _is_plain(norm: nn.Module) -> bool:
+    """Whether the kernels do what this norm does."""
+    if type(norm) is nn.Identity:
+        return True
+    return (
+        type(norm) is nn.BatchNorm2d
+        and norm.affine
+        and norm.track_running_stats
+        and norm.momentum is not None
+        and norm.weight.dtype is torch.float32
+    )
+
+
+def _hooked(module: nn.Module) -> bool:
+    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    return any(hooks)
+
+
+def _obstacle(conv_norm: ConvNorm, spiking: Spiking, pool: nn.MaxPool2d | None) -> str | None:
+    """What keeps this layer from the kernels, in a few words."""
+    if not spiking.is_spiking:
+        return "the ReLU twin"
+    if spiking.config.name not in ("if", "lif"):
+        return f"neuron {spiking.config.name}"
+    if not spiking.config.detach_reset:
+        return "detach_reset=false"
+    if spiking.keep_potential:
+        return "the potential is asked for"
+    if spiking.goes_on:
+        return "it goes on from a potential"
+    around = (conv_norm, conv_norm.norm, spiking, spiking.neuron, spiking.current, spiking.spikes)
+    if any(map(_hooked, around)) or (pool is not None and _hooked(pool)):
+        return "a hook"
+    if pool is not None and not _halves(pool):
+        return "the pooling"
+    return None
+
+
+def _halves(pool: nn.MaxPool2d) -> bool:
+    pairs = (pool.kernel_size, pool.stride, pool.padding, pool.dilation)
+    plain = [value if isinstance(value, tuple) else (value, value) for value in pairs]
+    return plain == [(2, 2), (2, 2), (0, 0), (1, 1)] and not pool.ceil_mode and not pool.return_indices
+
+
+def explain(model: nn.Module) -> str | None:
+    """Which layers the last forward pass computed without the kernels, though there are some, and why.
+
+    Example:
+        >>> explain(model)
+        "2 of 4 layers use the reference: the potential is asked for"
+    """
+    from bench.neurons import Spiking
+
+    layers = [module for module in model.modules() if isinstance(module, Spiking)]
+    reasons = Counter(layer.unfused for layer in layers if layer.unfused is not None)
+    if not reasons:
+        return None
+    return f"{reasons.total()} of {len(layers)} layers use the reference: {', '.join(reasons)}"

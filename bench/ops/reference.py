@@ -20,14 +20,14 @@ class Fired(NamedTuple):
     Attributes:
         spikes: `[T * N, C, H, W]` zeros and ones with their graph, of x's dtype; None if not wanted.
         out: `[T * N, C, H // pool, W // pool]` pooled spikes; `spikes` itself without pooling.
-        count: how many spikes there are, a scalar int64 on x's device, without gradient.
+        spike_count: how many spikes there are, a scalar int64 on x's device, without gradient.
         mean: `[C]` float32 mean of x over batch and space; None unless batch statistics were used.
         var: `[C]` float32 biased variance, likewise.
     """
 
     spikes: Tensor | None
     out: Tensor
-    count: Tensor
+    spike_count: Tensor
     mean: Tensor | None
     var: Tensor | None
 

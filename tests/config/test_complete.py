@@ -41,7 +41,7 @@ def offered(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], lis
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("bench ", ["run ", "list ", "data ", "completion "]),
+        ("bench ", ["run ", "list ", "data ", "speed ", "completion "]),
         ("bench l", ["list "]),
         ("bench run mod", ["model.", "model="]),
         ("bench run model=c", ["model=cnn ", "model=convmixer "]),
@@ -61,6 +61,10 @@ def offered(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], lis
         ("bench list re", ["regs "]),
         ("bench data ", ["status ", "prepare ", "--json ", "--root "]),
         ("bench data prepare cifar100 cif", ["cifar10 "]),
+        ("bench speed peers=spikingjelly_eager,n", ["peers=spikingjelly_eager,norse "]),
+        ("bench speed ro", ["rounds="]),
+        ("bench speed model=c", ["model=cnn ", "model=convmixer "]),
+        ("bench speed --j", ["--json "]),
         ("bench completion ", ["bash ", "zsh ", "fish "]),
         ("bench completion bash ", []),
         ("bench nonsense ", []),

@@ -163,3 +163,13 @@ def test_bad_settings_get_one_line(digits_root: Path, changes: dict[str, Any], m
 def test_bad_batch_size(digits_root: Path) -> None:
     with pytest.raises(BenchError, match="batch_size=0 must be at least 1"):
         prepare(config(digits_root), seed=0, batch_size=0)
+
+
+def test_limited_evaluation_is_a_sample_of_all_classes(digits_root: Path) -> None:
+    cfg = DataConfig(name="digits", root=str(digits_root))
+    splits = prepare(cfg, seed=0, batch_size=8, eval_batch_size=32, eval_batches=2)
+    for split in (splits.test, splits.train_clean):
+        assert split.images == 64
+        assert len(split) == 2
+        assert len(torch.cat([y for _, y in split]).unique()) == 10
+    assert splits.train.images == 1437

@@ -5,7 +5,8 @@
 // image are skipped instead. A cell is a vector of V channels that holds
 //   Single: one pixel in float32, multiplied by FMA;
 //   Pair:   a pixel and its right neighbour in bfloat16, multiplied by vdpbf16ps, which does two taps at once.
-// Either way sums are float32. The k x k taps are unrolled so that sums stay in registers.
+// Either way sums are float32. As k is odd, a Pair's last tap of a row is filled up with a zero: an infinity or NaN
+// meets it too, and so reaches one column more than its window. The k x k taps are unrolled so that sums stay in registers.
 
 #include <cstdint>
 #include <cstdlib>

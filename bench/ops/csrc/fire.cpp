@@ -7,7 +7,10 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #include <vector>
+
+#include <omp.h>
 
 namespace {
 
@@ -19,7 +22,7 @@ typedef uint16_t Halves __attribute__((vector_size(2 * L)));
 
 typedef uint16_t bf16;
 
-template <class V> V bits(const auto &from) {
+template <class V, class From> V bits(const From &from) {
     static_assert(sizeof(V) == sizeof(from));
     V to;
     std::memcpy(&to, &from, sizeof(V));
@@ -87,205 +90,306 @@ struct Norm {
 
 namespace {
 
-struct Window {
-    int64_t pixels[4];  // offsets of the window's pixels in an image, in pixels, in the order of rows
-    int count;
-    int64_t pooled;  // offset of the window in the pooled image, -1 for an edge that is in no window
+// One 2 x 2 window of spikes, or one spike by itself, and where it is. Offsets are in values, of
+// channel 0 at step 0.
+struct Place {
+    int64_t full;    // of the window's first value in the spikes
+    int64_t pooled;  // in the pooled spikes
+    int64_t given;   // of the window's first value in x
 };
 
-// Calls f(image, first window, number of windows in a row of windows) is spelled out by the callers:
-// this gives window j of row i.
-inline Window window_of(const Shape &s, int64_t i, int64_t j) {
-    if (s.pool == 1) return {{i * s.width + j}, 1, i * s.width + j};
-    Window w{{}, 0, -1};
-    for (int64_t y = 2 * i; y < std::min(2 * i + 2, s.height); y++)
-        for (int64_t x = 2 * j; x < std::min(2 * j + 2, s.width); x++) w.pixels[w.count++] = y * s.width + x;
-    if (w.count == 4) w.pooled = i * (s.width / 2) + j;
-    return w;
+// How far apart things are, in values.
+struct Strides {
+    int64_t row, column, full_step, pooled_step, given_step;
+
+    explicit Strides(const Shape &s)
+        : row(s.width * s.channels), column(s.channels), full_step(s.images * s.height * s.width * s.channels),
+          pooled_step(s.images * (s.height / s.pool) * (s.width / s.pool) * s.channels),
+          given_step(s.repeat ? 0 : full_step) {}
+
+    // Of value p of a window.
+    int64_t within(int p) const { return (p / 2) * row + (p % 2) * column; }
+};
+
+// Calls f(place, int constant P) for every window of row `unit` of windows: P is 4 where there is pooling,
+// 1 where there is none, which with pooling is the last row or column of an odd image.
+template <class F> inline void each_window(const Shape &s, int64_t unit, const F &f) {
+    const int64_t C = s.channels, plane = s.height * s.width * C;
+    const int64_t rows = (s.height + s.pool - 1) / s.pool, image = unit / rows, row = unit % rows;
+    const int64_t start = image * plane + row * s.pool * s.width * C;
+    const std::integral_constant<int, 1> single;
+    const std::integral_constant<int, 4> window;
+    if (s.pool == 1) {
+        for (int64_t x = 0; x < s.width; x++) f(Place{start + x * C, start + x * C, start + x * C}, single);
+        return;
+    }
+    const int64_t columns = s.width / 2, height = s.height / 2;
+    int64_t done = 0;
+    if (row < height) {
+        const int64_t pooled = (image * height + row) * columns * C;
+        for (int64_t x = 0; x < columns; x++)
+            f(Place{start + 2 * x * C, pooled + x * C, start + 2 * x * C}, window);
+        done = 2 * columns;
+    }
+    for (int64_t y = row * 2; y < std::min(row * 2 + 2, s.height); y++)
+        for (int64_t x = done; x < s.width; x++) {
+            const int64_t at = image * plane + (y * s.width + x) * C;
+            f(Place{at, -1, at}, single);
+        }
 }
 
-inline int64_t rows_of(const Shape &s) { return (s.height + s.pool - 1) / s.pool; }
-inline int64_t columns_of(const Shape &s) { return (s.width + s.pool - 1) / s.pool; }
+inline int64_t units_of(const Shape &s) { return s.images * ((s.height + s.pool - 1) / s.pool); }
 
 template <bool SOFT> inline Floats after_spike(Floats h, Mask s, const Neuron &n) {
     if (SOFT) return s ? h - n.threshold : h;
     return s ? Floats{} + n.reset : h;
 }
 
-// Spikes of one window and L channels; returns how many (as negative counts per lane).
-template <class T, bool SOFT>
-inline Mask fire_window(const Shape &s, const Neuron &neuron, const Norm &norm, const T *x, T *spikes, T *out,
-                        int64_t image, const Window &w, int64_t c, int n, Mask *any) {
-    const int64_t plane = s.height * s.width, C = s.channels;
+// Calls f(p, t, h, spike) for the P values of a window and all steps, t fastest.
+template <int P, class T, bool SOFT, class F>
+inline void charge(const Shape &s, const Strides &by, const Neuron &neuron, const Norm &norm, int64_t steps, const T *x,
+                   int64_t c, int n, const F &f) {
     const Floats mean = load(norm.mean + c, n), scale = load(norm.scale + c, n), shift = load(norm.shift + c, n);
-    Mask fired = {};
-    for (int64_t t = 0; t < s.steps; t++) any[t] = Mask{};
-    for (int p = 0; p < w.count; p++) {
+    for (int p = 0; p < P; p++) {
         Floats v = Floats{} + neuron.reset, y = {};
-        for (int64_t t = 0; t < s.steps; t++) {
-            const int64_t at = ((t * s.images + image) * plane + w.pixels[p]) * C + c;
-            if (!s.repeat) y = (load(x + at, n) - mean) * scale + shift;
-            else if (t == 0) y = (load(x + (image * plane + w.pixels[p]) * C + c, n) - mean) * scale + shift;
+        for (int64_t t = 0; t < steps; t++) {
+            if (!s.repeat || t == 0) y = (load(x + t * by.given_step + by.within(p), n) - mean) * scale + shift;
             v = neuron.keep * v + y;
             const Mask spike = v >= neuron.threshold;
-            if (spikes) store_spikes(spikes + at, spike, n);
-            fired += spike;
-            any[t] |= spike;
+            f(p, t, v, spike);
             v = after_spike<SOFT>(v, spike, neuron);
         }
     }
-    if (out && w.pooled >= 0) {
-        const int64_t small = (s.height / s.pool) * (s.width / s.pool);
-        for (int64_t t = 0; t < s.steps; t++)
-            store_spikes(out + ((t * s.images + image) * small + w.pooled) * C + c, any[t], n);
-    }
-    return fired;
 }
 
-template <class T, bool SOFT>
+// A constant number of steps lets the compiler unroll; 0 takes any number.
+template <class T, bool SOFT, int STEPS>
 int64_t forward(const Shape &s, const Neuron &neuron, const Norm &norm, const T *x, T *spikes, T *out, int threads) {
-    const int64_t rows = rows_of(s), columns = columns_of(s), C = s.channels, whole = C / L * L;
+    const int64_t C = s.channels, whole = C / L * L, steps = STEPS ? STEPS : s.steps;
+    const Strides by(s);
     int64_t total = 0;
 #pragma omp parallel num_threads(threads) reduction(+ : total)
     {
-        std::vector<Mask> any(s.steps);
+        std::vector<Mask> many(steps);
 #pragma omp for schedule(static)
-        for (int64_t unit = 0; unit < s.images * rows; unit++) {
+        for (int64_t unit = 0; unit < units_of(s); unit++) {
             Mask fired = {};
-            for (int64_t j = 0; j < columns; j++) {
-                const Window w = window_of(s, unit % rows, j);
-                for (int64_t c = 0; c < whole; c += L)
-                    fired += fire_window<T, SOFT>(s, neuron, norm, x, spikes, out, unit / rows, w, c, L, any.data());
-                if (whole < C) {
-                    const int n = int(C - whole);
-                    Mask f = fire_window<T, SOFT>(s, neuron, norm, x, spikes, out, unit / rows, w, whole, n, any.data());
-                    for (int l = n; l < L; l++) f[l] = 0;
-                    fired += f;
-                }
-            }
+            each_window(s, unit, [&](const Place &at, auto values) {
+                constexpr int P = decltype(values)::value;
+                const auto channels = [&](int64_t c, int n) {
+                    Mask few[STEPS ? STEPS : 1], *const any = STEPS ? few : many.data();
+                    for (int64_t t = 0; t < steps; t++) any[t] = Mask{};
+                    Mask here = {};
+                    charge<P, T, SOFT>(s, by, neuron, norm, steps, x + at.given + c, c, n,
+                                       [&](int p, int64_t t, Floats, Mask spike) {
+                                           if (spikes)
+                                               store_spikes(spikes + at.full + t * by.full_step + by.within(p) + c,
+                                                            spike, n);
+                                           here += spike;
+                                           any[t] |= spike;
+                                       });
+                    if (out && at.pooled >= 0)
+                        for (int64_t t = 0; t < steps; t++)
+                            store_spikes(out + at.pooled + t * by.pooled_step + c, any[t], n);
+                    for (int l = n; l < L; l++) here[l] = 0;
+                    fired += here;
+                };
+                for (int64_t c = 0; c < whole; c += L) channels(c, L);
+                if (whole < C) channels(whole, int(C - whole));
+            });
             for (int l = 0; l < L; l++) total -= fired[l];
         }
     }
     return total;
 }
 
-// What backward knows of one thread: potentials and routes of a window, sums of a row of windows.
-struct Scratch {
-    std::vector<Floats> h;    // [4, T] potentials before the reset
-    std::vector<Mask> route;  // [4, T] where the pooled gradient goes
-    std::vector<Mask> any;    // [T]
-    std::vector<Floats> sums;  // [C / L, 2] of g and g (x - mean)
-};
-
-// dx = scale * g + slope * (x - mean) + offset, slope and offset being batch norm's own gradient.
-struct Apply {
-    const float *slope, *offset;
-};
-
-template <class T, bool SOFT, bool SUMS, bool APPLY>
-inline void back_window(const Shape &s, const Neuron &neuron, const Norm &norm, const Apply &apply, const T *x,
-                        const T *g_spikes, const T *g_out, T *dx, int64_t image, const Window &w, int64_t c, int n,
-                        Scratch &mine) {
-    const int64_t plane = s.height * s.width, C = s.channels, steps = s.steps;
-    const int64_t small = (s.height / s.pool) * (s.width / s.pool);
-    const Floats mean = load(norm.mean + c, n), scale = load(norm.scale + c, n), shift = load(norm.shift + c, n);
-    const bool routed = g_out && w.pooled >= 0;
-    Floats *const h = mine.h.data();
-    Mask *const route = mine.route.data(), *const any = mine.any.data();
-    for (int64_t t = 0; t < steps; t++) any[t] = Mask{};
-    for (int p = 0; p < w.count; p++) {
-        Floats v = Floats{} + neuron.reset, y = {};
-        for (int64_t t = 0; t < steps; t++) {
-            const int64_t at = ((s.repeat ? image : t * s.images + image) * plane + w.pixels[p]) * C + c;
-            if (!s.repeat || t == 0) y = (load(x + at, n) - mean) * scale + shift;
-            v = neuron.keep * v + y;
-            const Mask spike = v >= neuron.threshold;
-            h[p * steps + t] = v;
-            route[p * steps + t] = spike & ~any[t];
-            any[t] |= spike;
-            v = after_spike<SOFT>(v, spike, neuron);
-        }
-    }
-    // In a silent window every value is the maximum, and the first one gets the gradient.
-    for (int64_t t = 0; t < steps; t++) route[t] |= ~any[t];
-
-    Floats sum_g = {}, sum_gx = {};
-    const float curve = 1.57079632679489662f * neuron.alpha, height = neuron.alpha / 2;
-    const Floats slope = APPLY ? load(apply.slope + c, n) : Floats{};
-    const Floats offset = APPLY ? load(apply.offset + c, n) : Floats{};
-    for (int p = 0; p < w.count; p++) {
-        Floats g_v = {}, g_sum = {};  // of the potential after the reset; of a current that is repeated
-        for (int64_t t = steps - 1; t >= 0; t--) {
-            const int64_t frame = t * s.images + image;
-            Floats g = {};
-            if (g_spikes) g = load(g_spikes + (frame * plane + w.pixels[p]) * C + c, n);
-            if (routed) {
-                const Floats from = load(g_out + (frame * small + w.pooled) * C + c, n);
-                g += route[p * steps + t] ? from : Floats{};
-            }
-            const Floats v = h[p * steps + t], far = curve * (v - neuron.threshold);
-            // ATan surrogate; the reset is a constant, and a hard one lets no gradient through.
-            g *= height / (1.0f + far * far);
-            g += SOFT || neuron.threshold > 3e38f ? g_v : (v >= neuron.threshold ? Floats{} : g_v);
-            g_v = neuron.keep * g;
-            if (s.repeat) {
-                g_sum += g;
-                if (t > 0) continue;
-                g = g_sum;
-            }
-            const int64_t at = ((s.repeat ? image : frame) * plane + w.pixels[p]) * C + c;
-            if (SUMS || APPLY) {
-                const Floats centred = load(x + at, n) - mean;
-                if (SUMS) sum_g += g, sum_gx += g * centred;
-                if (APPLY) store(dx + at, scale * g + (slope * centred + offset), n);
-            }
-        }
-    }
-    if (SUMS) mine.sums[c / L * 2] += sum_g, mine.sums[c / L * 2 + 1] += sum_gx;
-}
-
-// sums: [2, C] doubles, of g and g (x - mean).
-template <class T, bool SOFT, bool SUMS, bool APPLY>
-void backward(const Shape &s, const Neuron &neuron, const Norm &norm, const Apply &apply, const T *x,
+// Gradient g of the current (summed over the steps of a repeated one): writes factor * g to dx, and adds
+// to `sums` [2, C] the sums of g and g (x - mean).
+template <class T, bool SOFT, int STEPS>
+void backward(const Shape &s, const Neuron &neuron, const Norm &norm, const float *factor, const T *x,
               const T *g_spikes, const T *g_out, T *dx, double *sums, int threads) {
-    const int64_t rows = rows_of(s), columns = columns_of(s), C = s.channels, whole = C / L * L;
-    std::vector<double> parts(SUMS ? threads * 2 * C : 0);
+    const int64_t C = s.channels, whole = C / L * L, blocks = (C + L - 1) / L, steps = STEPS ? STEPS : s.steps;
+    const Strides by(s);
+    const float curve = 1.57079632679489662f * neuron.alpha, height = neuron.alpha / 2;
+    std::vector<double> parts(threads * 2 * C);
 #pragma omp parallel num_threads(threads)
     {
-        const int64_t blocks = (C + L - 1) / L;
-        Scratch mine{std::vector<Floats>(4 * s.steps), std::vector<Mask>(4 * s.steps), std::vector<Mask>(s.steps),
-                     std::vector<Floats>(SUMS ? 2 * blocks : 0)};
-        std::vector<double> total(SUMS ? 2 * C : 0);
+        std::vector<Floats> many_h(STEPS ? 0 : 4 * steps);
+        std::vector<Mask> many_first(STEPS ? 0 : steps);
+        std::vector<Floats> row(2 * blocks);  // sums of g and g (x - mean) over a row of windows
+        std::vector<double> total(2 * C);
 #pragma omp for schedule(static)
-        for (int64_t unit = 0; unit < s.images * rows; unit++) {
-            for (int64_t j = 0; j < columns; j++) {
-                const Window w = window_of(s, unit % rows, j);
-                const int64_t image = unit / rows;
-                for (int64_t c = 0; c < whole; c += L)
-                    back_window<T, SOFT, SUMS, APPLY>(s, neuron, norm, apply, x, g_spikes, g_out, dx, image, w, c, L,
-                                                      mine);
-                if (whole < C)
-                    back_window<T, SOFT, SUMS, APPLY>(s, neuron, norm, apply, x, g_spikes, g_out, dx, image, w, whole,
-                                                      int(C - whole), mine);
+        for (int64_t unit = 0; unit < units_of(s); unit++) {
+            each_window(s, unit, [&](const Place &at, auto values) {
+                constexpr int P = decltype(values)::value;
+                const auto channels = [&](int64_t c, int n) {
+                    Floats few_h[STEPS ? P * STEPS : 1], *const h = STEPS ? few_h : many_h.data();
+                    // Which value of the window is the first that spiked.
+                    Mask few_first[STEPS ? STEPS : 1], *const first = STEPS ? few_first : many_first.data();
+                    for (int64_t t = 0; t < steps; t++) first[t] = Mask{} + P;
+                    charge<P, T, SOFT>(s, by, neuron, norm, steps, x + at.given + c, c, n,
+                                       [&](int p, int64_t t, Floats v, Mask spike) {
+                                           h[p * steps + t] = v;
+                                           // Not overwritten: values come in their order.
+                                           const Mask found = spike & (first[t] == P);
+                                           if (P > 1) first[t] = found ? Mask{} + p : first[t];
+                                       });
+                    const Floats mean = load(norm.mean + c, n), times = load(factor + c, n);
+                    Floats sum_g = {}, sum_gx = {};
+                    for (int p = 0; p < P; p++) {
+                        // Of the potential after the reset; of a current that is repeated.
+                        Floats g_v = {}, g_sum = {};
+                        for (int64_t t = steps - 1; t >= 0; t--) {
+                            Floats g = {};
+                            if (g_spikes) g = load(g_spikes + at.full + t * by.full_step + by.within(p) + c, n);
+                            if (P > 1 && g_out) {
+                                const Floats from = load(g_out + at.pooled + t * by.pooled_step + c, n);
+                                // In a silent window every value is the maximum, and the first one gets it.
+                                const Mask mine = p ? first[t] == p : (first[t] == 0) | (first[t] == P);
+                                g += mine ? from : Floats{};
+                            }
+                            const Floats v = h[p * steps + t], far = curve * (v - neuron.threshold);
+                            // ATan surrogate; the reset is a constant, and a hard one lets no gradient through.
+                            g = g * height / (1.0f + far * far);
+                            g += SOFT ? g_v : (v >= neuron.threshold ? Floats{} : g_v);
+                            g_v = neuron.keep * g;
+                            if (s.repeat) {
+                                g_sum += g;
+                                if (t > 0) continue;
+                                g = g_sum;
+                            }
+                            const int64_t from = at.given + t * by.given_step + by.within(p) + c;
+                            sum_g += g;
+                            sum_gx += g * (load(x + from, n) - mean);
+                            store(dx + from, times * g, n);
+                        }
+                    }
+                    row[c / L * 2] += sum_g;
+                    row[c / L * 2 + 1] += sum_gx;
+                };
+                for (int64_t c = 0; c < whole; c += L) channels(c, L);
+                if (whole < C) channels(whole, int(C - whole));
+            });
+            // Floats over one row of windows, doubles beyond.
+            for (int64_t b = 0; b < 2 * blocks; b++) {
+                for (int l = 0; l < L && b / 2 * L + l < C; l++) total[(b % 2) * C + b / 2 * L + l] += row[b][l];
+                row[b] = Floats{};
             }
-            // A float sum over one row of windows, doubles beyond.
-            if (SUMS)
-                for (int64_t b = 0; b < 2 * blocks; b++) {
-                    for (int l = 0; l < L && b / 2 * L + l < C; l++) total[(b % 2) * C + b / 2 * L + l] += mine.sums[b][l];
-                    mine.sums[b] = Floats{};
-                }
         }
-        // Threads' parts are added in their order: the result does not depend on who is first.
-#ifdef _OPENMP
-        extern int omp_get_thread_num_() __asm__("omp_get_thread_num");
-        const int me = omp_get_thread_num_();
-#else
-        const int me = 0;
-#endif
-        if (SUMS) std::copy(total.begin(), total.end(), parts.begin() + me * 2 * C);
+        std::copy(total.begin(), total.end(), parts.begin() + omp_get_thread_num() * 2 * C);
     }
-    if (SUMS)
-        for (int64_t k = 0; k < threads; k++)
-            for (int64_t c = 0; c < 2 * C; c++) sums[c] += parts[k * 2 * C + c];
+    // In the order of the threads: the result does not depend on who is first.
+    for (int64_t k = 0; k < threads; k++)
+        for (int64_t c = 0; c < 2 * C; c++) sums[c] += parts[k * 2 * C + c];
+}
+
+template <class T>
+int64_t fire(const Shape &s, const Neuron &neuron, const Norm &norm, const T *x, T *spikes, T *out, int threads) {
+    const auto run = neuron.soft ? forward<T, true, 0> : s.steps == 4 ? forward<T, false, 4> : forward<T, false, 0>;
+    return run(s, neuron, norm, x, spikes, out, threads);
+}
+
+template <class T>
+void back(const Shape &s, const Neuron &neuron, const Norm &norm, const float *inverse_variance, const T *x,
+          const T *g_spikes, const T *g_out, T *dx, double *sums, int threads) {
+    const auto run = neuron.soft ? backward<T, true, 0> : s.steps == 4 ? backward<T, false, 4> : backward<T, false, 0>;
+    const int64_t C = s.channels, rows = s.images * s.height * s.width * (s.repeat ? 1 : s.steps);
+    if (!inverse_variance) {
+        run(s, neuron, norm, norm.scale, x, g_spikes, g_out, dx, sums, threads);
+        return;
+    }
+    // Batch norm's gradient needs sums over all of g: g is put down in dx, and completed in a second pass.
+    const std::vector<float> one(C, 1.0f);
+    run(s, neuron, norm, one.data(), x, g_spikes, g_out, dx, sums, threads);
+    std::vector<float> slope(C), offset(C);
+    for (int64_t c = 0; c < C; c++) {
+        slope[c] = float(-norm.scale[c] * inverse_variance[c] * sums[C + c] / double(rows));
+        offset[c] = float(-norm.scale[c] * sums[c] / double(rows));
+    }
+    const auto complete = [&](int64_t r, int64_t c, int n) {
+        const Floats centred = load(x + r * C + c, n) - load(norm.mean + c, n), g = load(dx + r * C + c, n);
+        const Floats own = load(&slope[c], n) * centred + load(&offset[c], n);
+        store(dx + r * C + c, load(norm.scale + c, n) * g + own, n);
+    };
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t r = 0; r < rows; r++) {
+        int64_t c = 0;
+        for (; c + L <= C; c += L) complete(r, c, L);
+        if (c < C) complete(r, c, int(C - c));
+    }
+}
+
+// Mean and biased variance of each channel of x [rows, C].
+template <class T> void moments(const T *x, int64_t rows, int64_t C, float *mean, float *var, int threads) {
+    constexpr int64_t BLOCK = 128;
+    const int64_t blocks = (rows + BLOCK - 1) / BLOCK;
+    std::vector<double> parts(threads * 2 * C);
+    // Sums of differences from the first row: without it, a mean far from 0 would swamp the variance.
+    std::vector<float> pivot(C + L);
+    for (int64_t c = 0; c < C; c += L) store(&pivot[c], load(x + c, int(std::min<int64_t>(L, C - c))), L);
+#pragma omp parallel num_threads(threads)
+    {
+        std::vector<double> total(2 * C);
+        const auto add = [&](int64_t block, int64_t c, int n) {
+            const Floats from = load(&pivot[c], L);
+            Floats one = {}, two = {};
+            const int64_t end = std::min(rows, (block + 1) * BLOCK);
+            for (int64_t r = block * BLOCK; r < end; r++) {
+                const Floats v = load(x + r * C + c, n) - from;
+                one += v;
+                two += v * v;
+            }
+            for (int l = 0; l < n; l++) total[c + l] += one[l], total[C + c + l] += two[l];
+        };
+#pragma omp for schedule(static)
+        for (int64_t block = 0; block < blocks; block++) {
+            int64_t c = 0;
+            for (; c + L <= C; c += L) add(block, c, L);
+            if (c < C) add(block, c, int(C - c));
+        }
+        std::copy(total.begin(), total.end(), parts.begin() + omp_get_thread_num() * 2 * C);
+    }
+    for (int64_t c = 0; c < C; c++) {
+        double one = 0, two = 0;
+        for (int64_t k = 0; k < threads; k++) one += parts[k * 2 * C + c], two += parts[(k * 2 + 1) * C + c];
+        one /= double(rows);
+        mean[c] = float(pivot[c] + one);
+        // Not std::max, which would turn NaN into 0.
+        const double v = two / double(rows) - one * one;
+        var[c] = float(v < 0 ? 0 : v);
+    }
+}
+
+}  // namespace
+
+// What Python calls. `half` says that tensors are bfloat16; absent tensors are null.
+extern "C" {
+
+void fire_moments(int half, const void *x, int64_t rows, int64_t channels, float *mean, float *var, int threads) {
+    if (half) moments(static_cast<const bf16 *>(x), rows, channels, mean, var, threads);
+    else moments(static_cast<const float *>(x), rows, channels, mean, var, threads);
+}
+
+// Returns the number of spikes.
+int64_t fire_forward(int half, const Shape *s, const Neuron *neuron, const Norm *norm, const void *x, void *spikes,
+                     void *out, int threads) {
+    if (half)
+        return fire(*s, *neuron, *norm, static_cast<const bf16 *>(x), static_cast<bf16 *>(spikes),
+                    static_cast<bf16 *>(out), threads);
+    return fire(*s, *neuron, *norm, static_cast<const float *>(x), static_cast<float *>(spikes),
+                static_cast<float *>(out), threads);
+}
+
+// `sums` [2, C], zeros to start with, receives those of g and g (x - mean), g being the gradient of the
+// current. `inverse_variance` is null where the statistics are constants.
+void fire_backward(int half, const Shape *s, const Neuron *neuron, const Norm *norm, const float *inverse_variance,
+                   const void *x, const void *g_spikes, const void *g_out, void *dx, double *sums, int threads) {
+    if (half)
+        back(*s, *neuron, *norm, inverse_variance, static_cast<const bf16 *>(x), static_cast<const bf16 *>(g_spikes),
+             static_cast<const bf16 *>(g_out), static_cast<bf16 *>(dx), sums, threads);
+    else
+        back(*s, *neuron, *norm, inverse_variance, static_cast<const float *>(x),
+             static_cast<const float *>(g_spikes), static_cast<const float *>(g_out), static_cast<float *>(dx), sums,
+             threads);
 }
 }

@@ -1,0 +1,182 @@
+"""Finds records, reads them with care, and says in a line each which were left out and why."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.errors import BenchError
+from bench.results import read_json, validate
+
+# What two honest repetitions of a run may differ in.
+_CIRCUMSTANCES = (
+    "started", "finished", "seconds", "train_images_per_s", "peak_memory_bytes", "hardware", "versions", "commit",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Record:
+    """One run as it was found.
+
+    Attributes:
+        result: the content of `result.json`, checked.
+        path: of `result.json`.
+        epochs: the lines of `metrics.jsonl`, empty when it is missing or not whole.
+        dirty: whether tracked files differed from the commit; None when no `env.json` says so.
+    """
+
+    result: dict[str, Any]
+    path: Path
+    epochs: list[dict[str, Any]] = field(default_factory=list, repr=False)
+    dirty: bool | None = None
+
+    @property
+    def run_id(self) -> str:
+        """Of the run."""
+        return str(self.result["run_id"])
+
+    @property
+    def seed(self) -> int:
+        """Of the run."""
+        return int(self.result["seed"])
+
+    @property
+    def finished(self) -> bool:
+        """False for a run that diverged: it has no outcome."""
+        return self.result["status"] == "finished"
+
+    def number(self, key: str) -> float | None:
+        """A number by its dotted key, `test.acc`; None where it was not measured."""
+        value: Any = self.result
+        for part in key.split("."):
+            value = None if value is None else value[part]
+        return None if value is None else float(value)
+
+
+@dataclass
+class Collection:
+    """All usable records, ordered by run id, and what was left out.
+
+    Attributes:
+        records: one a run id.
+        left_out: path and reason of each record that is not in them.
+        repeated: records found again elsewhere, the same in all that matters.
+        unfinished: run folders without `result.json`.
+    """
+
+    records: list[Record] = field(default_factory=list)
+    left_out: list[tuple[Path, str]] = field(default_factory=list)
+    repeated: int = 0
+    unfinished: int = 0
+
+    def lines(self) -> list[str]:
+        """What the user is told: one line for each record left out, then counts."""
+        lines = [f"left out: {path}: {reason}" for path, reason in self.left_out]
+        counts = [f"{len(self.records)} records"]
+        counts += [f"{len(self.left_out)} left out"] if self.left_out else []
+        counts += [f"{self.repeated} found twice, alike"] if self.repeated else []
+        counts += [f"{self.unfinished} runs unfinished"] if self.unfinished else []
+        return [*lines, ", ".join(counts)]
+
+
+def collect(folders: Sequence[Path], dirty: bool = False) -> Collection:
+    """Read every record below some folders.
+
+    Left out are records that are damaged, of another schema version, from a dirty commit, and all records of a
+    run id whose outcomes differ: which of them to believe is not for a program to say.
+
+    Args:
+        folders: `reports/records`, `runs`; one that does not exist has no records.
+        dirty: take records of a dirty commit too.
+    """
+    found = Collection()
+    by_id: dict[str, list[Record]] = {}
+    for path in _paths(folders, found):
+        try:
+            record = read(path)
+            if record.dirty and not dirty:
+                raise BenchError("from a dirty commit: tracked files differed from it (--dirty takes it in)")
+        except BenchError as error:
+            found.left_out.append((path, str(error)))
+        else:
+            by_id.setdefault(record.run_id, []).append(record)
+    for run_id, same in sorted(by_id.items()):
+        if any(_outcome(other) != _outcome(same[0]) for other in same):
+            found.left_out += [(r.path, f"{len(same)} records of {run_id} differ in their outcome") for r in same]
+            continue
+        found.records.append(same[0])
+        found.repeated += len(same) - 1
+    return found
+
+
+def _paths(folders: Sequence[Path], found: Collection) -> Iterator[Path]:
+    seen = set()
+    for folder in folders:
+        # Flat files too: a record that travelled alone is still a record.
+        paths = [*folder.rglob("result.json"), *folder.glob("*.json")] if folder.is_dir() else []
+        for path in sorted(paths):
+            if path.resolve() not in seen:
+                seen.add(path.resolve())
+                yield path
+        for run in sorted(folder.iterdir()) if folder.is_dir() else []:
+            found.unfinished += (run / "metrics.jsonl").exists() and not (run / "result.json").exists()
+
+
+def read(path: Path) -> Record:
+    """One record with its curves and the state of its commit.
+
+    Raises:
+        BenchError: it is damaged, of another schema version, or has a number that is none.
+    """
+    try:
+        result = read_json(path)
+    except BenchError as error:
+        # The path is said already where this is shown.
+        raise BenchError(str(error).removeprefix(f"{path} ")) from error
+    except OSError as error:
+        raise BenchError(f"cannot be read: {error.strerror}") from error
+    validate(result)
+    for key, value in _numbers(result):
+        if not math.isfinite(value):
+            raise BenchError(f"key '{key}' is {value}, no finite number")
+    if result["status"] == "finished" and (result["test"]["acc"] is None or result["train"]["acc_eval"] is None):
+        raise BenchError("it is finished but has no accuracy")
+    if path.name != "result.json":
+        return Record(result, path)
+    return Record(result, path, _epochs(path.with_name("metrics.jsonl"), result["epochs"]), _dirty(path))
+
+
+def _numbers(value: Any, key: str = "") -> Iterator[tuple[str, float]]:
+    items: Iterable[tuple[Any, Any]] = ()
+    if isinstance(value, dict):
+        items = value.items()
+    elif isinstance(value, list):
+        items = enumerate(value)
+    elif isinstance(value, float):
+        yield key, value
+    for name, item in items:
+        yield from _numbers(item, f"{key}.{name}" if key else str(name))
+
+
+def _epochs(path: Path, epochs: int) -> list[dict[str, Any]]:
+    try:
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+    except (OSError, ValueError):
+        return []
+    whole = len(rows) == epochs and all(isinstance(row, dict) and "train" in row for row in rows)
+    return rows if whole else []
+
+
+def _dirty(path: Path) -> bool | None:
+    try:
+        return bool(read_json(path.with_name("env.json"))["dirty"])
+    except (OSError, BenchError, KeyError, TypeError):
+        return None
+
+
+def _outcome(record: Record) -> dict[str, Any]:
+    return {key: value for key, value in record.result.items() if key not in _CIRCUMSTANCES}

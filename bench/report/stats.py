@@ -1,0 +1,318 @@
+"""Statistics over seeds: intervals, paired differences with verdicts, Holm, selection, Pareto, areas, ranks.
+
+Pure functions of numbers. A run that diverged has no number: callers leave it out of means and count it, and
+`ranks` puts it last. All intervals are over seeds on one test set: they say how much training varies, not how
+much another test set would.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+
+LEVEL = 0.95
+BOOTSTRAP_FROM = 20
+"""Seeds from which on the interval is a bootstrap. Resampling fewer covers too little where 95 % is meant (BCa on
+normal values: 88 % at 8, 90 % at 10, 93.5 % at 20, against 94-96 % of Student's t)."""
+RESAMPLES = 2000
+EXACT_UP_TO = 16
+
+
+class Verdict(StrEnum):
+    """What a paired comparison with the baseline says."""
+
+    BETTER = "better"
+    WORSE = "worse"
+    OPEN = "not distinguishable"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds.
+
+    Attributes:
+        mean: of the values.
+        low: lower end of the 95 % interval; None where there is none.
+        high: its upper end.
+        n: number of values.
+        method: `t`, `bootstrap`, `one value` or `equal values`: the last two have no interval, since
+            values that do not differ at all say nothing about how far others would.
+    """
+
+    mean: float
+    low: float | None
+    high: float | None
+    n: int
+    method: str
+
+
+def estimate(values: Iterable[float], level: float = LEVEL) -> Estimate | None:
+    """Mean and interval: Student's t for few values, BCa bootstrap (Efron 1987) from `BOOTSTRAP_FROM` on.
+
+    Args:
+        values: one a seed.
+        level: coverage of the interval.
+
+    Returns:
+        None when there is no value.
+
+    Raises:
+        ValueError: a value is not finite: diverged runs are counted, not averaged.
+    """
+    from scipy import stats  # type: ignore[import-untyped]
+
+    x = np.asarray(list(values), dtype=np.float64)
+    if not np.isfinite(x).all():
+        raise ValueError("a value is not finite; leave diverged runs out and count them")
+    n = len(x)
+    if n == 0:
+        return None
+    mean = math.fsum(x) / n
+    if n == 1:
+        return Estimate(mean, None, None, n, "one value")
+    if np.ptp(x) <= 1e-12 * max(1.0, abs(mean)):
+        return Estimate(mean, None, None, n, "equal values")
+    if n >= BOOTSTRAP_FROM:
+        found = stats.bootstrap(
+            (x,), np.mean, confidence_level=level, n_resamples=RESAMPLES, method="BCa", rng=np.random.default_rng(0)
+        ).confidence_interval
+        if math.isfinite(found.low) and math.isfinite(found.high):
+            return Estimate(mean, float(found.low), float(found.high), n, "bootstrap")
+    half = float(stats.t.ppf((1 + level) / 2, n - 1)) * float(x.std(ddof=1)) / math.sqrt(n)
+    return Estimate(mean, mean - half, mean + half, n, "t")
+
+
+def band(curves: Sequence[Sequence[float]], level: float = LEVEL) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean, lower and upper end over seeds at each epoch; one seed alone has a band of no width.
+
+    Args:
+        curves: one a seed, all of one length.
+    """
+    from scipy import stats
+
+    x = np.asarray(curves, dtype=np.float64)
+    mean = x.mean(axis=0)
+    if len(x) < 2:
+        return mean, mean, mean
+    half = stats.t.ppf((1 + level) / 2, len(x) - 1) * x.std(axis=0, ddof=1) / math.sqrt(len(x))
+    return mean, mean - half, mean + half
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Differences to the baseline, seed by seed.
+
+    Attributes:
+        difference: of the means over the seeds both have; None when there is no such seed.
+        p: two-sided p-value of a difference of zero; None with fewer than two pairs.
+        seeds: the seeds both have.
+    """
+
+    difference: Estimate | None
+    p: float | None
+    seeds: tuple[int, ...]
+
+
+def paired(values: Mapping[int, float], baseline: Mapping[int, float]) -> Paired:
+    """Compare with the baseline over the seeds that both have: paired t test.
+
+    Differences that are all equal (accuracies on few images are coarse) leave t undefined: then the exact
+    sign-flip test answers, which knows no spread and so never finds two or three equal differences significant.
+
+    Args:
+        values: seed -> number.
+        baseline: the same of the baseline.
+    """
+    from scipy import stats
+
+    seeds = tuple(sorted(values.keys() & baseline.keys()))
+    differences = [values[seed] - baseline[seed] for seed in seeds]
+    found = estimate(differences)
+    if found is None or found.n < 2:
+        return Paired(found, None, seeds)
+    if found.method == "equal values":
+        return Paired(found, sign_flip(differences), seeds)
+    spread = float(np.std(differences, ddof=1)) / math.sqrt(found.n)
+    return Paired(found, float(2 * stats.t.sf(abs(found.mean) / spread, found.n - 1)), seeds)
+
+
+def sign_flip(differences: Sequence[float]) -> float:
+    """Two-sided p-value of the sign-flip permutation test of the mean: exact up to 16 values, then 100,000 draws.
+
+    Fisher's randomization test (The Design of Experiments, 1935, section 21).
+    """
+    d = np.asarray(differences, dtype=np.float64)
+    n = len(d)
+    if n == 0:
+        raise ValueError("no differences")
+    observed = abs(d.sum())
+    slack = 1e-9 * max(1.0, float(np.abs(d).sum()))
+    if n <= EXACT_UP_TO:
+        bits = (np.arange(2**n)[:, None] >> np.arange(n)) & 1
+        return float(np.mean(np.abs((1 - 2 * bits) @ d) >= observed - slack))
+    signs = np.random.default_rng(0).choice((-1.0, 1.0), size=(100_000, n))
+    return float((np.sum(np.abs(signs @ d) >= observed - slack) + 1) / 100_001)
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """p-values adjusted for having looked at all of them (Holm 1979, step down); None stays and does not count."""
+    tested = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
+    adjusted: list[float | None] = [None] * len(p_values)
+    largest = 0.0
+    for step, (p, i) in enumerate(tested):
+        largest = max(largest, min(1.0, p * (len(tested) - step)))
+        adjusted[i] = largest
+    return adjusted
+
+
+def verdict(pair: Paired, adjusted: float | None, alpha: float = 1 - LEVEL) -> Verdict | None:
+    """The verdict on a row, more being better; None where two pairs of runs are not there to judge by.
+
+    Args:
+        pair: of `paired`.
+        adjusted: its p-value after `holm` over the table.
+        alpha: chance, over the whole table, that methods which do not differ are called different.
+    """
+    if pair.difference is None or adjusted is None:
+        return None
+    if adjusted > alpha:
+        return Verdict.OPEN
+    return Verdict.BETTER if pair.difference.mean > 0 else Verdict.WORSE
+
+
+def blind(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record without anything measured on the test set: all that a selection rule may see."""
+    return {key: value for key, value in record.items() if key not in ("test", "test_best_epoch", "gap")}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How a table picks among strengths; the number reported is always the last epoch's.
+
+    Attributes:
+        name: as experiments name it.
+        says: a clause for the report.
+        score: what the strength with the highest mean has most of, from a record without its test set; None picks
+            nothing and reports every strength.
+    """
+
+    name: str
+    says: str
+    score: Callable[[Mapping[str, Any]], float | None] | None = None
+
+    def keep(self, candidates: Sequence[Sequence[Mapping[str, Any]]]) -> list[int]:
+        """Places of the candidates to report.
+
+        A candidate with fewer diverged runs comes first whatever its mean; of equals the first is taken.
+
+        Args:
+            candidates: for each strength the records of its seeds.
+
+        Raises:
+            ValueError: the score is missing in a finished run.
+        """
+        if self.score is None:
+            return list(range(len(candidates)))
+        order = []
+        for place, records in enumerate(candidates):
+            scores = [self.score(blind(record)) for record in records if record["status"] == "finished"]
+            if any(score is None for score in scores):
+                raise ValueError(f"{self.name} needs a validation split, and a run has none: data.val_fraction=0.1")
+            if scores:
+                mean = math.fsum(score for score in scores if score is not None) / len(scores)
+                order.append((len(records) - len(scores), -mean, place))
+        return [min(order)[2]] if order else []
+
+
+def _on_validation(record: Mapping[str, Any]) -> float | None:
+    return record["val"]["acc"] if record["val"] else None
+
+
+LAST_EPOCH = Rule("last_epoch", "every strength is shown as the last epoch left it; nothing is picked")
+BEST_ON_VALIDATION = Rule(
+    "best_on_validation",
+    "of each group the strength with the best mean validation accuracy is shown, as its last epoch left it",
+    _on_validation,
+)
+RULES = {rule.name: rule for rule in (LAST_EPOCH, BEST_ON_VALIDATION)}
+
+
+def pareto(costs: Sequence[float], scores: Sequence[float]) -> list[int]:
+    """Places of the points that no other point beats: none costs at most as much and scores at least as high,
+    with one of the two strictly. Cheapest first."""
+    order = sorted(range(len(costs)), key=lambda i: (costs[i], -scores[i]))
+    front: list[int] = []
+    for i in order:
+        if not front or scores[i] > scores[front[-1]] or (costs[i], scores[i]) == (costs[front[-1]], scores[front[-1]]):
+            front.append(i)
+    return front
+
+
+def area(strengths: Sequence[float], values: Sequence[float]) -> float | None:
+    """Area under the strength-response curve over its width: the mean value over log10(strength), by trapezoids.
+
+    Strengths of 0 have no logarithm and are left out (they are the baseline's).
+
+    Returns:
+        In the values' unit; None with fewer than two strengths above 0.
+    """
+    points = sorted((math.log10(s), v) for s, v in zip(strengths, values, strict=True) if s > 0)
+    x, y = np.array([p[0] for p in points]), np.array([p[1] for p in points])
+    if len(x) < 2 or x[0] == x[-1]:
+        return None
+    return float(np.trapezoid(y, x) / (x[-1] - x[0]))
+
+
+@dataclass(frozen=True)
+class Rank:
+    """A place among methods, 1 the best.
+
+    Attributes:
+        rank: by the mean over all seeds; ties share their mean place.
+        low: lower end of the 95 % interval over resampled seeds; None with one seed.
+        high: its upper end.
+        first: share of the resamples in which it is the best, ties shared; None with one seed.
+    """
+
+    rank: float
+    low: float | None
+    high: float | None
+    first: float | None
+
+
+def ranks(scores: Mapping[str, Mapping[int, float | None]]) -> dict[str, Rank]:
+    """Rank methods by their mean score, with the uncertainty that the seeds leave.
+
+    The seeds are resampled jointly, so what a seed does to all methods stays paired.
+
+    Args:
+        scores: method -> seed -> score, more being better; None for a run that diverged, which ranks last.
+
+    Returns:
+        Nothing when the methods share no seed.
+    """
+    from scipy.stats import rankdata
+
+    if not scores:
+        return {}
+    seeds = sorted(set.intersection(*(set(of) for of in scores.values())))
+    if not seeds:
+        return {}
+    # A diverged run counts as worse than any number: -inf carries through the mean.
+    table = np.array([[-np.inf if of[s] is None else of[s] for s in seeds] for of in scores.values()], dtype=np.float64)
+    by_mean = rankdata(-table.mean(axis=1).round(10))
+    if len(seeds) == 1:
+        return {name: Rank(float(rank), None, None, None) for name, rank in zip(scores, by_mean, strict=True)}
+    draws = np.random.default_rng(0).integers(len(seeds), size=(RESAMPLES, len(seeds)))
+    resampled = rankdata(-table[:, draws].mean(axis=2).round(10), axis=0)
+    low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=1)
+    best = resampled == resampled.min(axis=0)
+    first = (best / best.sum(axis=0)).mean(axis=1)
+    return {
+        name: Rank(float(by_mean[i]), float(low[i]), float(high[i]), float(first[i])) for i, name in enumerate(scores)
+    }

@@ -1,0 +1,103 @@
+"""What was measured, for people: a table, lines below it, a bar chart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+
+def mebibytes(count: int | None) -> str:
+    """Bytes in MiB."""
+    return "-" if count is None else f"{count / 2**20:,.0f} MiB"
+
+
+def pace(value: float) -> str:
+    """Images per second in three digits or more."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
+
+
+def table(found: dict[str, Any]) -> Table:
+    """One row for each arm and mode, no wider than 100 characters."""
+    env = found["env"]
+    title = f"{env['model']}, {env['data']}, batch {env['batch_size']}, T = {env['time_steps']}: training, images/s"
+    out = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in ("arm", "mode"):
+        out.add_column(column, no_wrap=True)
+    for column in ("median", "min - max", "bench is", "floor", "peak", "saved"):
+        out.add_column(column, justify="right", no_wrap=True)
+    for row in found["arms"]:
+        images = row["images_per_s"]
+        ratio = found["ratios"].get(row["name"])
+        out.add_row(
+            row["name"],
+            row["mode"],
+            pace(images["median"]),
+            f"{pace(images['min'])} - {pace(images['max'])}",
+            "" if ratio is None else f"{ratio:.2f} x",
+            f"{row['share_of_floor']:.1%}",
+            mebibytes(row["peak_memory_bytes"]),
+            mebibytes(row["saved_bytes_for_backward"]) if "saved_bytes_for_backward" in row else "",
+        )
+    return out
+
+
+def text(found: dict[str, Any]) -> list[str]:
+    """The lines below the table."""
+    env, top = found["env"], found["env"]["ceilings"]
+    floor = env["floor_images_per_s"]
+    lines = [
+        f"bench over epochs / resident: {found['ratios']['epoch_over_resident']:.1%}",
+        f"floor: {floor['overlapped']:,.0f} img/s from {env['flops_per_image'] / 1e9:.2f} GFLOP beside "
+        f"{env['bytes_per_image'] / 1e6:.1f} MB an image; one after the other {floor['serial']:,.0f}",
+        f"ceilings: conv fp32 {top['conv_fp32_flops'] / 1e9:,.0f} GFLOP/s, bf16 {top['conv_bf16_flops'] / 1e9:,.0f} "
+        f"GFLOP/s, copy {top['copy_bytes'] / 1e9:,.1f} GB/s",
+        f"bench: as run trains it, {env['precision']}, {env['ops']} kernels",
+        *(f"{name}: {line}" for name, line in env["differs"].items()),
+    ]
+    lines += [
+        f"{name}: ratio in each round {ratio['median']:.2f} ({ratio['min']:.2f} - {ratio['max']:.2f})"
+        for name, ratio in found["ratios_per_round"].items()
+    ]
+    compiled = [(row["name"], row["compile_s"]) for row in found["arms"] if row.get("compile_s")]
+    lines += [f"{name}: {seconds:.1f} s to compile and build, not counted" for name, seconds in compiled]
+    dirty = ", changed since" if env["dirty"] else ""
+    versions = " ".join(f"{name} {env['versions'][name]}" for name in ("torch", "spikingjelly", "lightning"))
+    return [
+        *lines,
+        *env["notes"],
+        f"{env['hardware']}; n = {env['rounds']} rounds, a process per arm and round",
+        f"{versions}; commit {(env['commit'] or 'none')[:8]}{dirty}; {env['date'][:10]}",
+    ]
+
+
+def chart(found: dict[str, Any], path: Path) -> Path | None:
+    """Write a bar for each arm and mode, from the smallest to the largest round; None without matplotlib."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return None
+    env, rows = found["env"], found["arms"][::-1]
+    names = [f"{row['name']}\n{row['mode']}" if row["mode"] == "epoch" else row["name"] for row in rows]
+    medians = [row["images_per_s"]["median"] for row in rows]
+    low = [row["images_per_s"]["median"] - row["images_per_s"]["min"] for row in rows]
+    high = [row["images_per_s"]["max"] - row["images_per_s"]["median"] for row in rows]
+    figure = Figure(figsize=(8, 1.6 + 0.5 * len(rows)), layout="constrained")
+    axes = figure.add_subplot()
+    colors = ["#d95f02" if row["name"] == "bench" else "#7f8c9b" for row in rows]
+    bars = axes.barh(names, medians, xerr=[low, high], color=colors, ecolor="#333333", capsize=3)
+    axes.bar_label(bars, [f"{value:,.0f}" for value in medians], padding=6)
+    floor = env["floor_images_per_s"]["overlapped"]
+    axes.axvline(floor, color="#333333", linestyle="--", linewidth=1)
+    axes.text(floor, 1.01, f"floor {floor:,.0f}", transform=axes.get_xaxis_transform(), ha="center", fontsize=8)
+    axes.set_xlim(0, 1.12 * max(floor, *(row["images_per_s"]["max"] for row in rows)))
+    axes.set_xlabel(f"images / s in training (median of {env['rounds']}, whiskers: min and max)")
+    axes.set_title(
+        f"{env['model']}, {env['data']}, batch {env['batch_size']}, T = {env['time_steps']}\n{env['hardware']}",
+        fontsize=10,
+        pad=18,
+    )
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=150)
+    return path
