@@ -15,9 +15,12 @@ from bench.errors import BenchError, nearest
 
 COMMANDS = {
     "run": "train one configuration, or with -m a grid of them; `run --help` says more",
+    "reproduce": "a paper's table: run what has no record yet, then write its report",
     "list": "models, regularizers, data sets and experiments: what they are, their source and defaults",
     "data": "what data is on disk; download and check it",
     "speed": "training images/s, memory and share of the floor, beside networks built from public packages",
+    "submit": "check finished runs and copy their records to where the reports find them",
+    "sync": "upload offline W&B runs",
     "completion": "print the script that makes TAB complete in bash, zsh or fish",
 }
 
@@ -37,6 +40,25 @@ def run(arguments: list[str]) -> None:
     from bench.config import launch
 
     launch(arguments)
+
+
+def reproduce(arguments: list[str]) -> None:
+    """Run an experiment and write its report."""
+    if set(arguments) & {"-h", "--help"}:
+        print(
+            f"usage: bench reproduce EXPERIMENT ... [key=value ...]\n\n{COMMANDS['reproduce']}\n\n{REPRODUCE}", end=""
+        )
+        return
+    from bench.reproduce import reproduce as go
+
+    go(arguments)
+
+
+REPRODUCE = """\
+EXPERIMENT is a name of `bench list experiments`, the rest is as for `bench run`:
+  seed=0,1,2    of every row
+  budget=cpu    small networks, minutes instead of hours; smoke only shows that it works
+"""
 
 
 def list_(arguments: list[str]) -> None:
@@ -122,6 +144,35 @@ settings, with their defaults:
 """
 
 
+def submit(arguments: list[str]) -> None:
+    """Copy records to where the reports find them."""
+    parser = Parser("bench submit", description=COMMANDS["submit"])
+    parser.add_argument("names", nargs="*", metavar="RUN", help="run ids, or folders of runs")
+    parser.add_argument("--all", action="store_true", help="all finished runs")
+    parser.add_argument("--runs", type=Path, default=runs(), metavar="DIR", help="where they lie [%(default)s]")
+    parser.add_argument("--into", type=Path, default=Path("reports/records"), metavar="DIR", help="[%(default)s]")
+    options = parser.parse_args(arguments)
+    from bench import submit as records
+
+    records.submit(records.folders(options.names, options.all, options.runs), options.into)
+
+
+def sync(arguments: list[str]) -> None:
+    """Upload offline W&B runs."""
+    parser = Parser("bench sync", description=COMMANDS["sync"])
+    parser.add_argument("names", nargs="*", metavar="RUN", help="run ids, or folders of runs; all if left out")
+    parser.add_argument("--runs", type=Path, default=runs(), metavar="DIR", help="where they lie [%(default)s]")
+    options = parser.parse_args(arguments)
+    from bench import submit as records
+
+    records.sync(options.names, options.runs)
+
+
+def runs() -> Path:
+    """The folder of the records, where nothing else is said."""
+    return Path(os.environ.get("BENCH_RUNS") or "runs")
+
+
 def cell(column: str, value: Any) -> str:
     """A value of `bench data status` for people."""
     if value is None:
@@ -192,7 +243,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     commands: dict[str, Callable[[list[str]], None]] = {
-        "run": run, "list": list_, "data": data, "speed": speed, "completion": completion,
+        "run": run, "reproduce": reproduce, "list": list_, "data": data, "speed": speed, "submit": submit, "sync": sync,
+        "completion": completion,
     }  # fmt: skip
     command = arguments[0] if arguments else "--help"
     try:

@@ -23,13 +23,29 @@ class LayerActivity:
     """One spiking layer in one forward pass.
 
     Attributes:
-        spikes: `[T, N, ...]` zeros and ones, with their graph. The ReLU twin's activations are here too.
+        kept: the spikes; None where nobody reads them and a kernel left them out.
         potential: `[T, N, ...]` membrane potential before the reset; None unless a regularizer asked
             for it (`needs_potential`).
+        count: how many spikes there were, a scalar on the device, where a kernel has counted them.
+        shape: `[T, N, ...]`, where the spikes are left out.
     """
 
-    spikes: Tensor
+    kept: Tensor | None
     potential: Tensor | None = None
+    count: Tensor | None = None
+    shape: torch.Size | None = None
+
+    @property
+    def spikes(self) -> Tensor:
+        """`[T, N, ...]` zeros and ones, with their graph; the ReLU twin's activations.
+
+        Raises:
+            RuntimeError: they were left out. The task keeps them for every regularizer that overrides `penalty` or
+                `after_step`.
+        """
+        if self.kept is None:
+            raise RuntimeError("this pass kept no spikes, only their count")
+        return self.kept
 
 
 Activity = dict[str, LayerActivity]
@@ -39,10 +55,18 @@ Activity = dict[str, LayerActivity]
 def activity_of(model: SpikingNetwork) -> Activity:
     """The activity of the model's last forward pass."""
     return {
-        name: LayerActivity(layer.fired, layer.potential)
+        name: LayerActivity(layer.fired, layer.potential, layer.count, layer.shape)
         for name, layer in model.spiking_layers()
-        if layer.fired is not None
+        if layer.shape is not None
     }
+
+
+def spike_count(layer: LayerActivity) -> Tensor:
+    """How many spikes a layer emitted: float64 scalar on the device."""
+    if layer.count is not None:
+        return layer.count.double()
+    # float32: a sum of ones in bfloat16 stops growing at 256.
+    return layer.spikes.detach().sum(dtype=torch.float32).double()
 
 
 class RateMeter:
@@ -58,7 +82,7 @@ class RateMeter:
 
     def __init__(self, per_neuron: bool = False) -> None:
         self.per_neuron = per_neuron
-        self.spikes: dict[str, Tensor] = {}
+        self.spikes: dict[str, Any] = {}
         self.chances: dict[str, int] = {}
         self.neurons: dict[str, int] = {}
         self.ever: dict[str, Tensor] = {}
@@ -66,30 +90,27 @@ class RateMeter:
 
     @torch.no_grad()
     def update(self, activity: Activity) -> None:
-        """Add one batch; costs one read of the spikes and no synchronisation with the device."""
+        """Add one batch, without waiting for the device; costs a read of the spikes that no kernel has counted."""
         for name, layer in activity.items():
-            spikes = layer.spikes.detach()
-            # float32: a sum of ones in bfloat16 stops growing at 256.
-            count = spikes.sum(dtype=torch.float32).double()
+            shape = layer.spikes.shape if layer.shape is None else layer.shape
             if name not in self.spikes:
-                self.spikes[name] = torch.zeros((), dtype=torch.float64, device=spikes.device)
-                self.chances[name] = 0
-                self.neurons[name] = spikes[0, 0].numel()
-            self.spikes[name] += count
-            self.chances[name] += spikes.numel()
+                self.spikes[name], self.chances[name] = 0, 0
+                self.neurons[name] = shape[2:].numel()
+            self.spikes[name] = self.spikes[name] + spike_count(layer)
+            self.chances[name] += shape.numel()
             if self.per_neuron:
-                fired = spikes.flatten(0, 1) != 0
+                fired = layer.spikes.flatten(0, 1) != 0
                 ever, always = fired.any(0), fired.all(0)
                 self.ever[name] = self.ever[name] | ever if name in self.ever else ever
                 self.always[name] = self.always[name] & always if name in self.always else always
 
     def rates(self) -> dict[str, float]:
         """Spike rate of each layer."""
-        return {name: self.spikes[name].item() / self.chances[name] for name in self.spikes}
+        return {name: float(self.spikes[name]) / self.chances[name] for name in self.spikes}
 
     def global_rate(self) -> float:
         """Spikes of all layers over the opportunities of all layers."""
-        return sum(s.item() for s in self.spikes.values()) / sum(self.chances.values())
+        return sum(map(float, self.spikes.values())) / sum(self.chances.values())
 
     def layer_mean(self) -> float:
         """Mean of the layers' spike rates."""

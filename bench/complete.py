@@ -69,6 +69,14 @@ def complete(line: str, commands: Iterable[str]) -> list[str]:
     if command == "data":
         names = index()["groups"]["data"] if "prepare" in rest else ["status", "prepare", "--json", "--root"]
         return starting(word, [name for name in names if name not in rest])
+    if command == "reproduce":
+        if "=" in word or word.startswith("-"):
+            return [*of_run(word, rest)]
+        return [*starting(word, index()["groups"]["experiment"]), *of_run(word, rest)]
+    if command == "submit":
+        return starting(word, [*runs(), "--all", "--into", "--runs"])
+    if command == "sync":
+        return starting(word, [*runs(), "--runs"])
     if command == "speed":
         return [*of_speed(word, rest)]
     return starting(word, SCRIPTS) if command == "completion" and not rest else []
@@ -77,6 +85,11 @@ def complete(line: str, commands: Iterable[str]) -> list[str]:
 def starting(word: str, candidates: Iterable[str]) -> list[str]:
     """Those that begin with `word`, complete."""
     return [f"{candidate} " for candidate in candidates if candidate.startswith(word)]
+
+
+def runs() -> list[str]:
+    """The finished runs in the usual folder."""
+    return sorted(path.parent.name for path in Path(os.environ.get("BENCH_RUNS") or "runs").glob("*/result.json"))
 
 
 def of_run(word: str, before: list[str]) -> Iterator[str]:

@@ -297,13 +297,16 @@ def compose_all(grid: Iterable[Sequence[str]]) -> list[DictConfig]:
     with explained(), loader():
         for overrides in grid:
             check(overrides)
-            # Hydra too sets single values after it has composed the options.
+            # Hydra too sets single values once it has composed the options.
             options_ = tuple(line for line in overrides if line.partition("=")[0] in named)
             if options_ not in chosen:
                 chosen[options_] = hydra.compose("config", list(options_))
             cfg = copy.deepcopy(chosen[options_])
-            values = [line for line in overrides if line not in options_]
-            ConfigLoaderImpl._apply_overrides_to_config(OverridesParser.create().parse_overrides(values), cfg)
+            values = OverridesParser.create().parse_overrides([line for line in overrides if line not in options_])
+            for value in values:
+                if value.is_sweep_override():
+                    raise BenchError(of_several(str(value.input_line)))
+            ConfigLoaderImpl._apply_overrides_to_config(values, cfg)
             composed.append(settle(cfg))
     return composed
 
@@ -449,6 +452,8 @@ def check(overrides: Sequence[str]) -> None:
         if override.is_add() or override.is_force_add() or override.is_delete():
             hint = "the settings are fixed; to change one write key=value"
             raise BenchError(f"'{line}' would add or delete a setting: {hint}")
+        if key.startswith("experiment."):
+            raise BenchError(f"'{line}': an experiment's file is as it is; seed=, budget= and settings can be given")
         if key not in groups() or isinstance(value, dict):
             continue
         if isinstance(value, list) and key != "reg":

@@ -19,11 +19,15 @@ if TYPE_CHECKING:
     from bench.task import Task
 
 
-def science(cfg: DictConfig) -> dict[str, Any]:
+def science(cfg: DictConfig, data_identity: tuple[str, str] | None = None) -> dict[str, Any]:
     """Everything that changes the numbers of a run, as plain values; its hash is the run's identity.
 
     Left out: paths, logger, kernels. Added: the checksum of the data and
     the precision that `auto` stands for here.
+
+    Args:
+        cfg: of one run.
+        data_identity: (checksum, copy) of the data, for those who ask without having it; else it is looked up.
     """
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)  # type: ignore[assignment]
     checksum, copy = data_identity or identity(settings(cfg.data))

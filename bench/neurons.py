@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -110,6 +110,13 @@ class Spiking(nn.Module):
         unfused: why the last pass through `ops.fire_block` went without its kernels; None if it did not.
     """
 
+    neuron: Any
+    fired: Tensor | None
+    count: Tensor | None
+    shape: torch.Size | None
+    potential: Tensor | None
+    unfused: str | None
+
     def __init__(self, config: NeuronConfig, time_steps: int) -> None:
         super().__init__()
         self.config = config
@@ -120,7 +127,8 @@ class Spiking(nn.Module):
         self.spikes = nn.Sequential()
         self.keep_potential = False
         self.lean = False
-        self.unfused: str | None = None
+        self.unfused = None
+        self._last_current: Callable[[], Tensor] | None = None
         self.forget()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -176,11 +184,7 @@ class Spiking(nn.Module):
         if self.is_spiking:
             self.neuron.reset()
             self.neuron.v_seq = None
-        self.fired: Tensor | None = None
-        self.count: Tensor | None = None
-        self.shape: torch.Size | None = None
-        self.potential: Tensor | None = None
-        self._last_current: Callable[[], Tensor] | None = None
+        self.fired = self.count = self.shape = self.potential = self._last_current = None
 
 
 def _gone() -> Tensor:

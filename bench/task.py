@@ -113,6 +113,11 @@ class Task(L.LightningModule):
         needs_potential = any(r.needs_potential for r in regularizers.values())
         for _, layer in model.spiking_layers():
             layer.keep_potential = needs_potential
+        self.reads_spikes = needs_potential or any(
+            getattr(type(r), hook) is not getattr(Regularizer, hook)
+            for r in regularizers.values()
+            for hook in ("penalty", "after_step")
+        )
         self.spikes = model.spec.neuron.name != "relu"
         self.ops: OpCounter | None = None
         self.meters: dict[str, Meter] = {}
@@ -126,9 +131,16 @@ class Task(L.LightningModule):
 
     # -- one step ---------------------------------------------------------------------------------
 
-    def forward_t(self, x: Tensor) -> tuple[Tensor, Activity]:
-        """One pass from rest: features `[T, N, F]` and what the spiking layers did."""
+    def forward_t(self, x: Tensor, keep_spikes: bool = True) -> tuple[Tensor, Activity]:
+        """One pass from rest: features `[T, N, F]` and what the spiking layers did.
+
+        Args:
+            x: images `[N, C, H, W]`.
+            keep_spikes: whether anybody reads the spikes; else kernels may count them and keep none.
+        """
         self.model.forget()
+        for _, layer in self.model.spiking_layers():
+            layer.lean = not keep_spikes
         features = self.model.features(x)
         return features, activity_of(self.model) if self.spikes else {}
 
@@ -145,7 +157,7 @@ class Task(L.LightningModule):
         x, y = batch
         for reg in self.regs:
             x, y = reg.batch(x, y)
-        features, activity = self.forward_t(x)
+        features, activity = self.forward_t(x, self.reads_spikes)
         logits, loss = self.logits_and_loss(features, y)
         total = loss
         for reg in self.regs:
@@ -195,7 +207,7 @@ class Task(L.LightningModule):
     def evaluation_step(self, batch: tuple[Tensor, Tensor], split: str) -> None:
         """Add one batch without gradient to the split's meter."""
         x, y = batch
-        features, activity = self.forward_t(x)
+        features, activity = self.forward_t(x, keep_spikes=self.ops is not None)
         logits, loss = self.logits_and_loss(features, y)
         self.meters[split].update(logits, y, loss, activity)
         if self.ops is not None and split == "test":

@@ -20,8 +20,12 @@ ConfigStore.instance().store(
 )
 
 
+class RunsFailed(BenchError):
+    """Some runs of a grid failed; the message names each with its exit code, the code is the worst of theirs."""
+
+
 class BenchSweeper(BasicSweeper):
-    """The grid of all values, job by job.
+    """The grid of all values, or the rows of experiments, job by job.
 
     BasicSweeper writes `multirun.yaml` and ends at the first job that failed.
     """
@@ -38,31 +42,51 @@ class BenchSweeper(BasicSweeper):
         """Run every job.
 
         Raises:
-            BenchError: before the first job, if one of them cannot be composed; after the last, if any
-                failed: its message names them, its code is the worst of theirs.
+            BenchError: before the first job, if one of them cannot be composed or has no data.
+            RunsFailed: after the last job, if any failed.
         """
         # Imported here: Hydra imports its plugins in every program, and this brings torch along.
         from bench.config import check
+        from bench.experiments import chosen
 
         assert self.launcher is not None
-        jobs = self.jobs(arguments)
-        for job in jobs:
-            check(job)
-        self.validate_batch_is_legal(jobs)
-        # The job's name tells the job, wherever it runs, its place in the grid.
-        named = [[*job, f"hydra.job.name={i}/{len(jobs)}"] for i, job in enumerate(jobs, 1)]
-        returns, size = [], self.max_batch_size or len(named)
+        names, settings = chosen([*self._parse_config(), *arguments])
+        if names:
+            jobs = self.missing(names, settings)
+        else:
+            jobs = self.jobs(arguments)
+            for job in jobs:
+                check(job)
+            self.validate_batch_is_legal(jobs)
+        # The job's name tells the job, wherever it runs, its place in the grid. The mode is an experiment file's,
+        # which no job has.
+        named = [[*job, f"hydra.job.name={i}/{len(jobs)}", "hydra.mode=MULTIRUN"] for i, job in enumerate(jobs, 1)]
+        returns, size = [], self.max_batch_size or max(len(named), 1)
         for start in range(0, len(named), size):
             returns.append(self.launcher.launch(named[start : start + size], initial_job_idx=start))
         self.raise_failures([result for batch in returns for result in batch], jobs)
         return returns
 
     @staticmethod
+    def missing(names: Sequence[str], settings: Sequence[str]) -> list[list[str]]:
+        """The overrides of the runs that some experiments still lack, each run once; says what is planned."""
+        from bench.experiments import plan
+
+        jobs: dict[str, list[str]] = {}
+        for name in names:
+            planned = plan(name, settings)
+            print(planned.said, flush=True)
+            jobs |= {run_id: list(job.overrides) for run_id, job in planned.missing.items()}
+        if not jobs:
+            print("nothing to run; force=true runs it again", flush=True)
+        return list(jobs.values())
+
+    @staticmethod
     def raise_failures(results: Sequence[JobReturn], jobs: Sequence[Sequence[str]]) -> None:
         """Name the jobs that failed.
 
         Raises:
-            BenchError: some did.
+            RunsFailed: some did.
         """
         # `return_value` would print and raise.
         failed = [(i, r._return_value) for i, r in enumerate(results) if r.status is JobStatus.FAILED]
@@ -74,7 +98,7 @@ class BenchSweeper(BasicSweeper):
             return f"  [{place + 1}/{len(jobs)}] {' '.join(jobs[place])}: exit {code(error)}, {reason}"
 
         lines = [f"{len(failed)} of {len(jobs)} runs failed", *(line(*item) for item in failed)]
-        summary = BenchError("\n".join(lines))
+        summary = RunsFailed("\n".join(lines))
         summary.code = max(code(error) for _, error in failed)
         raise summary
 

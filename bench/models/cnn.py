@@ -37,5 +37,5 @@ class CNN(SpikingNetwork):
 
     def features(self, x: Tensor) -> Tensor:
         for i, (conv, spiking) in enumerate(zip(self.convs, self.spikings, strict=True)):
-            x = fire_block(conv, spiking, x, self.pool, repeat=i == 0)
+            x = fire_block(conv, spiking, x, self.pool, repeat=i == 0)  # type: ignore[arg-type]
         return x.flatten(1).unflatten(0, (self.time_steps, -1))

@@ -134,9 +134,10 @@ def fire_block(
     if len(spiking.current):
         current = spiking.current(_repeat(current, spiking.time_steps) if repeat else current)
         repeat = False
-    few = inside and norm.training and current.numel() == current.shape[1]
-    if few or not kernels.supports(current, spiking.config):
-        spiking.unfused = "one value a channel" if few else f"{str(current.dtype)[6:]} on {current.device.type}"
+    # torch's own errors are wanted: nothing to pool, or a single value a channel to normalize by.
+    faulty = min(current.shape[2:]) < (1 if pool is None else 2) or current[:, 0].numel() == 1
+    if faulty or not kernels.supports(current, spiking.config):
+        spiking.unfused = "its shape" if faulty else f"{str(current.dtype)[6:]} on {current.device.type}"
         current = norm(current) if inside else current
         # What stands on the current has been applied.
         return _rest(current, spiking, pool, repeat, skip_current=True)

@@ -81,7 +81,9 @@ def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, back
 def choose(device: torch.device) -> Backend:
     """The fastest backend that works on a device.
 
-    The compiled kernels were ahead of oneDNN in all passes, dtypes and layouts measured (AVX-512 and AVX2).
+    With AVX-512 the compiled kernels were 2 to 3 times ahead of oneDNN's on channels_last in the forward pass and
+    the data gradient and over 10 times in the weight gradient, in float32 and bfloat16. With AVX2 alone the float32
+    forward pass of a 9 x 9 kernel is a tie. Triton's have not been timed.
     """
     if device.type == "cuda" and _triton() is not None:
         return "triton"

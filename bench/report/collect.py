@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from bench.errors import BenchError
 from bench.results import read_json, validate
 
@@ -26,12 +28,14 @@ class Record:
         result: the content of `result.json`, checked.
         path: of `result.json`.
         epochs: the lines of `metrics.jsonl`, empty when it is missing or not whole.
+        config: the content of `config.yaml`, empty when it is missing or not whole.
         dirty: whether tracked files differed from the commit; None when no `env.json` says so.
     """
 
     result: dict[str, Any]
     path: Path
     epochs: list[dict[str, Any]] = field(default_factory=list, repr=False)
+    config: dict[str, Any] = field(default_factory=dict, repr=False)
     dirty: bool | None = None
 
     @property
@@ -147,7 +151,8 @@ def read(path: Path) -> Record:
         raise BenchError("it is finished but has no accuracy")
     if path.name != "result.json":
         return Record(result, path)
-    return Record(result, path, _epochs(path.with_name("metrics.jsonl"), result["epochs"]), _dirty(path))
+    epochs = _epochs(path.with_name("metrics.jsonl"), result["epochs"])
+    return Record(result, path, epochs, _config(path.with_name("config.yaml")), _dirty(path))
 
 
 def _numbers(value: Any, key: str = "") -> Iterator[tuple[str, float]]:
@@ -169,6 +174,16 @@ def _epochs(path: Path, epochs: int) -> list[dict[str, Any]]:
         return []
     whole = len(rows) == epochs and all(isinstance(row, dict) and "train" in row for row in rows)
     return rows if whole else []
+
+
+def _config(path: Path) -> dict[str, Any]:
+    # The loader in C where there is one: a few hundred files are read at once.
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        found = yaml.load(path.read_text(), Loader=loader)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _dirty(path: Path) -> bool | None:

@@ -296,7 +296,7 @@ def ranks(scores: Mapping[str, Mapping[int, float | None]]) -> dict[str, Rank]:
     Returns:
         Nothing when the methods share no seed.
     """
-    from scipy.stats import rankdata
+    from scipy.stats import rankdata  # type: ignore[import-untyped]
 
     if not scores:
         return {}

@@ -148,6 +148,8 @@ def speed(asked: Settings) -> dict[str, Any]:
     peers, notes = able(asked, cfg)
     for line in notes:
         say(line)
+    # Before this process' own work adds to it.
+    busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     job = {"overrides": overrides, "seconds": asked.seconds}
     about = work({**job, "job": "overview", "peers": peers})
     check_parity(about["parity_max_abs"])
@@ -156,6 +158,9 @@ def speed(asked: Settings) -> dict[str, Any]:
         say(notes[-1])
     if list(cfg.reg) != ["none"]:
         notes.append(f"our arm trains with reg={'+'.join(cfg.reg)}, its peers with none")
+    if busy > 0.5 * (os.cpu_count() or 1):
+        notes.append(f"load average {busy:.1f} at the start: something else may have slowed some arms")
+        say(notes[-1])
     say(f"{about['hardware']}: {asked.rounds} rounds of {', '.join(['bench', *peers])}")
     rounds: list[dict[str, dict[str, Any]]] = []
     tops = []

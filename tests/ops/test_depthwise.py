@@ -121,19 +121,16 @@ def test_values_and_gradients_are_the_librarys(
     dtype=st.sampled_from([torch.float32, torch.bfloat16]),
     with_bias=st.booleans(),
     layout=st.sampled_from(["channels_last", "contiguous", "cut"]),
-    threads=st.integers(1, 3),
     seed=st.integers(0, 2**31),
 )
-def test_any_shape_layout_and_number_of_threads(
+def test_any_shape_and_layout(
     shape: tuple[int, int, int, int],
     kernel: int,
     dtype: torch.dtype,
     with_bias: bool,
     layout: str,
-    threads: int,
     seed: int,
 ) -> None:
-    torch.set_num_threads(threads)
     x, weight, bias, dy = inputs(*shape, kernel, dtype, seed)
     if layout == "contiguous":
         x, dy = x.contiguous(), dy.contiguous()
@@ -141,6 +138,16 @@ def test_any_shape_layout_and_number_of_threads(
         x, dy = (F.pad(t.repeat_interleave(2, -1), (1, 2))[..., 1:-2:2] for t in (x, dy))
     used = bias if with_bias else None
     assert_close(gradients(ops.depthwise_conv2d, x, weight, used, dy), exact(x, weight, used, dy), dtype)
+
+
+@pytest.mark.usefixtures("compiled")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("shape", [(1, 2, 5, 5), (5, 20, 6, 6)], ids=["idle", "uneven"])
+def test_threads_share_the_work(shape: tuple[int, int, int, int], dtype: torch.dtype) -> None:
+    """Three threads on one block of channels, and on ten."""
+    torch.set_num_threads(3)
+    x, weight, bias, dy = inputs(*shape, 5, dtype)
+    assert_close(gradients(ops.depthwise_conv2d, x, weight, bias, dy), exact(x, weight, bias, dy), dtype)
 
 
 @pytest.mark.usefixtures("compiled")
@@ -351,6 +358,16 @@ for shape, kernel, dtype in (
 print("same")
 """
     assert "same" in run(script, TRITON_INTERPRET="1")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("kernel", ops.KERNELS)
+@pytest.mark.parametrize("shape", [*SHAPES, (20, 96, 32, 32)], ids=lambda shape: "x".join(map(str, shape)))
+def test_triton_on_a_gpu(shape: tuple[int, int, int, int], kernel: int, dtype: torch.dtype) -> None:
+    x, weight, bias, dy = (tensor.cuda() for tensor in inputs(*shape, kernel, dtype))
+    assert ops.choose(x.device) == "triton"
+    assert_close(gradients(ops.depthwise_conv2d, x, weight, bias, dy), exact(x, weight, bias, dy), dtype)
 
 
 def run(script: str, **env: str) -> str:

@@ -14,7 +14,14 @@
 
 namespace {
 
-constexpr int L = 16;  // channels that are worked on at once: one AVX-512 register of floats
+// Channels that are worked on at once: one register of floats, as compilers take wider vectors apart.
+#if defined(__AVX512F__)
+constexpr int L = 16;
+#elif defined(__AVX2__)
+constexpr int L = 8;
+#else
+constexpr int L = 4;
+#endif
 typedef float Floats __attribute__((vector_size(4 * L)));
 typedef int32_t Mask __attribute__((vector_size(4 * L)));  // -1 where true
 typedef uint32_t Words __attribute__((vector_size(4 * L)));

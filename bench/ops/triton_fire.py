@@ -1,0 +1,419 @@
+"""Batch norm, neuron and pooling on a GPU: Triton kernels behind `reference.bn_fire`'s signature.
+
+Not yet measured on a GPU: checked against the reference in Triton's interpreter, and compiled for sm_80 and sm_90,
+no more. Block sizes are estimates.
+
+The kernels see x as rows `[B * H * W, C]`, which is what channels_last is in memory. A program has a tile of pooling
+windows by channels and goes through time with the potentials in registers. Backward computes spikes and
+potentials anew, once for the sums that batch norm needs and once for x's gradient: that moves fewer bytes than a
+stored gradient of the current would. All sums have a fixed order: the same input gives the same bits.
+"""
+
+# Triton's own conventions: constants in capitals, kernels without types, tuples that grow by `+`.
+# ruff: noqa: N803, N806, RUF005
+# mypy: disable-error-code="no-untyped-def, assignment, import-untyped"
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from bench.ops.reference import Fired
+
+if TYPE_CHECKING:
+    from bench.neurons import NeuronConfig
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+# Values of a tile, a power of 2, up to T = 7; with pooling each stands for four. sm_90 needs 139 registers, at most.
+TILE = {1: 512, 2: 256}
+MOMENT_ROWS = 32  # of a tile of the batch statistics
+MOMENT_PARTS = 1024  # programs over the rows, at most
+
+
+def supports(x: Tensor, neuron: NeuronConfig) -> bool:
+    """Whether the kernels compute this: up to float32 on a GPU, IF or LIF, detached reset."""
+    here = x.device.type == "cuda" or not isinstance(_forward, triton.JITFunction)
+    return here and x.dtype in DTYPES and neuron.name in ("if", "lif") and neuron.detach_reset
+
+
+def bn_fire(
+    x: Tensor,
+    gamma: Tensor | None,
+    beta: Tensor | None,
+    mean: Tensor | None,
+    var: Tensor | None,
+    eps: float,
+    *,
+    time_steps: int,
+    neuron: NeuronConfig,
+    pool: int = 1,
+    training_stats: bool,
+    repeat: bool = False,
+    want_spikes: bool = True,
+) -> Fired:
+    """See `reference.bn_fire`; x must be one that it `supports`."""
+    setting = _Setting(neuron, time_steps, pool, repeat, want_spikes, training_stats and gamma is not None, eps)
+    if gamma is None:
+        beta = mean = var = None
+    spikes, out, count, mean, var = _BNFire.apply(x, gamma, beta, mean, var, setting)
+    return Fired(out if pool == 1 else spikes, out, count, mean, var)
+
+
+class _Setting:
+    """What the kernels need besides tensors, in their terms: the potential before firing is keep v + y, where
+    y = (x - mean) scale + shift holds batch norm, the leak's share of the input and what draws to rest."""
+
+    def __init__(
+        self,
+        neuron: NeuronConfig,
+        time_steps: int,
+        pool: int,
+        repeat: bool,
+        want_spikes: bool,
+        training_stats: bool,
+        eps: float,
+    ) -> None:
+        self.want_spikes, self.training_stats, self.eps = want_spikes, training_stats, eps
+        self.pool = pool
+        rest = 0.0 if neuron.v_reset is None else neuron.v_reset
+        leak = 0.0 if neuron.name == "if" else 1.0 / neuron.tau
+        self.lift = rest * leak
+        self.share = leak if leak and neuron.decay_input else 1.0
+        self.numbers = (1.0 - leak, neuron.v_threshold, rest)
+        self.slope = neuron.alpha
+        self.constants = {"T": time_steps, "POOL": pool, "REPEAT": repeat, "SOFT": neuron.v_reset is None}
+
+    def launch(self, x: Tensor) -> tuple[int, tuple[int, ...], dict[str, Any]]:
+        """For rows x: images of a time step, sizes for the kernels, block sizes."""
+        batch, channels, height, width = x.shape
+        images = batch if self.constants["REPEAT"] else batch // self.constants["T"]
+        columns = min(64, triton.next_power_of_2(channels))
+        windows = images * -(-height // self.pool) * -(-width // self.pool)
+        # Backward holds all potentials of a tile in registers.
+        tile = TILE[self.pool] >> max(0, (self.constants["T"] // 4).bit_length() - 1)
+        rows = max(1, min(tile // columns, triton.next_power_of_2(windows)))
+        return windows, (images, height, width, channels), {"ROWS": rows, "COLUMNS": columns}
+
+
+def _dense(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def _empty(x: Tensor, batch: int, height: int, width: int) -> Tensor:
+    shape = (batch, x.shape[1], height, width)
+    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+
+
+def moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance of x `[B, C, H, W]`, channels_last, over all but channels: float32 [C] each."""
+    channels = x.shape[1]
+    rows = x.numel() // channels
+    columns = min(64, triton.next_power_of_2(channels))
+    tiles = triton.cdiv(rows, MOMENT_ROWS)
+    each = triton.cdiv(tiles, min(tiles, MOMENT_PARTS))
+    parts = triton.cdiv(tiles, each)
+    sums = torch.empty(2, parts, channels, device=x.device, dtype=torch.float32)
+    _moments[(parts, triton.cdiv(channels, columns))](
+        x, sums, rows, channels, parts, each, ROWS=MOMENT_ROWS, COLUMNS=columns, num_warps=4
+    )
+    # Each part has the squares about its own mean: a difference of large sums would lose them.
+    count = torch.full((parts, 1), float(each * MOMENT_ROWS), device=x.device)
+    count[-1] = float(rows - (parts - 1) * each * MOMENT_ROWS)
+    mean = sums[0].sum(0) / rows
+    var = (sums[1].sum(0) + (count * (sums[0] / count - mean).square()).sum(0)) / rows
+    return mean, var
+
+
+class _BNFire(torch.autograd.Function):
+    """Saves x and four vectors over channels."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        gamma: Tensor | None,
+        beta: Tensor | None,
+        mean: Tensor | None,
+        var: Tensor | None,
+        setting: _Setting,
+    ) -> tuple[Tensor | None, Tensor, Tensor, Tensor | None, Tensor | None]:
+        x = _dense(x)
+        channels = x.shape[1]
+        windows, sizes, blocks = setting.launch(x)
+        images, height, width, _ = sizes
+        batch = setting.constants["T"] * images
+        with torch.cuda.device_of(x):
+            # Rows: mean, scale, shift, 1 / sqrt(var + eps).
+            vectors = torch.zeros(4, channels, device=x.device)
+            if gamma is None or beta is None:
+                vectors[1], vectors[2] = setting.share, setting.lift
+            else:
+                if setting.training_stats:
+                    mean, var = moments(x)
+                assert mean is not None
+                assert var is not None
+                vectors[0] = mean
+                torch.rsqrt(var.float() + setting.eps, out=vectors[3])
+                torch.mul(vectors[3], gamma * setting.share, out=vectors[1])
+                vectors[2] = beta * setting.share + setting.lift
+            out = _empty(x, batch, height // setting.pool, width // setting.pool)
+            spikes = None
+            if setting.want_spikes and setting.pool > 1:
+                spikes = _empty(x, batch, height, width)
+            count = torch.zeros((), dtype=torch.int64, device=x.device)
+            grid = (triton.cdiv(windows, blocks["ROWS"]), triton.cdiv(channels, blocks["COLUMNS"]))
+            _forward[grid](
+                x, vectors, out, out if spikes is None else spikes, count, *sizes, *setting.numbers,
+                **setting.constants, **blocks, SPIKES=spikes is not None, num_warps=4,
+            )  # fmt: skip
+        ctx.save_for_backward(x, vectors)
+        ctx.setting, ctx.has_norm = setting, gamma is not None
+        ctx.set_materialize_grads(False)
+        if not setting.training_stats:
+            mean = var = None
+        ctx.mark_non_differentiable(*[t for t in (count, mean, var) if t is not None])
+        return spikes, out, count, mean, var
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g_spikes: Tensor | None, g_out: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+        setting: _Setting = ctx.setting
+        nothing: tuple[Tensor | None, ...] = (None,) * 6
+        if g_spikes is None and g_out is None:
+            return nothing
+        x, vectors = ctx.saved_tensors
+        if setting.pool == 1:
+            g_spikes, g_out = g_out, None
+        g_spikes, g_out = (None if g is None else _dense(g) for g in (g_spikes, g_out))
+        channels = x.shape[1]
+        windows, sizes, blocks = setting.launch(x)
+        grid = (triton.cdiv(windows, blocks["ROWS"]), triton.cdiv(channels, blocks["COLUMNS"]))
+        dx = torch.empty_like(x, memory_format=torch.channels_last)
+        sums = torch.zeros(2, channels, device=x.device)
+
+        def launch(parts: Tensor, reduce: bool) -> None:
+            _backward[grid](
+                x, vectors, x if g_out is None else g_out, x if g_spikes is None else g_spikes, sums, parts, dx,
+                *sizes, *setting.numbers, setting.slope, **setting.constants, **blocks,
+                OUT=g_out is not None, SPIKES=g_spikes is not None, REDUCE=reduce, num_warps=4,
+            )  # fmt: skip
+
+        with torch.cuda.device_of(x):
+            if not ctx.has_norm:
+                launch(sums, False)
+                return dx, *nothing[1:]
+            parts = torch.empty(2, grid[0], channels, device=x.device)
+            launch(parts, True)
+            total = parts.sum(1)
+            if setting.training_stats:
+                # Means of the current's gradient, alone and times the normalized x; these go through the statistics.
+                rows = x.numel() // channels
+                sums[0] = total[0] / rows
+                sums[1] = total[1] * vectors[3].square() / rows
+            launch(parts, False)
+        total = total * setting.share
+        return dx, total[1] * vectors[3], total[0], *nothing[3:]
+
+
+@triton.jit
+def _moments(x, sums, rows, channels, parts, each, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """Sums over `each` tiles of rows, and squares about their mean: `sums` is [2, parts, channels]."""
+    part = tl.program_id(0)
+    c = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    inside = c < channels
+    mean = tl.zeros((COLUMNS,), tl.float32)
+    squares = tl.zeros((COLUMNS,), tl.float32)
+    seen = 0.0
+    for i in range(0, each):
+        row = (part * each + i) * ROWS + tl.arange(0, ROWS)
+        mask = (row < rows)[:, None] & inside[None, :]
+        tile = tl.load(x + row.to(tl.int64)[:, None] * channels + c[None, :], mask=mask, other=0.0).to(tl.float32)
+        count = tl.minimum(tl.maximum(rows - (part * each + i) * ROWS, 0), ROWS).to(tl.float32)
+        own = tl.sum(tile, 0) / tl.maximum(count, 1.0)
+        away = tl.where(mask, tile - own[None, :], 0.0)
+        # Chan, Golub & LeVeque 1979, eq. 2.1: two sets' squares about their common mean.
+        total = tl.maximum(seen + count, 1.0)
+        step = own - mean
+        squares += tl.sum(away * away, 0) + step * step * (seen * count / total)
+        mean += step * (count / total)
+        seen += count
+    tl.store(sums + part * channels + c, mean * seen, mask=inside)
+    tl.store(sums + (parts + part) * channels + c, squares, mask=inside)
+
+
+@triton.jit
+def _forward(
+    x, vectors, out, spikes, count, images, height, width, channels, keep, threshold, reset,
+    T: tl.constexpr, POOL: tl.constexpr, REPEAT: tl.constexpr, SOFT: tl.constexpr, SPIKES: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """Spikes of a tile of windows by channels over all time steps, pooled; their number is added to `count`."""
+    high = (height + POOL - 1) // POOL
+    wide = (width + POOL - 1) // POOL
+    window = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    n = window // (high * wide)
+    top = window // wide % high * POOL
+    left = window % wide * POOL
+    c = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    inside = (window < images * high * wide)[:, None] & (c < channels)[None, :]
+    # Where a window is cut off at the edge, nothing is pooled.
+    whole = inside & ((top + POOL <= height) & (left + POOL <= width))[:, None]
+    mean = tl.load(vectors + c, mask=c < channels, other=0.0)[None, :]
+    scale = tl.load(vectors + channels + c, mask=c < channels, other=0.0)[None, :]
+    shift = tl.load(vectors + 2 * channels + c, mask=c < channels, other=0.0)[None, :]
+    start = tl.full((ROWS, COLUMNS), 0.0 if SOFT else 1.0, tl.float32)
+    start = start * reset
+    v = ()
+    for _ in tl.static_range(POOL * POOL):
+        v = v + (start,)
+    fired = tl.zeros((ROWS, COLUMNS), tl.int32)
+    for t in tl.static_range(T):
+        largest = tl.zeros((ROWS, COLUMNS), tl.float32)
+        after = ()
+        for k in tl.static_range(POOL * POOL):
+            row = top + k // POOL
+            column = left + k % POOL
+            there = inside & ((row < height) & (column < width))[:, None]
+            pixel = (row * width + column)[:, None]
+            image = n + (0 if REPEAT else t * images)
+            place = (image.to(tl.int64) * height * width)[:, None] * channels + pixel * channels + c[None, :]
+            value = tl.load(x + place, mask=there, other=0.0).to(tl.float32)
+            h = keep * v[k] + (value - mean) * scale + shift
+            s = h >= threshold
+            spike = s.to(tl.float32)  # Triton's interpreter (3.9) has no booleans to bfloat16
+            if SPIKES:
+                target = ((n + t * images).to(tl.int64) * height * width)[:, None] * channels + pixel * channels
+                tl.store(spikes + target + c[None, :], spike.to(spikes.dtype.element_ty), mask=there)
+            fired += (s & there).to(tl.int32)
+            largest = tl.maximum(largest, spike)
+            after = after + (tl.where(s, (h - threshold) if SOFT else reset, h),)
+        v = after
+        lines = height // POOL
+        columns = width // POOL
+        pixel = ((top // POOL) * columns + left // POOL)[:, None]
+        target = ((n + t * images).to(tl.int64) * lines * columns)[:, None] * channels + pixel * channels + c[None, :]
+        tl.store(out + target, largest.to(out.dtype.element_ty), mask=whole)
+    tl.atomic_add(count, tl.sum(tl.sum(fired, 1), 0).to(tl.int64))
+
+
+@triton.jit
+def _backward(
+    x, vectors, g_out, g_spikes, sums, parts, dx, images, height, width, channels, keep, threshold, reset, alpha,
+    T: tl.constexpr, POOL: tl.constexpr, REPEAT: tl.constexpr, SOFT: tl.constexpr, ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr, OUT: tl.constexpr, SPIKES: tl.constexpr, REDUCE: tl.constexpr,
+):  # fmt: skip
+    """The gradient g of the current, by the potentials computed anew. With REDUCE its sums over the tile, alone
+    and times x - mean, into `parts` [2, tiles, channels]; else x's gradient, given their totals in `sums`."""
+    HALF_PI = 1.5707963267948966
+    high = (height + POOL - 1) // POOL
+    wide = (width + POOL - 1) // POOL
+    window = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    n = window // (high * wide)
+    top = window // wide % high * POOL
+    left = window % wide * POOL
+    c = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    inside = (window < images * high * wide)[:, None] & (c < channels)[None, :]
+    whole = inside & ((top + POOL <= height) & (left + POOL <= width))[:, None]
+    mean = tl.load(vectors + c, mask=c < channels, other=0.0)[None, :]
+    scale = tl.load(vectors + channels + c, mask=c < channels, other=0.0)[None, :]
+    shift = tl.load(vectors + 2 * channels + c, mask=c < channels, other=0.0)[None, :]
+    start = tl.full((ROWS, COLUMNS), 0.0 if SOFT else 1.0, tl.float32)
+    start = start * reset
+    nothing = tl.zeros((ROWS, COLUMNS), tl.float32)
+    v = ()
+    g_v = ()
+    total = ()
+    for _ in tl.static_range(POOL * POOL):
+        v = v + (start,)
+        g_v = g_v + (nothing,)
+        total = total + (nothing,)
+    # Potentials before firing and centred inputs, by t * POOL * POOL + k.
+    hs = ()
+    centred = ()
+    for t in tl.static_range(T):
+        after = ()
+        for k in tl.static_range(POOL * POOL):
+            row = top + k // POOL
+            column = left + k % POOL
+            there = inside & ((row < height) & (column < width))[:, None]
+            image = n + (0 if REPEAT else t * images)
+            place = (image.to(tl.int64) * height * width)[:, None] * channels
+            place += (row * width + column)[:, None] * channels + c[None, :]
+            value = tl.load(x + place, mask=there, other=0.0).to(tl.float32) - mean
+            h = keep * v[k] + value * scale + shift
+            s = h >= threshold
+            hs = hs + (h,)
+            centred = centred + (value,)
+            after = after + (tl.where(s, (h - threshold) if SOFT else reset, h),)
+        v = after
+    ones = tl.zeros((COLUMNS,), tl.float32)
+    products = tl.zeros((COLUMNS,), tl.float32)
+    through = tl.load(sums + c, mask=c < channels, other=0.0)[None, :]
+    along = tl.load(sums + channels + c, mask=c < channels, other=0.0)[None, :]
+    for t in tl.static_range(T - 1, -1, -1):
+        pooled = nothing
+        if OUT:
+            lines = height // POOL
+            columns = width // POOL
+            target = ((n + t * images).to(tl.int64) * lines * columns)[:, None] * channels
+            target += ((top // POOL) * columns + left // POOL)[:, None] * channels + c[None, :]
+            pooled = tl.load(g_out + target, mask=whole, other=0.0).to(tl.float32)
+        silent = hs[t * POOL * POOL] < threshold
+        for k in tl.static_range(1, POOL * POOL):
+            silent = silent & (hs[t * POOL * POOL + k] < threshold)
+        # The first spike of a window takes the pooled gradient; in a silent window the first value does.
+        open_ = silent | (hs[t * POOL * POOL] >= threshold)
+        taken = open_
+        before = ()
+        summed = ()
+        for k in tl.static_range(POOL * POOL):
+            row = top + k // POOL
+            column = left + k % POOL
+            there = inside & ((row < height) & (column < width))[:, None]
+            pixel = (row * width + column)[:, None] * channels + c[None, :]
+            h = hs[t * POOL * POOL + k]
+            s = h >= threshold
+            if k > 0:
+                open_ = s & ~taken
+                taken = taken | s
+            g = tl.where(open_, pooled, 0.0)
+            if SPIKES:
+                target = ((n + t * images).to(tl.int64) * height * width)[:, None] * channels + pixel
+                g += tl.load(g_spikes + target, mask=there, other=0.0).to(tl.float32)
+            z = HALF_PI * alpha * (h - threshold)
+            g = g * (0.5 * alpha / (1.0 + z * z))
+            if SOFT:
+                g += g_v[k]
+            else:
+                g += tl.where(s, 0.0, g_v[k])
+            before = before + (keep * g,)
+            value = centred[t * POOL * POOL + k]
+            summed = summed + (total[k] + g,)
+            if REDUCE:
+                # Outside, every gradient is 0.
+                ones += tl.sum(g, 0)
+                products += tl.sum(g * value, 0)
+            elif not REPEAT:
+                place = ((n + t * images).to(tl.int64) * height * width)[:, None] * channels + pixel
+                slope = scale * (g - through - value * along)
+                tl.store(dx + place, slope.to(dx.dtype.element_ty), mask=there)
+        g_v = before
+        total = summed
+    if REDUCE:
+        tile = tl.program_id(0)
+        tl.store(parts + tile * channels + c, ones, mask=c < channels)
+        tl.store(parts + (tl.num_programs(0) + tile) * channels + c, products, mask=c < channels)
+    elif REPEAT:
+        for k in tl.static_range(POOL * POOL):
+            row = top + k // POOL
+            column = left + k % POOL
+            there = inside & ((row < height) & (column < width))[:, None]
+            place = (n.to(tl.int64) * height * width)[:, None] * channels
+            place += (row * width + column)[:, None] * channels + c[None, :]
+            slope = scale * (total[k] - through - centred[k] * along)
+            tl.store(dx + place, slope.to(dx.dtype.element_ty), mask=there)

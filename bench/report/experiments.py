@@ -1,0 +1,141 @@
+"""Joins the experiments of configs/experiment with the records that their rows stand for."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+
+from bench import experiments
+from bench.errors import BenchError
+from bench.experiments import Experiment, Row, load, names
+from bench.report import published
+from bench.report.collect import Collection, Record
+from bench.report.grids import Line, Table, line_up, names_of, pick, strength_arguments
+from bench.report.stats import RULES
+
+__all__ = ["load", "names", "tables"]
+
+
+class _Copies(dict[str, tuple[str, str]]):
+    """(checksum, copy) by data set, from the records: a report is built where there are no data sets."""
+
+    def get(self, name: str, default: object = None) -> tuple[str, str]:
+        # A data set that no record knows has no run here: any identity will do, if only nothing is looked up.
+        return super().get(name) or ("none", "none")
+
+
+def tables(collection: Collection, wanted: Iterable[str], arguments: Sequence[str], said: list[str]) -> list[Table]:
+    """The tables of some experiments, one for each budget and copy of the data that there are records of.
+
+    Args:
+        collection: the records.
+        wanted: names of experiments.
+        arguments: further overrides of every row; `budget=` picks one.
+        said: gains a line for each table that cannot be made, with the reason.
+    """
+    found = []
+    given = dict(line.split("=", 1) for line in arguments)
+    extra = [line for line in arguments if line.split("=", 1)[0] not in ("budget", "seed")]
+    for name in wanted:
+        experiment = load(name)
+        budgets = sorted({str(record.result["budget"]) for record in collection.records})
+        for budget in [given["budget"]] if "budget" in given else budgets:
+            try:
+                found += _tables(experiment, collection.records, budget, extra)
+            except BenchError as error:
+                said.append(f"left out: {name} at budget={budget}: {error}")
+    return found
+
+
+def _tables(experiment: Experiment, records: Sequence[Record], budget: str, extra: Sequence[str]) -> list[Table]:
+    records = [record for record in records if record.result["budget"] == budget]
+    by_id = {record.run_id: record for record in records}
+    wanted = {line[5:] for row in experiment.rows for line in [*row.at(budget), *extra] if line.startswith("data=")}
+    copies: dict[str, set[tuple[str, str]]] = {}
+    for record in records:
+        result = record.result
+        if not wanted or result["data"] in wanted:
+            copies.setdefault(result["data"], set()).add((result["data_checksum"], result["data_copy"]))
+    if not copies:
+        return []
+    among = sorted({record.seed for record in records})
+    built = []
+    for combination in itertools.product(*(sorted(of) for of in copies.values())):
+        ids = experiments.run_ids(
+            experiment, budget, among, list(extra), _Copies(zip(copies, combination, strict=True))
+        )
+        if any(name in by_id for _, _, name in ids):
+            built.append((combination, _table(experiment, budget, extra, ids, by_id)))
+    for combination, table in built if len(built) > 1 else []:
+        table.variant += f"-{combination[0][0][:6]}"
+        copy = ", ".join(copy for _, copy in combination)
+        table.notes.insert(0, f"runs on other copies of the data are in tables of their own; these are on {copy}")
+    return [table for _, table in built]
+
+
+def _table(
+    experiment: Experiment,
+    budget: str,
+    extra: Sequence[str],
+    ids: Sequence[tuple[Row, int, str]],
+    by_id: Mapping[str, Record],
+) -> Table:
+    rows = [[by_id[name] for row, _, name in ids if row is wanted and name in by_id] for wanted in experiment.rows]
+    lines = _lines(experiment, rows)
+    table = Table(
+        name=experiment.name,
+        variant="+".join([budget, *(line.replace("/", "_") for line in extra)]),
+        title=experiment.title,
+        lines=lines,
+        arguments=(experiment.name, *([f"budget={budget}", *extra] if extra else [])),
+        columns=experiment.columns,
+        claims=published.claims(experiment.name),
+        remarks={"finding": experiment.finding, "note": experiment.note},
+        rule=RULES[experiment.selection],
+    )
+    if experiment.published:
+        table.published = published.load(experiment.published)
+        table.axis = table.published.axis
+    if budget != experiments.FULL:
+        table.remarks["small networks"] = experiment.small_note
+    line_up(lines, table.notes)
+    if table.rule.score is not None:
+        pick(table)
+        base = next((line for line in table.lines if line.group == experiment.baseline), None)
+        for line in table.lines:
+            line.against = None if line is base else base
+    return table
+
+
+def _lines(experiment: Experiment, rows: Sequence[list[Record]]) -> list[Line]:
+    # A group with several regularizers is a comparison of its own and gets its own panel in the figures; groups of
+    # one regularizer each (two orders of a penalty, two widths) are curves of one panel.
+    regs: dict[str, set[str]] = {}
+    for row, records in zip(experiment.rows, rows, strict=True):
+        regs.setdefault(row.group, set()).update(str(record.result["reg"]) for record in records)
+    panels = len(regs) > 1 and any(len(found - {"none"}) > 2 for found in regs.values())
+    selects = experiment.selection != experiments.SELECTIONS[0]
+    alone = len(regs) == 1
+    lines = {}
+    for group in regs:
+        members = [(row, found) for row, found in zip(experiment.rows, rows, strict=True) if row.group == group]
+        present = [found for _, found in members if found]
+        series = dict(
+            zip(map(id, present), names_of(present, strength_arguments(itertools.chain(*present))), strict=True)
+        )
+        for row, found in members:
+            own = series[id(found)][1] if found else row.label
+            lines[id(row)] = Line(
+                label=row.label if alone else f"{group}: {row.label}",
+                series=own if alone or panels else group,
+                strength=found[0].number("strength") if found else None,
+                records=list(found),
+                group=group,
+                panel=group if panels and not selects else "",
+                published=row.published,
+            )
+    ordered = [lines[id(row)] for row in experiment.rows]
+    for row, line in zip(experiment.rows, ordered, strict=True):
+        base = experiment.baseline_of(row)
+        line.against = lines[id(base)] if base is not None and base is not row else None
+    return ordered

@@ -1,0 +1,292 @@
+"""`reports/index.html`: all records in one page with linked filters, charts and tables, and nothing to be fetched."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.report.analysis import Analysis, Row, share
+from bench.report.collect import Record
+from bench.report.figures import COLOURS, GREY
+from bench.report.grids import Line
+
+SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")
+HEIGHT = 250
+
+COLUMNS: dict[str, list[tuple[str, str, int | None]]] = {
+    "lines": [
+        ("setting", "setting", None), ("data", "data", None), ("model", "network", None), ("budget", "budget", None),
+        ("seeds", "seeds", 0), ("diverged", "diverged", 0), ("acc", "test accuracy", 2),
+        ("difference", "difference", 2), ("verdict", "verdict", None), ("gap", "gap", 2),
+        ("rate", "spike rate", 4), ("synops", "SynOps / image", 0), ("energy", "energy (µJ)", 1),
+        ("dead", "dead (%)", 1),
+    ],
+    "runs": [
+        ("run", "run", None), ("setting", "setting", None), ("budget", "budget", None), ("seed", "seed", 0),
+        ("status", "status", None), ("acc", "test accuracy", 2), ("gap", "gap", 2), ("rate", "spike rate", 4),
+        ("synops", "SynOps / image", 0), ("hardware", "hardware", None), ("commit", "commit", None),
+    ],
+}  # fmt: skip
+"""Key, heading and digits of the tables' columns; digits None for text."""
+
+
+def available() -> bool:
+    """Whether the packages that draw the page's charts are installed (extra `report`)."""
+    return all(importlib.util.find_spec(name) is not None for name in ("altair", "vl_convert"))
+
+
+def render(found: Sequence[Analysis], reports: Sequence[Analysis], records: Sequence[Record]) -> str:
+    """The page.
+
+    Args:
+        found: of all groups of records.
+        reports: the tables that have folders.
+        records: all.
+    """
+    import altair
+    import vl_convert  # type: ignore[import-not-found,unused-ignore]
+
+    data = content(found, reports, records)
+    digest = hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+    data["charts"] = charts(data)
+    parts = {
+        "$NOTE": f"source sha256:{digest}; snn-bench, Altair {altair.__version__}",
+        "$FOOTER": (
+            "Charts: Vega and Vega-Lite, University of Washington Interactive Data Lab, BSD-3-Clause, inlined. This "
+            "page loads nothing from anywhere."
+        ),
+        # No "<" inside a script: "</script>" in a label would end it.
+        "$DATA": json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"),
+        "$LIBRARIES": vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed; window.vega = vega;").replace(
+            "</script", "<\\/script"
+        ),
+    }
+    text = (Path(__file__).parent / "page.html").read_text()
+    for name, value in parts.items():
+        head, _, tail = text.partition(name)
+        text = head + value + tail
+    return text
+
+
+def content(found: Sequence[Analysis], reports: Sequence[Analysis], records: Sequence[Record]) -> dict[str, Any]:
+    """Everything on the page but the charts' specifications, rounded to what is shown."""
+    lines, curves, layers, runs = [], [], [], []
+    for place, analysis in enumerate(found):
+        many = any(other is not analysis and other.table.name == analysis.table.name
+                   and other.table.budget == analysis.table.budget for other in found)  # fmt: skip
+        for number, row in enumerate(analysis.rows):
+            # The variant tells groups apart that share data, network and budget.
+            first = row.line.records[0].result
+            base = {
+                "id": f"{place}.{number}",
+                "data": first["data"],
+                "model": first["model"],
+                "budget": first["budget"],
+                "reg": first["reg"],
+                "setting": row.line.label + (f" ({analysis.table.variant})" if many else ""),
+            }
+            lines.append({**base, **_line(row), "curve": f"{place} {row.line.series}", "strength": row.line.strength})
+            curves += [{**base, **point} for point in _curve(row.line)]
+            layers += [{**base, **point} for point in _layers(row.line)]
+            runs += [{**base, **_run(record)} for record in row.line.records]
+    facets = {key: sorted({line[key] for line in lines}) for key in ("data", "budget", "model", "reg")}
+    facets["reg"].sort(key=lambda name: (name != "none", name))
+    others = [name for name in facets["reg"] if name != "none"]
+    colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(others)}
+    seeds = len({record.seed for record in records})
+    # It opens on the data set and budget with the most runs.
+    counts: dict[tuple[str, str], int] = {}
+    for run in runs:
+        counts[run["data"], run["budget"]] = counts.get((run["data"], run["budget"]), 0) + 1
+    start = max(sorted(counts), key=lambda place: counts[place])
+    return {
+        "about": (
+            f"{len(records)} runs of spiking networks with {len(others)} regularizers, {seeds} seeds. Accuracies are "
+            "the last epoch's, on the test set. Spike rate: spikes / (neurons x time steps x images)."
+        ),
+        "facets": facets,
+        "start": {"data": start[0], "budget": start[1]},
+        "colours": {"none": GREY, **colours},
+        "shapes": {name: SHAPES[i % len(SHAPES)] for i, name in enumerate(facets["model"])},
+        "lines": lines,
+        "curves": curves,
+        "layers": layers,
+        "runs": runs,
+        "columns": COLUMNS,
+        "reports": [[of.table.folder, of.table.title] for of in reports],
+    }
+
+
+def _short(value: float | None, digits: int = 5) -> float | None:
+    return None if value is None else float(f"{value:.{digits}g}")
+
+
+def _line(row: Row) -> dict[str, Any]:
+    found: dict[str, Any] = {"seeds": len(row.line.seeds), "diverged": len(row.line.diverged)}
+    names = {"acc": "test_acc", "rate": "test_spike_rate", "synops": "synops_per_image", "energy": "energy_uj",
+             "gap": "gap", "train": "train_acc_eval", "dead": "dead"}  # fmt: skip
+    for name, column in names.items():
+        mean = row.means[column]
+        found[name] = _short(row.mean(column))
+        if name in ("acc", "rate"):
+            found |= {
+                f"{name}Low": _short(mean.low if mean else None),
+                f"{name}High": _short(mean.high if mean else None),
+            }
+    difference = row.pair.difference if row.pair is not None else None
+    found |= {
+        "difference": _short(difference.mean if difference else None),
+        "differenceLow": _short(difference.low if difference else None),
+        "differenceHigh": _short(difference.high if difference else None),
+        "verdict": "baseline" if row.line.against is None else row.verdict,
+    }
+    return found
+
+
+def _run(record: Record) -> dict[str, Any]:
+    return {
+        "run": record.run_id,
+        "seed": record.seed,
+        "status": record.result["status"],
+        "acc": _short(record.number("test.acc")),
+        "gap": _short(record.number("gap")),
+        "rate": _short(record.number("test.spike_rate")),
+        "synops": _short(record.number("synops_per_image")),
+        "dead": _short(share(record.result["layers"], "dead")),
+        "hardware": record.result["hardware"],
+        "commit": (record.result["commit"] or "unknown")[:10],
+    }
+
+
+def _curve(line: Line) -> list[dict[str, Any]]:
+    by_epoch: dict[int, list[float]] = {}
+    runs = [record for record in line.records if record.finished and record.epochs]
+    for record in runs:
+        for row in record.epochs:
+            accuracy = (row.get("test") or {}).get("acc")
+            if accuracy is not None:
+                by_epoch.setdefault(row["epoch"] + 1, []).append(accuracy)
+    # At most 60 points a curve: a page, not an archive.
+    epochs = sorted(epoch for epoch, values in by_epoch.items() if len(values) == len(runs))
+    step = -(-len(epochs) // 60) or 1
+    kept = sorted({*epochs[::step], *epochs[-1:]})
+    return [{"epoch": epoch, "acc": _short(sum(by_epoch[epoch]) / len(runs), 4)} for epoch in kept]
+
+
+def _layers(line: Line) -> list[dict[str, Any]]:
+    runs = [record.result["layers"] for record in line.records if record.finished]
+    if not runs or len({len(layers) for layers in runs}) != 1:
+        return []
+    found = []
+    for place, of in enumerate(zip(*runs, strict=True)):
+        rates = [layer["spike_rate"] for layer in of if layer["spike_rate"] is not None]
+        if len(rates) == len(runs):
+            found.append({"place": place + 1, "layer": of[0]["name"], "rate": _short(sum(rates) / len(rates), 4)})
+    return found
+
+
+def charts(data: dict[str, Any]) -> list[dict[str, Any]]:
+    """The charts: specification, and which of the page's tables feeds it."""
+    import altair as alt
+
+    regs, models = data["facets"]["reg"], data["facets"]["model"]
+    colour = alt.Color(
+        "reg:N", legend=None, scale=alt.Scale(domain=regs, range=[data["colours"][name] for name in regs])
+    )
+    shape = alt.Shape(
+        "model:N", legend=None, scale=alt.Scale(domain=models, range=[data["shapes"][name] for name in models])
+    )
+    accuracy = alt.Y("acc:Q", title="test accuracy (%)", scale=alt.Scale(zero=False, nice=True))
+    picked = alt.condition("datum.picked", alt.value(1.0), alt.value(0.8))
+    size = alt.condition("datum.picked", alt.value(260), alt.value(70))
+    about = [
+        alt.Tooltip("setting:N"), alt.Tooltip("data:N"), alt.Tooltip("model:N", title="network"),
+        alt.Tooltip("budget:N"), alt.Tooltip("seeds:Q"), alt.Tooltip("diverged:Q"),
+        alt.Tooltip("acc:Q", title="test accuracy", format=".2f"),
+        alt.Tooltip("rate:Q", title="spike rate", format=".4f"), alt.Tooltip("synops:Q", title="SynOps", format=".3s"),
+        alt.Tooltip("verdict:N"),
+    ]  # fmt: skip
+    lines = alt.NamedData(name="lines")
+
+    def scatter(field: str, title: str, form: str) -> Any:
+        x = alt.X(f"{field}:Q", title=title, scale=alt.Scale(type="log", nice=False, padding=12),
+                  axis=alt.Axis(format=form, tickCount=5, labelOverlap=True))  # fmt: skip
+        base = alt.Chart(lines).transform_filter(f"datum.{field} > 0 && isValid(datum.acc)")
+        points = base.mark_point(filled=True).encode(
+            x=x, y=accuracy, color=colour, shape=shape, size=size, opacity=picked, tooltip=about
+        )
+        up = base.transform_filter("isValid(datum.accLow)").mark_rule(opacity=0.35).encode(
+            x=x, y=alt.Y("accLow:Q", title="test accuracy (%)"), y2="accHigh:Q", color=colour
+        )  # fmt: skip
+        return alt.layer(up, points)
+
+    strengths = alt.Chart(lines).transform_filter("datum.strength > 0 && isValid(datum.acc)")
+    strength = alt.X("strength:Q", title="strength", scale=alt.Scale(type="log", nice=False, padding=12),
+                     axis=alt.Axis(format="~g", tickCount=5, labelOverlap=True))  # fmt: skip
+    response = alt.layer(
+        strengths.mark_line(opacity=0.6).encode(x=strength, y=accuracy, color=colour, detail=["curve:N"]),
+        strengths.mark_point(filled=True).encode(
+            x=strength, y=accuracy, color=colour, shape=shape, size=size, opacity=picked, tooltip=about
+        ),
+    )
+    gap = (
+        alt.Chart(lines)
+        .transform_filter("isValid(datum.gap) && isValid(datum.acc)")
+        .mark_point(filled=True)
+        .encode(
+            x=alt.X("gap:Q", title="clean train - test accuracy (points)", scale=alt.Scale(zero=True)),
+            y=accuracy, color=colour, shape=shape, size=size, opacity=picked, tooltip=about,
+        )
+    )  # fmt: skip
+    curves = (
+        alt.Chart(alt.NamedData(name="curves"))
+        .mark_line()
+        .encode(
+            x=alt.X("epoch:Q", axis=alt.Axis(tickMinStep=1, format="d"), scale=alt.Scale(zero=False, nice=False)),
+            y=accuracy,
+            color=colour,
+            detail=["id:N"],
+            strokeWidth=alt.condition("datum.picked", alt.value(3.5), alt.value(1.2)),
+            tooltip=[alt.Tooltip("setting:N"), alt.Tooltip("model:N", title="network"), alt.Tooltip("epoch:Q"),
+                     alt.Tooltip("acc:Q", title="test accuracy", format=".2f")],
+        )
+    )  # fmt: skip
+    heat = (
+        alt.Chart(alt.NamedData(name="layers"))
+        .transform_calculate(line="datum.model + ' · ' + datum.setting + ' · ' + datum.data + ' · ' + datum.budget")
+        .mark_rect()
+        .encode(
+            x=alt.X("place:O", title="spiking layer", axis=alt.Axis(labelAngle=0)),
+            y=alt.Y("line:N", title=None, axis=alt.Axis(labelLimit=230)),
+            color=alt.Color("rate:Q", title="spike rate", scale=alt.Scale(scheme="viridis"),
+                            legend=alt.Legend(orient="top", gradientLength=160)),
+            stroke=alt.condition("datum.picked", alt.value("#ff5d5d"), alt.value(None)),
+            tooltip=[alt.Tooltip("setting:N"), alt.Tooltip("model:N", title="network"), alt.Tooltip("layer:N"),
+                     alt.Tooltip("rate:Q", title="spike rate", format=".4f")],
+        )
+    )  # fmt: skip
+    fit = alt.AutoSizeParams(type="fit-x", contains="padding")
+
+    def entry(name: str, title: str, caption: str, table: str, chart: Any, wide: bool = False) -> dict[str, Any]:
+        height: Any = alt.Step(15) if wide else HEIGHT
+        spec = chart.properties(width="container", height=height, autosize=fit).to_dict()
+        # The page has a theme of its own.
+        spec.pop("config", None)
+        return {"name": name, "title": title, "caption": caption, "table": table, "spec": spec, "wide": wide}
+
+    return [
+        entry("rate", "Accuracy over spike rate", "Up and left is better.", "lines",
+              scatter("rate", "spike rate, test", "~g")),
+        entry("synops", "Accuracy over synaptic operations", "Up and left is better.", "lines",
+              scatter("synops", "SynOps / image", "~s")),
+        entry("strength", "Response to the strength", "Settings with one strength above 0.", "lines", response),
+        entry("gap", "Train/test gap", "Right of 0 the network fits the training images better.", "lines", gap),
+        entry("curves", "Training curves", "Mean test accuracy over seeds; what counts is the last epoch.", "curves",
+              curves),
+        entry("layers", "Spike rate by layer", "First layer to last, on the test set, mean over seeds.", "layers",
+              heat, wide=True),
+    ]  # fmt: skip

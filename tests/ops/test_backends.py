@@ -1,0 +1,290 @@
+"""Which kernels a machine and a layer get, what is said when they don't, and that networks don't notice."""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bench import ops
+from bench.activity import activity_of
+from bench.errors import BenchError
+from bench.models.base import ConvNorm, Spec
+from bench.models.cnn import CNN
+from bench.neurons import NeuronConfig, Spiking
+from bench.ops import Backend, compiled, native
+from bench.registry import MODELS
+from bench.regularizers.masking import At, Mask, drop, insert
+from bench.regularizers.weightnorm import MeanOnlyBatchNorm
+
+needs_compiler = pytest.mark.skipif(compiled.library() is None, reason="no C++ compiler")
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Block(nn.Module):
+    """conv - BN - IF - max pool 2 through `fire_block`."""
+
+    def __init__(self, neuron: NeuronConfig | None = None, repeat: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.conv, self.spiking = ConvNorm(5, 12, 3), Spiking(neuron or NeuronConfig(), 4)
+        nn.init.uniform_(self.conv.norm.weight, 0.5, 2.0)
+        nn.init.uniform_(self.conv.norm.bias)
+        self.pool: nn.MaxPool2d | None = nn.MaxPool2d(2)
+        self.repeat = repeat
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.fire_block(self.conv, self.spiking, x, self.pool, self.repeat)
+
+
+def both(change: Callable[[Block], Any] = lambda block: None, **options: Any) -> tuple[Block, Block]:
+    """The block after one training step's forward and backward with either backend."""
+    blocks = []
+    for backend in (Backend.compiled, Backend.reference):
+        block = Block(**options)
+        change(block)
+        torch.manual_seed(4)
+        x = torch.randn(3 if block.repeat else 12, 5, 7, 8)
+        with ops.using(backend):
+            out = block(x)
+        (out.square().sum() + 0.1 * block.spiking.fired.sum()).backward()
+        block.out = out.detach()
+        blocks.append(block)
+    return blocks[0], blocks[1]
+
+
+def assert_same(fast: Block, slow: Block) -> None:
+    assert torch.equal(fast.out, slow.out)
+    assert torch.equal(fast.spiking.fired, slow.spiking.fired)
+    assert 0.02 < fast.spiking.fired.mean() < 0.98
+    for (name, own), other in zip(fast.named_parameters(), slow.parameters(), strict=True):
+        if name == "conv.conv.bias":
+            continue  # its gradient before batch norm is 0, up to rounding
+        assert torch.allclose(own.grad, other.grad, rtol=1e-4, atol=1e-5 * other.grad.abs().max().item()), name
+    for (name, own), other in zip(fast.named_buffers(), slow.buffers(), strict=True):
+        assert torch.allclose(own, other, rtol=1e-5, atol=1e-6), name
+
+
+CHANGES: dict[str, tuple[Callable[[Block], Any], str | None]] = {
+    "nothing": (lambda b: None, None),
+    "eval": (lambda b: b.eval(), None),
+    "no norm": (lambda b: setattr(b.conv, "norm", nn.Identity()), None),
+    "another norm": (lambda b: setattr(b.conv, "norm", MeanOnlyBatchNorm(12)), None),
+    "norm without affine": (lambda b: setattr(b.conv, "norm", nn.BatchNorm2d(12, affine=False)), None),
+    "frozen norm": (lambda b: b.conv.norm.eval(), None),
+    "scaled current": (lambda b: b.spiking.current.append(Halve()), None),
+    "scaled spikes": (lambda b: b.spiking.spikes.append(Halve()), None),
+    "no pooling": (lambda b: setattr(b, "pool", None), None),
+    "potential": (lambda b: setattr(b.spiking, "keep_potential", True), "the potential is asked for"),
+    "hook": (lambda b: b.spiking.register_forward_hook(lambda *a: None), "a hook"),
+    "hook on the norm": (lambda b: b.conv.norm.register_forward_pre_hook(lambda *a: None), "a hook"),
+    "other pooling": (lambda b: setattr(b, "pool", nn.MaxPool2d(3)), "the pooling"),
+    "double": (lambda b: b.conv.register_forward_hook(lambda m, a, y: y.double()), "a hook"),
+}
+
+
+class Halve(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 0.5
+
+
+@needs_compiler
+@pytest.mark.parametrize("repeat", [False, True])
+@pytest.mark.parametrize("change", CHANGES)
+def test_block_equals_its_modules(change: str, repeat: bool) -> None:
+    do, reason = CHANGES[change]
+    fast, slow = both(do, repeat=repeat)
+    assert_same(fast, slow)
+    assert fast.spiking.unfused == reason
+    assert slow.spiking.unfused is None
+    assert ops.explain(fast) == (reason and f"1 of 1 layers use the reference: {reason}")
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("neuron", "reason"),
+    [
+        (NeuronConfig("lif", tau=3.0), None),
+        (NeuronConfig("plif"), "neuron plif"),
+        (NeuronConfig(detach_reset=False), "detach_reset=false"),
+    ],
+)
+def test_neurons(neuron: NeuronConfig, reason: str | None) -> None:
+    fast, slow = both(neuron=neuron)
+    assert_same(fast, slow)
+    assert fast.spiking.unfused == reason
+
+
+@needs_compiler
+def test_float64_takes_the_reference() -> None:
+    block = Block().double()
+    block(torch.randn(12, 5, 7, 8, dtype=torch.float64))
+    assert block.spiking.unfused == "float64 on cpu"
+    assert block.conv.norm.num_batches_tracked == 1
+
+
+@needs_compiler
+def test_a_pass_without_forget_goes_on_from_the_potential() -> None:
+    fast, slow = both()
+    for repeat in range(3):
+        outs = []
+        for block, backend in ((fast, Backend.compiled), (slow, Backend.reference)):
+            torch.manual_seed(repeat)
+            with ops.using(backend), torch.no_grad():
+                outs.append(block.eval()(torch.randn(12, 5, 7, 8)))
+        assert torch.equal(*outs)
+        assert fast.spiking.unfused == "it goes on from a potential"
+    fast.spiking.forget()
+    fast(torch.randn(12, 5, 7, 8))
+    assert fast.spiking.unfused is None
+
+
+@pytest.mark.parametrize("backend", [Backend.auto, Backend.reference])
+def test_lean_layers_count_their_spikes(backend: Backend) -> None:
+    full, lean = Block(), Block()
+    lean.spiking.lean = True
+    x = torch.randn(12, 5, 7, 8)
+    with ops.using(backend):
+        assert torch.equal(full(x), lean(x))
+        assert lean.spiking.fired is None
+        assert lean.spiking.count == full.spiking.fired.sum()
+        assert lean.spiking.shape == full.spiking.fired.shape == (4, 3, 12, 7, 8)
+
+
+@needs_compiler
+def test_lean_layers_cannot_go_on() -> None:
+    block = Block()
+    block.spiking.lean = True
+    block(torch.randn(12, 5, 7, 8))
+    with pytest.raises(RuntimeError, match="without forget"):
+        block(torch.randn(12, 5, 7, 8))
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", ["cnn", "sew", "convmixer"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_whole_networks_run_fused(name: str, dtype: torch.dtype) -> None:
+    knobs: dict[str, Any] = {"width": 8, "depth": 2, "kernel": 3} if name == "convmixer" else {"channels": 8}
+    net = MODELS.get(name)(Spec((3, 32, 32), 10), **knobs).to(memory_format=torch.channels_last)
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype is torch.bfloat16):
+        loss = net(torch.randn(2, 3, 32, 32)).float().square().sum()
+    loss.backward()
+    assert ops.explain(net) is None
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
+    assert {a.spikes.dtype for a in activity_of(net).values()} == {dtype}
+
+
+@needs_compiler
+def test_dropout_keeps_its_random_numbers() -> None:
+    """Masks come from the global generator, in the network's order: no backend may change it."""
+    spec = Spec((3, 16, 16), 10)
+    torch.manual_seed(0)
+    nets = [CNN(spec, channels=4, depth=2)]
+    nets.append(copy.deepcopy(nets[0]))
+    outs = []
+    for net, backend in zip(nets, (Backend.compiled, Backend.reference), strict=True):
+        insert(net, At.spikes, drop, 0.3, Mask.per_step)
+        torch.manual_seed(1)
+        with ops.using(backend):
+            outs.append(net(torch.ones(2, 3, 16, 16)))
+    assert torch.allclose(*outs, atol=1e-5)
+
+
+# -- choice ---------------------------------------------------------------------------------------
+
+
+def test_reference_is_always_there() -> None:
+    assert ops.resolve(Backend.reference, "cpu") == (Backend.reference, None)
+    assert ops.resolve(Backend.reference, "cuda") == (Backend.reference, None)
+
+
+@needs_compiler
+def test_auto_is_compiled_on_a_cpu() -> None:
+    assert ops.resolve(Backend.auto, "cpu") == (Backend.compiled, None)
+
+
+def test_triton_without_a_gpu() -> None:
+    with pytest.raises(BenchError, match="ops=triton needs a CUDA GPU") as error:
+        ops.resolve(Backend.triton, "cpu")
+    assert error.value.code == 2
+
+
+def test_compiled_kernels_are_for_the_cpu() -> None:
+    backend, reason = ops.resolve(Backend.compiled, "cuda")
+    assert backend is Backend.reference
+    assert "for the CPU" in reason
+
+
+def in_a_process(code: str, **env: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONPATH": str(ROOT), **env}, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+CHOICE = """
+import torch
+from bench import ops
+from bench.models.base import Spec
+from bench.models.cnn import CNN
+print(*ops.resolve(ops.Backend.auto, "cpu"), sep=": ")
+CNN(Spec((1, 8, 8), 3), channels=4, depth=2)(torch.randn(2, 1, 8, 8)).sum().backward()
+"""
+
+
+def test_without_a_compiler(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    said = in_a_process(CHOICE, PATH=str(tmp_path / "empty"), XDG_CACHE_HOME=str(tmp_path))
+    assert said == "reference: the compiled kernels can't be built: no C++ compiler (g++, c++ or clang++) in PATH\n"
+
+
+def test_with_a_compiler_that_fails(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    fake = tmp_path / "bin" / "g++"
+    fake.write_text("#!/bin/sh\necho 'fire.cpp:1: error: no such flag' >&2\nexit 1\n")
+    fake.chmod(0o755)
+    said = in_a_process(CHOICE, PATH=f"{fake.parent}:/usr/bin:/bin", XDG_CACHE_HOME=str(tmp_path / "cache"))
+    assert said == "reference: the compiled kernels can't be built: g++ failed: fire.cpp:1: error: no such flag\n"
+
+
+def test_with_a_cache_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    said = in_a_process(CHOICE, PATH="/usr/bin:/bin", XDG_CACHE_HOME=str(tmp_path / "file"))
+    assert said.startswith("reference: the compiled kernels can't be built: ")
+    assert said.count("\n") == 1
+
+
+@needs_compiler
+def test_built_once_and_by_several_processes_at_a_time(tmp_path: Path) -> None:
+    code = "from bench.ops import native; assert native.load('fire'), native.why('fire')"
+    env = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "XDG_CACHE_HOME": str(tmp_path)}
+    processes = [subprocess.Popen([sys.executable, "-c", code], env=env) for _ in range(2)]
+    assert [p.wait() for p in processes] == [0, 0]
+    (built,) = (tmp_path / "snn-bench" / "ops").iterdir()
+    stamp = built.stat().st_mtime_ns
+    in_a_process(code, **env)
+    assert built.stat().st_mtime_ns == stamp
+
+
+def test_unknown_source() -> None:
+    assert native.load("no-such-kernel") is None
+    assert native.why("no-such-kernel") is not None
+
+
+@needs_compiler
+def test_shapes_that_torch_refuses() -> None:
+    block = Block()
+    with pytest.raises(RuntimeError, match="too small"):
+        block(torch.randn(4, 5, 1, 4))
+    block = Block(NeuronConfig(), repeat=True)
+    block.pool = None
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        block(torch.randn(1, 5, 1, 1))
