@@ -19,6 +19,7 @@ COMMANDS = {
     "list": "models, regularizers, data sets and experiments: what they are, their source and defaults",
     "data": "what data is on disk; download and check it",
     "speed": "training images/s, memory and share of the floor, beside networks built from public packages",
+    "report": "records into tables, figures and one page under reports/; --check says whether they still follow",
     "submit": "check finished runs and copy their records to where the reports find them",
     "sync": "upload offline W&B runs",
     "completion": "print the script that makes TAB complete in bash, zsh or fish",
@@ -44,20 +45,19 @@ def run(arguments: list[str]) -> None:
 
 def reproduce(arguments: list[str]) -> None:
     """Run an experiment and write its report."""
-    if set(arguments) & {"-h", "--help"}:
-        print(
-            f"usage: bench reproduce EXPERIMENT ... [key=value ...]\n\n{COMMANDS['reproduce']}\n\n{REPRODUCE}", end=""
-        )
-        return
+    parser = Parser("bench reproduce", description=COMMANDS["reproduce"], epilog=REPRODUCE, formatter_class=Raw)
+    parser.add_argument("words", nargs="*", metavar="EXPERIMENT", help="and settings, as `bench run` takes them")
+    parser.add_argument("--out", type=Path, default=Path("reports"), metavar="DIR", help="the reports [%(default)s]")
+    parser.add_argument("--dirty", action="store_true", help="report runs of a changed, uncommitted tree too")
+    options = parser.parse_intermixed_args(arguments)
     from bench.reproduce import reproduce as go
 
-    go(arguments)
+    go(options.words, options.out, options.dirty)
 
 
 REPRODUCE = """\
-EXPERIMENT is a name of `bench list experiments`, the rest is as for `bench run`:
-  seed=0,1,2    of every row
-  budget=cpu    small networks, minutes instead of hours; smoke only shows that it works
+  python -m bench reproduce nandan2022/table3_1 budget=cpu seed=0,1     small networks, two seeds
+  python -m bench list experiments                                      what there is
 """
 
 
@@ -141,6 +141,27 @@ settings, with their defaults:
   peers=all       or none, or some of spikingjelly_eager,spikingjelly_best,snntorch,norse
   rounds=7        each arm is measured that often, in a process of its own, in turn
   seconds=3       how long one measurement takes, about, warm-up left out
+"""
+
+
+def report(arguments: list[str]) -> None:
+    """Turn records into reports, or check those there are."""
+    parser = Parser("bench report", description=COMMANDS["report"], epilog=REPORT, formatter_class=Raw)
+    parser.add_argument("words", nargs="*", metavar="EXPERIMENT", help="and settings it was run with; all if left out")
+    parser.add_argument("--check", action="store_true", help="write nothing: do the files follow from OUT/records?")
+    parser.add_argument("--runs", metavar="DIR", help="runs beside OUT/records, `none` for no others [runs]")
+    parser.add_argument("--out", type=Path, default=Path("reports"), metavar="DIR", help="where to [%(default)s]")
+    parser.add_argument("--dirty", action="store_true", help="take in runs of a changed, uncommitted tree")
+    options = parser.parse_intermixed_args(arguments)
+    from bench.report.command import main as go
+
+    go(options.words, options.check, options.runs, options.out, options.dirty)
+
+
+REPORT = """\
+  python -m bench report                                    all records, all tables
+  python -m bench report nandan2022/table3_1 budget=cpu     one table
+  python -m bench report --runs none                        of what was submitted alone
 """
 
 
@@ -243,7 +264,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     commands: dict[str, Callable[[list[str]], None]] = {
-        "run": run, "reproduce": reproduce, "list": list_, "data": data, "speed": speed, "submit": submit, "sync": sync,
+        "run": run, "reproduce": reproduce, "list": list_, "data": data, "speed": speed, "report": report,
+        "submit": submit, "sync": sync,
         "completion": completion,
     }  # fmt: skip
     command = arguments[0] if arguments else "--help"

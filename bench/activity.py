@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.models.base import SpikingNetwork
-from bench.neurons import Spiking
 
 PICOJOULE_PER_AC = 0.9  # Horowitz 2014, 45 nm, 32 bit float addition
 PICOJOULE_PER_MAC = 4.6  # the same, multiplication and addition
@@ -61,6 +60,20 @@ def activity_of(model: SpikingNetwork) -> Activity:
     }
 
 
+def over_batch(x: Tensor, reduce: Callable[[Tensor], Tensor]) -> Tensor:
+    """Reduce the first axis of `[B, ...]`, reading memory in its order: torch is over ten times slower when an image
+    is stored with its channels last.
+
+    Args:
+        x: `[B, ...]`.
+        reduce: from `[B, M]` to `[M]`.
+    """
+    if x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last):
+        _, channels, height, width = x.shape
+        return reduce(x.permute(0, 2, 3, 1).flatten(1)).view(height, width, channels).permute(2, 0, 1)
+    return reduce(x.flatten(1)).view(x.shape[1:])
+
+
 def spike_count(layer: LayerActivity) -> Tensor:
     """How many spikes a layer emitted: float64 scalar on the device."""
     if layer.count is not None:
@@ -99,8 +112,10 @@ class RateMeter:
             self.spikes[name] = self.spikes[name] + spike_count(layer)
             self.chances[name] += shape.numel()
             if self.per_neuron:
-                fired = layer.spikes.flatten(0, 1) != 0
-                ever, always = fired.any(0), fired.all(0)
+                # Extrema, not any and all: torch reduces booleans an order of magnitude slower.
+                fired = layer.spikes.detach().flatten(0, 1)
+                ever = over_batch(fired, lambda x: x.amax(0)) > 0
+                always = over_batch(fired, lambda x: x.amin(0)) > 0
                 self.ever[name] = self.ever[name] | ever if name in self.ever else ever
                 self.always[name] = self.always[name] & always if name in self.always else always
 
@@ -173,7 +188,6 @@ class OpCounter:
         self.macs = 0.0
         self.images = 0
         self._fan: dict[tuple[nn.Module, torch.Size], Any] = {}
-        self._spikes_seen = False
 
     @contextmanager
     def attached(self) -> Iterator[OpCounter]:
@@ -184,8 +198,6 @@ class OpCounter:
                 continue
             if isinstance(module, nn.Conv2d | nn.Linear):
                 handles.append(module.register_forward_pre_hook(self._before))
-            elif isinstance(module, Spiking) and module.is_spiking:
-                handles.append(module.register_forward_hook(self._after_spiking))
         try:
             yield self
         finally:
@@ -196,10 +208,11 @@ class OpCounter:
         """Finish one batch: count the head's events in features `[T, N, F]`."""
         self._count(self.model.head, features.flatten(0, 1))
         self.images += features.shape[1]
-        self._spikes_seen = False
 
-    def _after_spiking(self, module: nn.Module, args: Any, output: Any) -> None:
-        self._spikes_seen = True
+    def _spikes_seen(self) -> bool:
+        """Whether a spiking layer has fired in this pass. Asked of the layers: a hook on them would keep them from
+        the fused kernels."""
+        return any(layer.is_spiking and layer.shape is not None for _, layer in self.model.spiking_layers())
 
     def _before(self, module: nn.Module, args: tuple[Tensor, ...]) -> None:
         self._count(module, args[0])
@@ -211,13 +224,14 @@ class OpCounter:
             fan = fan_out(module, x.shape)
             self._fan[key] = fan.to(x.device) if isinstance(fan, Tensor) else fan
         fan = self._fan[key]
-        if not self._spikes_seen:
+        if not self._spikes_seen():
             self.macs += x.shape[0] * (float(fan.sum()) if isinstance(fan, Tensor) else float(fan * x.shape[-1]))
             return
-        events = x != 0
-        self.synops = self.synops + (events.sum(0) * fan).sum(dtype=torch.float64)
-        graded = events & (x != 1)
-        self.nonbinary = self.nonbinary + (graded.sum(0) * fan).sum(dtype=torch.float64)
+        # Summed as float32: exact up to 2^24 images, and torch sums booleans several times slower.
+        events = over_batch(x, lambda x: (x != 0).float().sum(0))
+        graded = events - over_batch(x, lambda x: (x == 1).float().sum(0))
+        self.synops = self.synops + (events * fan).sum(dtype=torch.float64)
+        self.nonbinary = self.nonbinary + (graded * fan).sum(dtype=torch.float64)
 
     def per_image(self) -> dict[str, float | None]:
         """synops, nonbinary and macs per image, and the energy in microjoule (compute only, 45 nm)."""

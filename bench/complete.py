@@ -73,6 +73,11 @@ def complete(line: str, commands: Iterable[str]) -> list[str]:
         if "=" in word or word.startswith("-"):
             return [*of_run(word, rest)]
         return [*starting(word, index()["groups"]["experiment"]), *of_run(word, rest)]
+    if command == "report":
+        if "=" in word:
+            return [*of_run(word, rest)]
+        flags = ["--check", "--runs", "--out", "--dirty"]
+        return starting(word, flags if word.startswith("-") else index()["groups"]["experiment"])
     if command == "submit":
         return starting(word, [*runs(), "--all", "--into", "--runs"])
     if command == "sync":

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from bench.ops import explain
+
 WARN_AFTER_STEPS = 20
 
 
@@ -69,6 +71,8 @@ class Reporter(L.Callback):
             images = pl_module.meters["train"].images
             speed = f"{images / (time.monotonic() - self.began):,.0f} img/s"
             self.bar.update(self.line, completed=batch_idx + 1, speed=speed)
+        if trainer.global_step == 1 and (slow := explain(pl_module.model)) is not None:
+            say(f"kernels: {slow}")
         last = batch_idx + 1 == trainer.num_training_batches
         if not self.warned and trainer.current_epoch == 0 and (batch_idx + 1 == WARN_AFTER_STEPS or last):
             self._warn_of_silence(pl_module, batch_idx + 1)

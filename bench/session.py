@@ -62,7 +62,7 @@ def make_task(cfg: DictConfig, splits: Splits) -> Task:
     regs: dict[str, Regularizer] = {name: build(REGULARIZERS, node) for name, node in cfg.reg.items()}
     names = ["test"] if splits.val is None else ["test", "val"]
     return Task(
-        model,
+        model.to(memory_format=torch.channels_last),
         regs,
         settings(cfg.optim),
         seed=cfg.seed,

@@ -141,7 +141,8 @@ class Task(L.LightningModule):
         self.model.forget()
         for _, layer in self.model.spiking_layers():
             layer.lean = not keep_spikes
-        features = self.model.features(x)
+        # The kernels want the channels last; what follows the first convolution keeps its layout.
+        features = self.model.features(x.contiguous(memory_format=torch.channels_last))
         return features, activity_of(self.model) if self.spikes else {}
 
     def logits_and_loss(self, features: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
+CACHE = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+
 # The smallest run that trains a spiking network on real scans: 2 epochs of 5 steps.
 TINY = (
     "model=cnn",
@@ -42,6 +44,8 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
             monkeypatch.delenv(name)
     monkeypatch.setenv("BENCH_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    # The compiled kernels stay where they are: not every process is to build them.
+    monkeypatch.setenv("XDG_CACHE_HOME", CACHE)
 
 
 @pytest.fixture

@@ -111,7 +111,12 @@ def test_what_changes_no_number_changes_no_identity(run_tiny: Run, tmp_path: Pat
 
 def test_limited_steps_are_what_the_record_counts(run_tiny: Run) -> None:
     """Two steps of 8 and one evaluation batch of 8 * 8, of a set that is sorted by class."""
-    limits = ("trainer.limit_train_batches=2", "trainer.limit_test_batches=1", "data.limit=null", "data.test_limit=null")
+    limits = (
+        "trainer.limit_train_batches=2",
+        "trainer.limit_test_batches=1",
+        "data.limit=null",
+        "data.test_limit=null",
+    )
     result = run_tiny(*limits)
     assert (result["train_images"], result["test_images"]) == (16, 64)
     row = json.loads((folder_of(result) / "metrics.jsonl").read_text().splitlines()[0])

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.errors import BenchError
+from bench.ops import depthwise
 
 if TYPE_CHECKING:
     from bench.models.base import ConvNorm
@@ -130,7 +131,7 @@ def fire_block(
         return _rest(conv_norm(x), spiking, pool, repeat)
     norm = conv_norm.norm
     inside = _is_plain(norm) and not len(spiking.current)
-    current = conv_norm.conv(x) if inside else conv_norm(x)
+    current = _convolve(conv_norm.conv, x) if inside else conv_norm(x)
     if len(spiking.current):
         current = spiking.current(_repeat(current, spiking.time_steps) if repeat else current)
         repeat = False
@@ -142,6 +143,15 @@ def fire_block(
         # What stands on the current has been applied.
         return _rest(current, spiking, pool, repeat, skip_current=True)
     return _fused(kernels, norm if inside else None, spiking, current, pool, repeat)
+
+
+def _convolve(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """The convolution, by the own depthwise kernels where they serve it."""
+    if not depthwise.supported(conv):
+        return conv(x)
+    # Triton's depthwise kernels have not been timed on a GPU; the library's stay until they are.
+    backend = resolve(_asked, x.device)[0]
+    return depthwise.depthwise(conv, x, "compiled") if backend is Backend.compiled else conv(x)
 
 
 def _fused(

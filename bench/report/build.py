@@ -15,8 +15,11 @@ from bench.report.grids import Table, groups
 
 Say = Callable[[str], None]
 
-SETTLED = ("README.md", "results.csv", "results.json", "index.html")
-"""Beside the tables' folders."""
+ASIDE = {
+    "budget", "seed", "logger", "runs", "force", "hydra", "logger.mode", "logger.project", "logger.entity",
+    "data.root", "data.path", "trainer.accelerator",
+}  # fmt: skip
+"""Settings that do not make another table: the budget is in its name already, the others change no number."""
 
 
 class Stale(BenchError):
@@ -98,7 +101,7 @@ def variants(out: Path) -> list[tuple[str, tuple[str, ...]]]:
 def generated(out: Path) -> list[Path]:
     """The README of every generated folder."""
     paths = [path for depth in ("*/*", "*/*/*") for path in out.glob(f"{depth}/README.md")]
-    return sorted(path for path in paths if path.open(errors="replace").readline().startswith(tables.MARK))
+    return sorted(path for path in paths if path.read_text(errors="replace").startswith(tables.MARK))
 
 
 def write(
@@ -126,15 +129,14 @@ def write(
         BenchError: there are no records, or none of an experiment that was named.
         EnvironmentFault: a file cannot be written.
     """
-    extra = [line for line in arguments if not line.startswith(("budget=", "seed="))]
-    for name in names:
-        experiments.load(name)
+    extra = [line for line in arguments if line.lstrip("+~").split("=", 1)[0].split("/")[0] not in ASIDE]
+    loaded = [experiments.load(name) for name in names]
     collection = gather(folders, dirty, say)
     budget = next((line for line in arguments if line.startswith("budget=")), None)
-    if extra and (budget is None or not names):
-        raise BenchError(f"{extra[0]}: name the experiment and its budget too, as in nandan2022/table3_1 budget=cpu")
+    if arguments and not names:
+        raise BenchError(f"{arguments[0]}: name the experiment too, as in nandan2022/table3_1 budget=cpu")
     # Those that were built with overrides before stay: the overview lists them.
-    again = {(name, (*([budget] if budget else []), *extra)) for name in names} if extra else set()
+    again = {(of.name, (budget or f"budget={of.budget}", *extra)) for of in loaded} if extra else set()
     made = plan(collection, sorted({*variants(out), *again}))
     wanted = [of.table for of in made.reports if not names or _asked(of.table, names, budget, extra)]
     for line in made.said:

@@ -9,13 +9,6 @@ from pathlib import Path
 from bench.errors import BenchError
 from bench.report import build
 
-HELP = """\
-  python -m bench report                                    all records, all tables
-  python -m bench report nandan2022/table3_1 budget=cpu     one table
-  python -m bench report --runs none                        of what was submitted alone
-  python -m bench report --check                            do the reports follow from reports/records?
-"""
-
 
 def main(words: Sequence[str], checks: bool, runs: str | None, out: Path, dirty: bool) -> None:
     """Write or check reports.

@@ -28,7 +28,7 @@ MARKERS = "osD^vP*X<>"
 GREY = "#8a8a8a"
 
 STYLE: dict[Any, Any] = {
-    "figure.dpi": 100, "savefig.dpi": 160, "font.size": 9, "axes.titlesize": 10, "axes.spines.top": False,
+    "figure.dpi": 100, "savefig.dpi": 120, "font.size": 9, "axes.titlesize": 10, "axes.spines.top": False,
     "axes.spines.right": False, "axes.grid": True, "grid.color": "#e3e3e3", "grid.linewidth": 0.7,
     "axes.axisbelow": True, "legend.frameon": False, "legend.fontsize": 8, "lines.linewidth": 1.6,
     "lines.markersize": 5.5, "font.family": "DejaVu Sans", "svg.hashsalt": "snn-bench", "svg.fonttype": "path",
@@ -70,7 +70,8 @@ class Drawn:
             }
             for kind, metadata in kinds.items():
                 out = io.BytesIO()
-                figure.savefig(out, format=kind, metadata=metadata)
+                options: dict[str, Any] = {"pil_kwargs": {"optimize": True}} if kind == "png" else {}
+                figure.savefig(out, format=kind, metadata=metadata, **options)
                 content = out.getvalue()
                 # Matplotlib ends some lines of an SVG with spaces, which git complains of.
                 yield f"{self.name}.{kind}", re.sub(rb" +\n", b"\n", content) if kind == "svg" else content
@@ -156,20 +157,24 @@ def _legend(figure: Figure, axes: Sequence[Axes]) -> None:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
     if entries:
-        columns = max(1, min(len(entries), int(figure.get_figwidth() / 1.7)))
+        # A letter of this size is about 0.07 inches wide, handle and gaps are half an inch.
+        widest = 0.5 + 0.07 * max(map(len, entries))
+        columns = max(1, min(len(entries), int(figure.get_figwidth() / widest)))
         figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=columns)
 
 
 def _log(axis: Axes, values: Sequence[float]) -> None:
-    """A logarithmic x axis with plain numbers, where the values span enough and none is 0."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    """An x axis with few, plain numbers: logarithmic where the values span enough and none is 0."""
+    from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullFormatter
 
+    large = max(values, default=0) >= 1000
+    form = EngFormatter(sep=" ") if large else FuncFormatter(lambda value, _: f"{value:g}")
     positive = [value for value in values if value > 0]
     if len(positive) == len(values) and positive and max(positive) > 4 * min(positive):
         axis.set_xscale("log")
         axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.xaxis.set_major_formatter(form)
 
 
 def _bar(line: Line, key: str) -> tuple[float, float, float] | None:
@@ -195,7 +200,7 @@ def _limits(axis: Axes, centres: Sequence[float], share: float = 0.12) -> None:
     """Show all means with room around them: one wide interval must not squeeze the rest."""
     low, high = min(centres), max(centres)
     room = max((high - low) * (share + 0.25), 0.5)
-    axis.set_ylim(low - room, high + room)
+    axis.set_ylim(low - room, min(high + room, 101.0) if high <= 100 else high + room)
 
 
 def accuracy_over_rate(table: Table, lines: Sequence[Line]) -> Drawn | None:
@@ -358,7 +363,7 @@ def gaps(table: Table, lines: Sequence[Line]) -> Drawn | None:
         look = colours(table)
         for place, (_, name, _, train, test) in enumerate(rows):
             colour = look[name][0]
-            axis.plot([test[0], train[0]], [place, place], color=colour, linewidth=2.2, alpha=0.5)
+            axis.plot([test[0], train[0]], [place, place], color="#d5d5d5", linewidth=4, zorder=1)
             axis.errorbar(train[0], place, xerr=[[train[1]], [train[2]]], color=colour, marker="o",
                           markerfacecolor="white", elinewidth=0.7,
                           label="train, evaluated clean" if not place else None)  # fmt: skip
@@ -554,9 +559,8 @@ def fronts(table: Table, lines: Sequence[Line]) -> Drawn | None:
 
 
 def _annotate(axis: Axes, points: Sequence[tuple[str, str, float, float, bool]]) -> None:
-    """Name the ends of the front; all its points where they are few."""
-    named = points if len(points) <= 4 else [points[0], points[-1]]
-    for place, (label, _, cost, accuracy, _) in enumerate(dict.fromkeys(named)):
-        above = place % 2 == 0
+    """Name the ends of the front, from within the axes."""
+    for point, side in zip(dict.fromkeys([points[0], points[-1]]), ("left", "right"), strict=False):
+        label, _, cost, accuracy, _ = point
         axis.annotate(label.rsplit(": ", 1)[-1], (cost, accuracy), textcoords="offset points",
-                      xytext=(0, 9 if above else -15), ha="center", fontsize=7, color="#333333")  # fmt: skip
+                      xytext=(-4 if side == "left" else 4, 8), ha=side, fontsize=7, color="#333333")  # fmt: skip

@@ -61,9 +61,7 @@ def render(found: Sequence[Analysis], reports: Sequence[Analysis], records: Sequ
         ),
         # No "<" inside a script: "</script>" in a label would end it.
         "$DATA": json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"),
-        "$LIBRARIES": vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed; window.vega = vega;").replace(
-            "</script", "<\\/script"
-        ),
+        "$LIBRARIES": vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", "<\\/script"),
     }
     text = (Path(__file__).parent / "page.html").read_text()
     for name, value in parts.items():
@@ -211,10 +209,11 @@ def charts(data: dict[str, Any]) -> list[dict[str, Any]]:
         alt.Tooltip("verdict:N"),
     ]  # fmt: skip
     lines = alt.NamedData(name="lines")
+    ticks: dict[str, Any] = {"tickCount": 5, "labelOverlap": "greedy", "labelSeparation": 6, "grid": False}
 
     def scatter(field: str, title: str, form: str) -> Any:
         x = alt.X(f"{field}:Q", title=title, scale=alt.Scale(type="log", nice=False, padding=12),
-                  axis=alt.Axis(format=form, tickCount=5, labelOverlap=True))  # fmt: skip
+                  axis=alt.Axis(format=form, **ticks))  # fmt: skip
         base = alt.Chart(lines).transform_filter(f"datum.{field} > 0 && isValid(datum.acc)")
         points = base.mark_point(filled=True).encode(
             x=x, y=accuracy, color=colour, shape=shape, size=size, opacity=picked, tooltip=about
@@ -226,19 +225,22 @@ def charts(data: dict[str, Any]) -> list[dict[str, Any]]:
 
     strengths = alt.Chart(lines).transform_filter("datum.strength > 0 && isValid(datum.acc)")
     strength = alt.X("strength:Q", title="strength", scale=alt.Scale(type="log", nice=False, padding=12),
-                     axis=alt.Axis(format="~g", tickCount=5, labelOverlap=True))  # fmt: skip
-    response = alt.layer(
-        strengths.mark_line(opacity=0.6).encode(x=strength, y=accuracy, color=colour, detail=["curve:N"]),
-        strengths.mark_point(filled=True).encode(
-            x=strength, y=accuracy, color=colour, shape=shape, size=size, opacity=picked, tooltip=about
-        ),
-    )
+                     axis=alt.Axis(format="~g", **ticks))  # fmt: skip
+
+    def response(y: Any) -> Any:
+        encoding = {"x": strength, "y": y, "color": colour}
+        return alt.layer(
+            strengths.mark_line(opacity=0.6).encode(**encoding, detail=["curve:N"]),
+            strengths.mark_point(filled=True).encode(**encoding, shape=shape, size=size, opacity=picked, tooltip=about),
+        )
+
     gap = (
         alt.Chart(lines)
         .transform_filter("isValid(datum.gap) && isValid(datum.acc)")
         .mark_point(filled=True)
         .encode(
-            x=alt.X("gap:Q", title="clean train - test accuracy (points)", scale=alt.Scale(zero=True)),
+            x=alt.X("gap:Q", title="clean train - test accuracy (points)", scale=alt.Scale(zero=True),
+                    axis=alt.Axis(labelOverlap="greedy", labelSeparation=6)),
             y=accuracy, color=colour, shape=shape, size=size, opacity=picked, tooltip=about,
         )
     )  # fmt: skip
@@ -257,7 +259,6 @@ def charts(data: dict[str, Any]) -> list[dict[str, Any]]:
     )  # fmt: skip
     heat = (
         alt.Chart(alt.NamedData(name="layers"))
-        .transform_calculate(line="datum.model + ' · ' + datum.setting + ' · ' + datum.data + ' · ' + datum.budget")
         .mark_rect()
         .encode(
             x=alt.X("place:O", title="spiking layer", axis=alt.Axis(labelAngle=0)),
@@ -272,8 +273,7 @@ def charts(data: dict[str, Any]) -> list[dict[str, Any]]:
     fit = alt.AutoSizeParams(type="fit-x", contains="padding")
 
     def entry(name: str, title: str, caption: str, table: str, chart: Any, wide: bool = False) -> dict[str, Any]:
-        height: Any = alt.Step(15) if wide else HEIGHT
-        spec = chart.properties(width="container", height=height, autosize=fit).to_dict()
+        spec = chart.properties(width="container", height=HEIGHT, autosize=fit).to_dict()
         # The page has a theme of its own.
         spec.pop("config", None)
         return {"name": name, "title": title, "caption": caption, "table": table, "spec": spec, "wide": wide}
@@ -283,7 +283,10 @@ def charts(data: dict[str, Any]) -> list[dict[str, Any]]:
               scatter("rate", "spike rate, test", "~g")),
         entry("synops", "Accuracy over synaptic operations", "Up and left is better.", "lines",
               scatter("synops", "SynOps / image", "~s")),
-        entry("strength", "Response to the strength", "Settings with one strength above 0.", "lines", response),
+        entry("strength", "Accuracy over the strength", "Settings with one strength above 0.", "lines",
+              response(accuracy)),
+        entry("spikes", "Spike rate over the strength", "The same settings.", "lines",
+              response(alt.Y("rate:Q", title="spike rate, test"))),
         entry("gap", "Train/test gap", "Right of 0 the network fits the training images better.", "lines", gap),
         entry("curves", "Training curves", "Mean test accuracy over seeds; what counts is the last epoch.", "curves",
               curves),

@@ -98,7 +98,7 @@ def images(records: Sequence[Record]) -> str:
     """How many images the runs saw."""
     counts = [sorted({int(record.result[key]) for record in records}) for key in ("train_images", "test_images")]
     train, test = (", ".join(f"{count:,}" for count in of) for of in counts)
-    return f"{train} for training, {test} for testing"
+    return f"{train} training images, {test} test images"
 
 
 def label_of(table: Table) -> str:

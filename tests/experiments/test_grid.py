@@ -184,3 +184,18 @@ def test_reproduce_refuses_what_is_no_experiment(cli: Cli, asked: list[DictConfi
     assert "Did you mean 'nandan2022/table3_1'" in err
     assert not asked
     assert "budget=cpu" in cli("reproduce", "--help")[1]
+
+
+@pytest.mark.parametrize("seeds", ["0,1", "0,8"])
+def test_reproduce_runs_and_then_reports_even_when_a_run_failed(
+    cli: Cli, asked: list[DictConfig], monkeypatch: pytest.MonkeyPatch, seeds: str
+) -> None:
+    reported: list[Any] = []
+    monkeypatch.setattr("bench.report.command.main", lambda *given: reported.append(given))
+    typed = ("nandan2022/table4_2", "budget=cpu", f"seed={seeds}")
+    status, _, err = cli("reproduce", *typed, "runs=here", "--out", "there")
+    assert status == ("8" in seeds)
+    assert ("2 of 4 runs failed" in err) == ("8" in seeds)
+    assert len(asked) == 4
+    words = ["nandan2022/table4_2", "budget=cpu", f"seed={seeds}", "runs=here"]
+    assert reported == [(words, False, "here", Path("there"), False)]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -134,7 +134,20 @@ def grid(folder: Path, seeds: int = 3, **changes: Any) -> list[dict[str, Any]]:
     return made
 
 
-@pytest.fixture
-def make() -> Callable[..., dict[str, Any]]:
-    """make(test__acc=90.0, ...): a valid record."""
-    return record
+@pytest.fixture(scope="session")
+def records() -> SimpleNamespace:
+    """The functions of this file: record, diverge, measured, epochs_of, put, grid."""
+    return SimpleNamespace(
+        record=record, diverge=diverge, measured=measured, epochs_of=epochs_of, put=put, grid=grid, COMMIT=COMMIT
+    )
+
+
+@pytest.fixture(scope="session")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder `reports/` written from the records of `grid`; not to be changed."""
+    from bench.report.build import write
+
+    out = tmp_path_factory.mktemp("written") / "reports"
+    grid(out / "records")
+    write([out / "records"], out, say=lambda line: None)
+    return out

@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from bench import complete
 from bench.__main__ import main
 from bench.config import compose
 from bench.errors import BenchError, EnvironmentFault
@@ -190,6 +191,13 @@ def test_without_a_compiler_the_best_settings_go_on_without(
     arm = worker.peer_arm(cfg, "spikingjelly_best", splits, next(iter(splits.train)), "cpu")
     arm.step()
     assert arm.notes == ["torch.compile failed (RuntimeError: no compiler here): without it"]
+
+
+def test_completion_and_help_know_the_peers(capsys: pytest.CaptureFixture[str]) -> None:
+    """Both must answer without importing torch, so they have a list of their own."""
+    assert complete.SPEED["peers"] == ["all", "none", *peers.PEERS]
+    assert main(["speed", "--help"]) == 0
+    assert f" {','.join(peers.PEERS)}\n" in capsys.readouterr().out
 
 
 def measured(pace: float) -> dict[str, Any]:
