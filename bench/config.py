@@ -390,6 +390,9 @@ def launch(arguments: Sequence[str]) -> None:
     parser.error = refuse  # type: ignore[method-assign]
     overrides = parser.parse_intermixed_args(arguments).overrides
     flags = [argument for argument in arguments if argument not in overrides]
+    if not flags and any(line.startswith("experiment=") for line in overrides):
+        # Its file says so too, but Hydra reads that only when nothing else on the line is wrong.
+        flags = ["--multirun"]
     app = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="config")(job)
     argv, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     # With it set, Hydra lets exceptions through instead of printing them and exiting with 1.

@@ -59,7 +59,9 @@ def choose_mode(config: LoggerConfig) -> tuple[str, str | None]:
         asked = {"dryrun": "offline", "run": "online"}.get(asked, asked)
     if asked in ("offline", "disabled"):
         return asked, None
-    url = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
+    import wandb
+
+    url = wandb.Settings().base_url
     # Without a key wandb would prompt, or crash where there is no terminal.
     if not has_key(url):
         return "offline", "no API key" if asked == "online" else None

@@ -44,11 +44,12 @@ class Plan:
     reports: list[Analysis]
     said: list[str] = field(default_factory=list)
 
-    def files(self, only: Sequence[Table] | None = None) -> Iterator[tuple[str, bytes]]:
+    def files(self, only: Sequence[Table] | None = None, png: bool = True) -> Iterator[tuple[str, bytes]]:
         """Path below `reports/` and content of every file.
 
         Args:
             only: draw the folders of these tables alone.
+            png: draw them; else there is only their source in them.
         """
         for found in self.reports:
             if only is not None and found.table not in only:
@@ -58,7 +59,7 @@ class Plan:
             yield f"{folder}/table.csv", tables.table_csv(found).encode()
             yield f"{folder}/table.tex", tables.table_tex(found).encode()
             for figure in drawn:
-                for name, content in figure.files():
+                for name, content in figure.files(png):
                     yield f"{folder}/{name}", content
         records = self.collection.records
         left_out = [f"{path.parent.name}: {reason}" for path, reason in self.collection.left_out]
@@ -142,9 +143,8 @@ def write(
     for line in made.said:
         say(line)
     if names and not wanted:
-        raise BenchError(
-            f"no record belongs to {', '.join(names)}{' at ' + budget if budget else ''}; `bench reproduce`"
-        )
+        where = f" at {budget}" if budget else ""
+        raise BenchError(f"fewer than two rows of {', '.join(names)}{where} have a run; `bench reproduce` runs them")
     try:
         _put(made, out, wanted if names else None)
     except OSError as error:
@@ -211,7 +211,7 @@ def check(out: Path, say: Say = print) -> None:
         Stale: names the files that do not follow from them.
     """
     made = plan(gather([out / "records"], False, say), variants(out))
-    expected = dict(made.files())
+    expected = dict(made.files(png=False))
     stale = [f"{name}: {reason}" for name, content in expected.items() if (reason := differs(out / name, content))]
     for path in generated(out):
         for file in sorted(path.parent.iterdir()):

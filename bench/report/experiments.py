@@ -4,24 +4,65 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
 
 from bench import experiments
+from bench.config import config_dir
 from bench.errors import BenchError
 from bench.experiments import Experiment, Row, load, names
 from bench.report import published
 from bench.report.collect import Collection, Record
 from bench.report.grids import Line, Table, line_up, names_of, pick, strength_arguments
 from bench.report.stats import RULES
+from bench.results import run_id
 
 __all__ = ["load", "names", "tables"]
 
 
-class _Copies(dict[str, tuple[str, str]]):
-    """(checksum, copy) by data set, from the records: a report is built where there are no data sets."""
+@cache
+def _composed(name: str, budget: str, extra: tuple[str, ...], where: Path) -> list[tuple[Row, dict[str, Any]]]:
+    """Each row with the settings that its runs' ids are made of, for seed 0 and whatever data there may be.
+
+    Composed once in a process: seeds and copies of the data are put in afterwards, so that a report is built where
+    there are no data sets, and in seconds.
+    """
+    jobs = experiments.expand(experiments.load(name), [*extra, f"budget={budget}", "seed=0"])
+    found = experiments.identified(jobs, _AnyData())
+    return [(job.row, {k: v for k, v in facts.items() if k not in ("runs", "force")}) for job, _, facts in found]
+
+
+class _AnyData(dict[str, tuple[str, str]]):
+    """An identity for every data set, so that none is looked up."""
 
     def get(self, name: str, default: object = None) -> tuple[str, str]:
-        # A data set that no record knows has no run here: any identity will do, if only nothing is looked up.
-        return super().get(name) or ("none", "none")
+        return ("", "unknown")
+
+
+def run_ids(
+    experiment: Experiment, budget: str, seeds: Sequence[int], extra: Sequence[str], data: Mapping[str, tuple[str, str]]
+) -> list[tuple[str, int, str]]:
+    """Row, by group and label, seed and run id of all runs; as `bench.experiments.run_ids`.
+
+    Args:
+        experiment: the table.
+        budget: of all its runs.
+        seeds: of every row.
+        extra: further overrides.
+        data: (checksum, copy) by data set; rows on others are left out.
+    """
+    found = []
+    for row, facts in _composed(experiment.name, budget, tuple(extra), config_dir()):
+        if facts["data"]["name"] in data:
+            checksum, copy = data[facts["data"]["name"]]
+            own = {**facts, "data": {**facts["data"], "checksum": checksum, "copy": copy}}
+            found += [(_name(row), seed, run_id({**own, "seed": seed})) for seed in seeds]
+    return found
+
+
+def _name(row: Row) -> str:
+    return f"{row.group}\n{row.label}"
 
 
 def tables(collection: Collection, wanted: Iterable[str], arguments: Sequence[str], said: list[str]) -> list[Table]:
@@ -61,10 +102,9 @@ def _tables(experiment: Experiment, records: Sequence[Record], budget: str, extr
     among = sorted({record.seed for record in records})
     built = []
     for combination in itertools.product(*(sorted(of) for of in copies.values())):
-        ids = experiments.run_ids(
-            experiment, budget, among, list(extra), _Copies(zip(copies, combination, strict=True))
-        )
-        if any(name in by_id for _, _, name in ids):
+        ids = run_ids(experiment, budget, among, extra, dict(zip(copies, combination, strict=True)))
+        # One row alone, shared with another table, compares nothing.
+        if len({row for row, _, name in ids if name in by_id}) > 1:
             built.append((combination, _table(experiment, budget, extra, ids, by_id)))
     for combination, table in built if len(built) > 1 else []:
         table.variant += f"-{combination[0][0][:6]}"
@@ -77,10 +117,13 @@ def _table(
     experiment: Experiment,
     budget: str,
     extra: Sequence[str],
-    ids: Sequence[tuple[Row, int, str]],
+    ids: Sequence[tuple[str, int, str]],
     by_id: Mapping[str, Record],
 ) -> Table:
-    rows = [[by_id[name] for row, _, name in ids if row is wanted and name in by_id] for wanted in experiment.rows]
+    of_row: dict[str, list[Record]] = {}
+    for row, _, name in ids:
+        of_row.setdefault(row, []).extend([by_id[name]] if name in by_id else [])
+    rows = [of_row.get(_name(row), []) for row in experiment.rows]
     lines = _lines(experiment, rows)
     table = Table(
         name=experiment.name,

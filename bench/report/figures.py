@@ -56,25 +56,27 @@ class Drawn:
         """Hash of what is drawn, to 6 digits: the same from the same records on any machine."""
         return hashlib.sha256(json.dumps(_rounded([self.name, self.source])).encode()).hexdigest()
 
-    def files(self) -> Iterator[tuple[str, bytes]]:
-        """The SVG and the PNG: file name and content."""
+    def files(self, png: bool = True) -> Iterator[tuple[str, bytes]]:
+        """The SVG and the PNG: file name and content.
+
+        Args:
+            png: draw it; else its content is only what `source_of` would read off it.
+        """
         import matplotlib
 
+        note, renderer = f"source sha256:{self.digest}", f"snn-bench, Matplotlib {matplotlib.__version__}"
         with style():
             figure = self.draw()
-            note = f"source sha256:{self.digest}"
-            renderer = f"snn-bench, Matplotlib {matplotlib.__version__}"
-            kinds = {
-                "svg": {"Date": None, "Creator": renderer, "Description": note},
-                "png": {"Software": renderer, "Description": note},
-            }
-            for kind, metadata in kinds.items():
-                out = io.BytesIO()
-                options: dict[str, Any] = {"pil_kwargs": {"optimize": True}} if kind == "png" else {}
-                figure.savefig(out, format=kind, metadata=metadata, **options)
-                content = out.getvalue()
-                # Matplotlib ends some lines of an SVG with spaces, which git complains of.
-                yield f"{self.name}.{kind}", re.sub(rb" +\n", b"\n", content) if kind == "svg" else content
+            svg, picture = io.BytesIO(), io.BytesIO()
+            metadata: dict[str, Any] = {"Date": None, "Creator": renderer, "Description": note}
+            figure.savefig(svg, format="svg", metadata=metadata)
+            # Matplotlib writes six decimals of a point, and ends some lines with spaces, which git complains of.
+            text = re.sub(rb"(\d\.\d\d)\d+", rb"\1", re.sub(rb" +\n", b"\n", svg.getvalue()))
+            yield f"{self.name}.svg", text
+            metadata = {"Software": renderer, "Description": note}
+            if png:
+                figure.savefig(picture, format="png", metadata=metadata, pil_kwargs={"optimize": True})
+            yield f"{self.name}.png", picture.getvalue() or f"{note} {renderer}".encode()
 
 
 def source_of(content: bytes) -> tuple[str, str] | None:
@@ -203,6 +205,16 @@ def _limits(axis: Axes, centres: Sequence[float], share: float = 0.12) -> None:
     axis.set_ylim(low - room, min(high + room, 101.0) if high <= 100 else high + room)
 
 
+def _reach(axis: Axes, centres: Sequence[float]) -> None:
+    """The same across: from a little left of the smallest mean, on a linear axis never below 0."""
+    low, high = min(centres), max(centres)
+    if axis.get_xscale() == "log":
+        axis.set_xlim(low / 1.25, high * 1.25)
+    else:
+        room = 0.12 * (high - low) or 0.1 * high or 0.01
+        axis.set_xlim(max(0.0, low - room), high + room)
+
+
 def accuracy_over_rate(table: Table, lines: Sequence[Line]) -> Drawn | None:
     """Test and train accuracy over the spike rate, each series joined along its strengths (figure 3.1)."""
     sides = (("test.spike_rate", "test.acc", "test"), ("train.spike_rate", "train.acc", "train, last epoch"))
@@ -224,6 +236,9 @@ def accuracy_over_rate(table: Table, lines: Sequence[Line]) -> Drawn | None:
     ]  # fmt: skip
 
     def draw() -> Figure:
+        from matplotlib.colors import to_rgb
+
+        crowded = _crowded(table, lines)
         figure, axes = _axes(table, 2)
         look = colours(table)
         for row, panel in enumerate(table.panels):
@@ -232,12 +247,13 @@ def accuracy_over_rate(table: Table, lines: Sequence[Line]) -> Drawn | None:
                 rates, heights = [], []
                 for name, of in points.items():
                     colour, marker = look[name]
+                    faint = (*to_rgb(colour), 0.25 if crowded else 0.9)
                     of = sorted(of, key=lambda point: (point[0].strength or 0.0, point[1][0]))
                     x, y = np.array([p[1] for p in of]), np.array([p[2] for p in of])
                     axis.errorbar(
                         x[:, 0], y[:, 0], xerr=x[:, 1:].T, yerr=y[:, 1:].T, color=colour, marker=marker,
-                        label=name, linestyle="-" if len(of) > 1 else "none", elinewidth=0.8, capsize=2,
-                        alpha=0.9,
+                        label=name, linestyle="-" if len(of) > 1 else "none", ecolor=faint, elinewidth=0.8,
+                        capsize=0 if crowded else 2,
                     )  # fmt: skip
                     rates += list(x[:, 0])
                     heights += list(y[:, 0])
@@ -254,6 +270,7 @@ def accuracy_over_rate(table: Table, lines: Sequence[Line]) -> Drawn | None:
                     heights += [item[3] for item in theirs]
                 if rates:
                     _log(axis, rates)
+                    _reach(axis, rates)
                     _limits(axis, heights)
                 axis.set_xlabel(f"spike rate, {side}")
                 axis.set_ylabel(f"{side.split(',')[0]} accuracy (%)")
@@ -369,10 +386,8 @@ def gaps(table: Table, lines: Sequence[Line]) -> Drawn | None:
                           label="train, evaluated clean" if not place else None)  # fmt: skip
             axis.errorbar(test[0], place, xerr=[[test[1]], [test[2]]], color=colour, marker="o", elinewidth=0.7,
                           label="test" if not place else None)  # fmt: skip
-        panel = [f"{panel}: " if panel else "" for _, _, panel, _, _ in rows]
-        labels = [label if label.startswith(p) else p + label for p, (label, *_) in zip(panel, rows, strict=True)]
-        axis.set_yticks(range(len(rows)), labels)
-        axis.invert_yaxis()
+        axis.set_yticks(range(len(rows)), [label for label, *_ in rows])
+        axis.set_ylim(len(rows) - 0.4, -0.6)
         axis.set_xlim(*_span([bar[0] for row in rows for bar in row[3:]]))
         axis.set_xlabel("accuracy (%)")
         figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=2)
@@ -386,6 +401,11 @@ def _span(centres: Sequence[float]) -> tuple[float, float]:
     low, high = min(centres), max(centres)
     room = max(0.12 * (high - low), 0.5)
     return low - room, min(high + room, 101.0) if high <= 100 else high + room
+
+
+def _within(panel: str, label: str) -> str:
+    """A label in a panel that has the group's name already."""
+    return label.removeprefix(f"{panel}: ")
 
 
 def layers(table: Table, lines: Sequence[Line]) -> Drawn | None:
@@ -416,7 +436,7 @@ def layers(table: Table, lines: Sequence[Line]) -> Drawn | None:
             values = np.array([rates for _, rates in rows])
             image = axis.imshow(values, aspect="auto", cmap="viridis", vmin=0, vmax=top)
             axis.set_xticks(range(len(names)), names, rotation=60, ha="right", rotation_mode="anchor", fontsize=7)
-            axis.set_yticks(range(len(rows)), [label for label, _ in rows], fontsize=8)
+            axis.set_yticks(range(len(rows)), [_within(panel, label) for label, _ in rows], fontsize=8)
             axis.grid(False)
             axis.set_title(panel)
             if len(names) <= 12:
@@ -462,18 +482,23 @@ def curves(table: Table, lines: Sequence[Line]) -> Drawn | None:
         return None
     present = [key for key in keys if any(of[3] == f"{key[0]}.{key[1]}" for of in data)]
     shades = _shades(table, lines)
+    # With many lines a legend of each, and bands over bands, would say nothing.
+    crowded = _crowded(table, lines)
+    # The legend of a series then shows the first line drawn: its strongest.
+    drawn = data[::-1] if crowded else data
 
     def draw() -> Figure:
         figure, axes = _axes(table, len(present), height=3.4)
         for row, panel in enumerate(table.panels):
             for column, (split, key, label) in enumerate(present):
                 axis = axes[row][column]
-                for of_panel, name, _, measure, epochs, (mean, low, high), seeds in data:
+                for of_panel, name, series, measure, epochs, (mean, low, high), seeds in drawn:
                     if of_panel != panel or measure != f"{split}.{key}":
                         continue
                     colour, dash = shades[panel, name]
-                    axis.plot(epochs, mean, color=colour, linestyle=dash, linewidth=1.3, label=name)
-                    if seeds > 1:
+                    told = series if crowded else _within(panel, name)
+                    axis.plot(epochs, mean, color=colour, linestyle=dash, linewidth=1.3, label=told)
+                    if seeds > 1 and not crowded:
                         axis.fill_between(epochs, low, high, color=colour, alpha=0.1, linewidth=0)
                 means = [of[5][0] for of in data if of[0] == panel and of[3] == f"{split}.{key}"]
                 if means:
@@ -484,8 +509,13 @@ def curves(table: Table, lines: Sequence[Line]) -> Drawn | None:
         _legend(figure, axes.ravel())
         return figure
 
-    caption = "Training curves: mean over seeds with a 95 % band. What counts is the last epoch."
+    how = "paler for weaker strengths" if crowded else "with a 95 % band"
+    caption = f"Training curves: mean over seeds, {how}. What counts is the last epoch."
     return Drawn("curves", caption, data, draw)
+
+
+def _crowded(table: Table, lines: Sequence[Line]) -> bool:
+    return max(sum(line.panel == panel for line in lines) for panel in table.panels) > 12
 
 
 def _room(values: Sequence[float]) -> tuple[float, float]:
@@ -537,7 +567,8 @@ def fronts(table: Table, lines: Sequence[Line]) -> Drawn | None:
         figure, axes = _axes(table, 2)
         look = colours(table)
         for axis, (_, label, points) in zip(axes.ravel(), data, strict=True):
-            for _, name, cost, accuracy, best in points:
+            # The front's first: the legend shows a series' first point.
+            for _, name, cost, accuracy, best in sorted(points, key=lambda point: not point[-1]):
                 colour, marker = look[name]
                 axis.plot(cost, accuracy, color=colour, marker=marker, linestyle="none", label=name,
                           alpha=1.0 if best else 0.35, markersize=7 if best else 5)  # fmt: skip
@@ -547,6 +578,7 @@ def fronts(table: Table, lines: Sequence[Line]) -> Drawn | None:
                       label="Pareto front")  # fmt: skip
             if points:
                 _log(axis, [p[2] for p in points])
+                _reach(axis, [p[2] for p in points])
                 _limits(axis, [p[3] for p in points])
                 _annotate(axis, on)
             axis.set_xlabel(label)

@@ -190,10 +190,15 @@ def names_of(groups: Sequence[Sequence[Record]], strengths: Mapping[str, str]) -
         scale = f"{reg}.{strengths[reg]}" if alone and reg in strengths else None
         shown = {key: value for key, value in values.items() if len(seen[key]) > 1 or key == scale}
         # `weight=0.1` is clear with one regularizer; with two it must say whose.
-        text = {key: f" {key.rsplit('.', 1)[-1] if alone else key}={show(value)}" for key, value in shown.items()}
+        text = {key: _said(key.rsplit(".", 1)[-1] if alone else key, value) for key, value in shown.items()}
         label, series = "".join(text.values()), "".join(part for key, part in text.items() if key != scale)
         names.append((reg + label, reg + series))
     return names
+
+
+def _said(key: str, value: Any) -> str:
+    # A switch is named where it is on.
+    return (f" {key}" if value else "") if isinstance(value, bool) else f" {key}={show(value)}"
 
 
 def show(value: Any) -> str:

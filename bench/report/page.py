@@ -218,9 +218,13 @@ def charts(data: dict[str, Any]) -> list[dict[str, Any]]:
         points = base.mark_point(filled=True).encode(
             x=x, y=accuracy, color=colour, shape=shape, size=size, opacity=picked, tooltip=about
         )
-        up = base.transform_filter("isValid(datum.accLow)").mark_rule(opacity=0.35).encode(
-            x=x, y=alt.Y("accLow:Q", title="test accuracy (%)"), y2="accHigh:Q", color=colour
-        )  # fmt: skip
+        # An interval of two seeds may reach beyond what an accuracy can be, and must not stretch the axis.
+        up = (
+            base.transform_filter("isValid(datum.accLow)")
+            .transform_calculate(low="max(datum.accLow, 0)", high="min(datum.accHigh, 100)")
+            .mark_rule(opacity=0.35)
+            .encode(x=x, y=alt.Y("low:Q", title="test accuracy (%)"), y2="high:Q", color=colour)
+        )
         return alt.layer(up, points)
 
     strengths = alt.Chart(lines).transform_filter("datum.strength > 0 && isValid(datum.acc)")

@@ -75,7 +75,7 @@ def load(key: str) -> Published:
     """
     name, _, number = key.partition("/")
     tables = paper(name).get("tables", {})
-    if number not in tables:
+    if not isinstance(tables.get(number), dict):
         raise BenchError(f"{name} has no table {number}. {nearest(number, tables)}")
     of = tables[number]
     rows = tuple(tuple(row) for row in of.get("rows", ()))

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig
 
+from bench.__main__ import COMMANDS
 from bench.config import groups
 
 ROOT = Path(__file__).parents[2]
@@ -103,7 +104,7 @@ def test_a_mistake_is_one_line(cli: Cli, asked: list[DictConfig], typed: str, sa
 @pytest.mark.parametrize(
     ("typed", "said"),
     [
-        (["rnu"], "there is no command 'rnu'. Did you mean 'run'? There are: completion, data, list, run, speed."),
+        (["rnu"], f"there is no command 'rnu'. Did you mean 'run'? There are: {', '.join(sorted(COMMANDS))}."),
         (["list", "reg"], "nothing called 'reg' can be listed. Did you mean 'regs'?"),
         (["list", "--jsn"], "unrecognized arguments: --jsn; `bench list --help` says more"),
         (["data", "stauts"], "bench data cannot 'stauts'. Did you mean 'status'?"),

@@ -41,7 +41,7 @@ def offered(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], lis
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("bench ", ["run ", "list ", "data ", "speed ", "completion "]),
+        ("bench ", [f"{command} " for command in COMMANDS]),
         ("bench l", ["list "]),
         ("bench run mod", ["model.", "model="]),
         ("bench run model=c", ["model=cnn ", "model=convmixer "]),
@@ -65,6 +65,11 @@ def offered(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], lis
         ("bench speed ro", ["rounds="]),
         ("bench speed model=c", ["model=cnn ", "model=convmixer "]),
         ("bench speed --j", ["--json "]),
+        ("bench reproduce nandan2022/table4", ["nandan2022/table4_1 ", "nandan2022/table4_2 "]),
+        ("bench reproduce nandan2022/table4_1 budget=c", ["budget=cpu "]),
+        ("bench run experiment=suite/", ["experiment=suite/digits ", "experiment=suite/mnist "]),
+        ("bench submit --a", ["--all "]),
+        ("bench sync ", ["--runs "]),
         ("bench completion ", ["bash ", "zsh ", "fish "]),
         ("bench completion bash ", []),
         ("bench nonsense ", []),

@@ -134,6 +134,7 @@ def test_missing_data_is_said_before_the_first_run(
         (f"{NAME} reg=none", "'weightnorm' is not among the chosen regularizers (none)"),
         (f"{NAME} seed=x", "seed is 'x', it must be a whole number"),
         (f"{NAME} trainer.epochs=0,x", "trainer.epochs is 'x', it must be a whole number"),
+        (f"{NAME} seed=0,1 trainer.epoch=3", "trainer has no setting 'epoch'. Did you mean 'epochs'?"),
         (f"{NAME} budget=cup", "no budget is called 'cup'. Did you mean 'cpu'"),
     ],
 )

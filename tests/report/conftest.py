@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -134,11 +135,54 @@ def grid(folder: Path, seeds: int = 3, **changes: Any) -> list[dict[str, Any]]:
     return made
 
 
+def of_experiment(
+    folder: Path, name: str, budget: str, seeds: int, numbers: Callable[[Any, int], tuple[float, float]], **changes: Any
+) -> list[dict[str, Any]]:
+    """Records of an experiment's runs, on a copy of the data that is not on this machine.
+
+    Args:
+        folder: where to.
+        name: of the experiment.
+        budget: of the runs.
+        seeds: 0, 1, ... of every row.
+        numbers: (row, seed) -> test accuracy and spike rate.
+        changes: as for `record`.
+    """
+    from bench.experiments import expand, identified, load
+
+    copies = dict.fromkeys(("cifar10", "mnist", "digits"), ("cd" * 32, "a copy"))
+    jobs = expand(load(name), [f"budget={budget}", f"seed={','.join(map(str, range(seeds)))}"])
+    made: dict[str, dict[str, Any]] = {}
+    for job, run_id, facts in identified(jobs, copies):
+        weights = [
+            value for arguments in facts["reg"].values() for key, value in arguments.items() if key in ("weight", "p")
+        ]
+        arguments = {key: value for key, value in facts["model"].items() if key != "name"}
+        result = record(
+            run_id=run_id, budget=budget, data=facts["data"]["name"], data_copy="a copy", data_checksum="cd" * 32,
+            model=facts["model"]["name"], model_args=arguments, reg="+".join(facts["reg"]), regs=facts["reg"],
+            strength=float(weights[0]) if len(weights) == len(facts["reg"]) == 1 else None, seed=job.seed,
+            epochs=facts["trainer"]["epochs"], optimizer=facts["optim"]["name"], lr=facts["optim"]["lr"], **changes,
+        )  # fmt: skip
+        if run_id not in made:
+            made[run_id] = measured(result, *numbers(job.row, job.seed))
+    for result in made.values():
+        put(folder, result)
+    return list(made.values())
+
+
 @pytest.fixture(scope="session")
 def records() -> SimpleNamespace:
-    """The functions of this file: record, diverge, measured, epochs_of, put, grid."""
+    """The functions of this file."""
     return SimpleNamespace(
-        record=record, diverge=diverge, measured=measured, epochs_of=epochs_of, put=put, grid=grid, COMMIT=COMMIT
+        record=record,
+        diverge=diverge,
+        measured=measured,
+        epochs_of=epochs_of,
+        put=put,
+        grid=grid,
+        of_experiment=of_experiment,
+        COMMIT=COMMIT,
     )
 
 

@@ -1,0 +1,328 @@
+"""From records to files: experiments joined, published beside ours, and `--check`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+
+from bench.errors import BenchError
+from bench.report import build, experiments, published, tables
+from bench.report.analysis import Analysis, analyse
+from bench.report.collect import collect
+from bench.report.grids import groups
+
+
+def penalty(row: Any, seed: int) -> tuple[float, float]:
+    """A squared spike penalty that does what the thesis says, first order worse."""
+    weight = float(row.label)
+    loss = 3.0 if "first" in row.group else 1.0
+    noise = 0.05 * ((7 * seed + len(row.label)) % 3)
+    return 60.0 - loss * math.log10(1 + 10 * weight) ** 2 + noise + seed, 0.1 / (1 + 3 * weight) * (1 + 0.02 * seed)
+
+
+def only(found: list[Analysis]) -> Analysis:
+    (one,) = found
+    return one
+
+
+def join(folder: Path, name: str) -> list[Analysis]:
+    said: list[str] = []
+    found = [analyse(table) for table in experiments.tables(collect([folder]), [name], (), said)]
+    assert said == []
+    return found
+
+
+def test_published_numbers_are_the_facts_and_claims_point_at_rows() -> None:
+    for path in published.FOLDER.glob("*.yaml"):
+        content = yaml.safe_load(path.read_text())
+        for number, table in content["tables"].items():
+            if not isinstance(table, dict):
+                continue  # findings of all tables
+            found = published.load(f"{content['key']}/{number}")
+            assert all(len(row) == len(found.columns) for row in found.rows)
+            for claim in table.get("claims", ()):
+                rows = [value for value in claim.values() if isinstance(value, dict)]
+                assert rows
+                for wanted in rows:
+                    fits = [r for r in found.rows if wanted.items() <= dict(zip(found.columns, r, strict=True)).items()]
+                    assert len(fits) == 1, (number, wanted)
+    shared = Path("/work/shared/published/nandan2022.yaml")
+    if shared.exists():
+        facts, ours = (yaml.safe_load(path.read_text()) for path in (shared, published.FOLDER / shared.name))
+        assert {n: t["rows"] for n, t in facts["tables"].items()} == {n: t["rows"] for n, t in ours["tables"].items()}
+
+
+def test_a_table_of_a_paper(records: SimpleNamespace, tmp_path: Path) -> None:
+    records.of_experiment(tmp_path, "nandan2022/table3_1", "cpu", 3, penalty)
+    found = only(join(tmp_path, "nandan2022/table3_1"))
+    table = found.table
+    assert table.folder == "nandan2022/table3_1/cpu"
+    assert table.reduced
+    assert [row.line.label for row in found.rows][:3] == ["0", "0.01", "0.05"]
+    assert len(table.records) == 33
+    first = found.rows[0]
+    assert first.line.against is None
+    # Ours minus published, by hand: mean of 60 + noise + seed, noise 0.05 * ((7 s + 1) mod 3) = .05, .1, 0.
+    assert first.off("test_acc") == pytest.approx(60 + 0.05 + 1 - 87.04)
+    outcomes = [finding.outcome for finding in found.findings]
+    assert outcomes == ["holds", "holds", "holds", "holds"]
+    page = tables.readme(found, [])
+    assert page.count("educed run") >= 4
+    assert "| 87.04 | 61.05 [58.60, 63.50] | -25.99 |" in page
+    assert "nandan2022, table 3.1" in page
+    assert "a copy" in page
+
+
+def test_a_figure_compares_two_curves(records: SimpleNamespace, tmp_path: Path) -> None:
+    records.of_experiment(tmp_path, "nandan2022/figure3_1", "cpu", 3, penalty)
+    # The runs of table 3.1 are the figure's squared ones: they are shared.
+    found = only(join(tmp_path, "nandan2022/figure3_1"))
+    assert {row.line.series for row in found.rows} == {"squared", "first order"}
+    assert found.table.panels == [""]
+    assert [finding.outcome for finding in found.findings] == ["holds"]
+    assert only(join(tmp_path, "nandan2022/table3_1")).table.folder == "nandan2022/table3_1/cpu"
+
+
+def test_a_selection_looks_at_validation_only(records: SimpleNamespace, tmp_path: Path) -> None:
+    def numbers(row: Any, seed: int) -> tuple[float, float]:
+        return 70.0 + seed + (5 if row.label == "0.0003" else 0), 0.1
+
+    made = records.of_experiment(tmp_path, "nandan2022/table4_1", "cpu", 2, numbers)
+    for result in made:
+        # The opposite of the test set's order.
+        decay = result["regs"].get("weight_decay", {}).get("weight", 0.0)
+        result["val"] = {"acc": 60.0 - 1e4 * decay, "loss": 1.0, "spike_rate": 0.1, "spike_rate_layer_mean": 0.1}
+        (tmp_path / result["run_id"] / "result.json").write_text(json.dumps(result))
+    found = only(join(tmp_path, "nandan2022/table4_1"))
+    labels = ["batch norm: 0", "weight norm: 0", "weight norm + mean-only BN: 0"]
+    assert [row.line.label for row in found.rows] == labels
+    assert len(found.table.candidates) == 9
+    assert found.rows[1].line.against is found.rows[0].line
+    assert "best_on_validation" in tables.readme(found, [])
+
+
+def test_a_selection_without_validation_is_refused_in_a_line(records: SimpleNamespace, tmp_path: Path) -> None:
+    records.of_experiment(tmp_path, "nandan2022/table4_1", "cpu", 1, lambda row, seed: (70.0, 0.1))
+    said: list[str] = []
+    assert experiments.tables(collect([tmp_path]), ["nandan2022/table4_1"], (), said) == []
+    assert len(said) == 1
+    assert "needs a validation split" in said[0]
+
+
+def test_copies_of_the_data_are_never_mixed(records: SimpleNamespace, tmp_path: Path) -> None:
+    def vary(place: int, copy: str) -> None:
+        result = records.record(run_id=f"r{place}", seed=place, data_copy=copy, data_checksum=copy * 32)
+        records.put(tmp_path, result)
+
+    for place, copy in enumerate(("aa", "aa", "bb")):
+        vary(place, copy)
+    records.put(tmp_path, records.record(run_id="cpu", budget="cpu"))
+    found = groups(collect([tmp_path]))
+    assert sorted(len(table.records) for table in found) == [1, 1, 2]
+    assert {table.variant[:6] for table in found} == {"cpu", "quick-"}
+    split = [table for table in found if table.variant != "cpu"]
+    assert all("data_copy=" in table.notes[0] for table in split)
+    assert {frozenset(record.result["data_copy"] for record in table.records) for table in found} == {
+        frozenset({"aa"}), frozenset({"bb"}), frozenset({"embedded"}),
+    }  # fmt: skip
+
+
+def test_missing_seeds_and_diverged_runs_are_said_and_not_averaged(records: SimpleNamespace, tmp_path: Path) -> None:
+    spikepen = {"spikepen": {"weight": 0.1, "order": 2}}
+    for seed, acc in enumerate((90.0, 91.0, 92.0)):
+        records.put(tmp_path, records.measured(records.record(run_id=f"n{seed}", seed=seed), acc, 0.1))
+    for seed, acc in enumerate((99.0, 99.5)):
+        result = records.record(run_id=f"p{seed}", seed=seed, reg="spikepen", regs=spikepen, strength=0.1)
+        records.put(tmp_path, records.diverge(result) if seed else records.measured(result, acc, 0.1))
+    (table,) = groups(collect([tmp_path]))
+    assert table.notes == ["spikepen weight=0.1: seed 2 missing", "spikepen weight=0.1: seed 1 diverged, in no mean"]
+    found = analyse(table)
+    assert found.rows[1].mean("test_acc") == 99.0
+    assert found.rows[1].verdict is None
+    # A method one of whose runs diverged ranks behind one that always ends.
+    assert found.rows[1].rank is not None
+    assert found.rows[1].rank.rank == 2
+    page = tables.readme(found, [])
+    assert "1, 1 diverged" in page
+    row = list(csv.DictReader(io.StringIO(tables.table_csv(found))))[1]
+    assert (row["seeds"], row["missing"], row["diverged"], row["test_acc"]) == ("0", "2", "1", "99.0")
+
+
+def test_a_better_mean_is_no_better_when_runs_diverge(records: SimpleNamespace, tmp_path: Path) -> None:
+    spikepen = {"spikepen": {"weight": 0.1, "order": 2}}
+    for seed in range(5):
+        base = records.record(run_id=f"n{seed}", seed=seed)
+        records.put(tmp_path, records.measured(base, 90.0 + 0.1 * seed, 0.1))
+        result = records.record(run_id=f"p{seed}", seed=seed, reg="spikepen", regs=spikepen, strength=0.1)
+        better = records.measured(result, 95.0 + 0.11 * seed, 0.1)
+        records.put(tmp_path, records.diverge(result) if seed == 4 else better)
+    (table,) = groups(collect([tmp_path]))
+    row = analyse(table).rows[1]
+    assert row.adjusted is not None
+    assert row.adjusted < 0.001
+    assert row.verdict == "not distinguishable"
+
+
+def test_runs_that_a_record_cannot_tell_apart_are_left_out(records: SimpleNamespace, tmp_path: Path) -> None:
+    records.put(tmp_path, records.record(run_id="a"))
+    records.put(tmp_path, records.record(run_id="b", test__acc=90.0))
+    (table,) = groups(collect([tmp_path]))
+    assert table.lines[0].records == []
+    assert "two runs each" in table.notes[0]
+
+
+def test_all_files_are_written_and_again_the_same(written: Path) -> None:
+    folder = written / "digits-cnn" / "quick"
+    figures = ("accuracy_over_rate", "strength_response", "gap", "layers", "curves", "pareto")
+    assert {path.name for path in folder.iterdir()} == {
+        "README.md", "table.csv", "table.tex", *(f"{name}.{kind}" for name in figures for kind in ("svg", "png")),
+    }  # fmt: skip
+    assert (written / "index.html").stat().st_size < 3_000_000
+    rows = list(csv.DictReader((written / "results.csv").read_text().splitlines()))
+    assert len(rows) == len(json.loads((written / "results.json").read_text())) == 30
+    assert list(rows[0]) == list(tables.COLUMNS)
+    readme = (written / "README.md").read_text()
+    assert all(f"| `{column}` |" in readme for column in tables.COLUMNS)
+    before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in written.rglob("*") if path.is_file()}
+    said: list[str] = []
+    build.check(written, said.append)
+    assert said[-1] == f"{3 + 2 * len(figures) + 4} files follow from 30 records"
+    assert before == {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in before}
+
+
+def test_figures_say_what_they_show(written: Path) -> None:
+    from bench.report.figures import source_of
+
+    folder = written / "digits-cnn" / "quick"
+    for path in folder.glob("*.svg"):
+        text = path.read_text()
+        assert "reduced run: budget quick" in text
+        assert not re.search(r"\d{4}-\d{2}-\d{2}T", text)
+        found, other = source_of(path.read_bytes()), source_of(path.with_suffix(".png").read_bytes())
+        assert found is not None
+        assert found == other
+
+
+def edit(path: Path, change: Callable[[bytes], bytes]) -> None:
+    path.write_bytes(change(path.read_bytes()))
+
+
+def test_check_names_what_does_not_follow(written: Path, tmp_path: Path) -> None:
+    out = tmp_path / "reports"
+    shutil.copytree(written, out)
+    folder = out / "digits-cnn" / "quick"
+    edit(folder / "table.csv", lambda text: text.replace(b"94.", b"95.", 1))
+    edit(folder / "README.md", lambda text: text + b"so there\n")
+    (folder / "gap.svg").unlink()
+    edit(folder / "pareto.svg", lambda text: re.sub(rb"sha256:\w{4}", b"sha256:0000", text))
+    # Drawn by another version: the same numbers are enough. By another libpng: likewise.
+    edit(folder / "layers.svg", lambda text: re.sub(rb"Matplotlib [\d.]+", b"Matplotlib 9.9.9", text) + b" ")
+    edit(folder / "layers.png", lambda content: content + b"\0")
+    edit(folder / "curves.svg", lambda text: text.replace(b"<path", b"<path ", 1))
+    stale = out / "mnist-cnn" / "quick"
+    shutil.copytree(folder, stale)
+    with pytest.raises(build.Stale) as caught:
+        build.check(out, lambda line: None)
+    assert caught.value.code == 1
+    lines = str(caught.value).splitlines()
+    here = [line.strip() for line in lines if "mnist" not in line][1:]
+    assert here == [
+        "digits-cnn/quick/README.md: differs",
+        "digits-cnn/quick/table.csv: differs",
+        "digits-cnn/quick/gap.svg: missing",
+        "digits-cnn/quick/curves.svg: differs, though its numbers are right",
+        "digits-cnn/quick/pareto.svg: shows other numbers",
+    ]
+    assert sum("mnist-cnn/quick/" in line and "follows from no record" in line for line in lines) == 14
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Texts only: figures and page take seconds."""
+    monkeypatch.setattr(build, "figures", lambda found: [])
+    monkeypatch.setattr(build.page, "available", lambda: False)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_new_record_makes_reports_stale(records: SimpleNamespace, written: Path, tmp_path: Path) -> None:
+    out = tmp_path / "reports"
+    shutil.copytree(written, out)
+    records.put(out / "records", records.record(run_id="new", seed=7))
+    with pytest.raises(build.Stale, match=r"results.csv: differs"):
+        build.check(out, lambda line: None)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_an_experiment_with_overrides_is_built_again_from_its_first_line(
+    records: SimpleNamespace, tmp_path: Path
+) -> None:
+    from bench.experiments import expand, identified, load
+
+    extra = "trainer.epochs=2"
+    out = tmp_path / "reports"
+    jobs = expand(load("nandan2022/table4_2"), ["budget=cpu", "seed=0,1", extra])
+    for job, run_id, facts in identified(jobs, {"cifar10": ("ef" * 32, "a copy")}):
+        records.put(out / "records", records.record(
+            run_id=run_id, seed=job.seed, budget="cpu", data="cifar10", data_copy="a copy", data_checksum="ef" * 32,
+            reg="weightnorm", regs=facts["reg"], epochs=2,
+        ))  # fmt: skip
+    said: list[str] = []
+    settings = ["budget=cpu", "seed=0,1", extra, "logger=none", "hydra/launcher=basic", "runs=/tmp/x"]
+    (folder,) = build.write([out / "records"], out, ["nandan2022/table4_2"], settings, say=said.append)
+    assert folder == out / "nandan2022" / "table4_2" / f"cpu+{extra}"
+    assert f"report nandan2022/table4_2 budget=cpu {extra}`" in (folder / "README.md").read_text()
+    build.write([out / "records"], out, say=said.append)
+    build.check(out, said.append)
+    assert "files follow from 4 records" in said[-1]
+
+
+def test_bad_command_lines(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    from bench.__main__ import main
+
+    out = str(tmp_path / "reports")
+    for arguments, message in (
+        ([], "no usable record in"),
+        (["--check"], "no usable record in"),
+        (["--runs", "nowhere"], "there is no such folder"),
+        (["nandan2022/table3"], "no experiment is called 'nandan2022/table3'. Did you mean"),
+        (["--check", "nandan2022/table3_1"], "--check takes no other arguments"),
+    ):
+        assert main(["report", *arguments, "--out", out]) == 2, arguments
+        said = capsys.readouterr().err
+        assert message in said
+        assert len(said.strip().splitlines()) == 1
+
+
+def test_an_experiment_without_records_says_so(records: SimpleNamespace, tmp_path: Path) -> None:
+    records.put(tmp_path / "records", records.record())
+    with pytest.raises(BenchError, match="fewer than two rows of nandan2022/table2_1"):
+        build.write([tmp_path / "records"], tmp_path, ["nandan2022/table2_1"], say=lambda line: None)
+
+
+def test_other_commands_import_no_plotting() -> None:
+    code = "import sys, bench.__main__ as m; m.main(['--help']); print([n for n in sys.modules if n.split('.')[0] in "
+    code += "('matplotlib', 'altair', 'scipy', 'torch')])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().splitlines()[-1] == "[]"
+
+
+def test_run_ids_are_the_experiments_own() -> None:
+    from bench.experiments import load, run_ids
+
+    data = {"cifar10": ("12" * 32, "a copy")}
+    table = load("nandan2022/table2_3")
+    theirs = [(f"{row.group}\n{row.label}", seed, name) for row, seed, name in run_ids(table, "cpu", [0, 3], (), data)]
+    assert sorted(experiments.run_ids(table, "cpu", [0, 3], (), data)) == sorted(theirs)

@@ -1,0 +1,272 @@
+"""Statistics against hand-worked numbers, scipy, and what must hold for any numbers."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats as reference
+
+from bench.report import stats
+from bench.report.stats import Verdict
+
+numbers = st.floats(-1e3, 1e3).map(lambda value: round(value, 3))
+
+
+def test_interval_of_three_values_by_hand() -> None:
+    found = stats.estimate([1.0, 2.0, 3.0])
+    assert found is not None
+    # t(0.975, 2) = 4.30265, standard error = 1/sqrt(3) = 0.57735
+    assert found.mean == 2.0
+    assert found.high == pytest.approx(2 + 4.30265 * 0.57735, abs=1e-4)
+    assert found.low == pytest.approx(2 - 4.30265 * 0.57735, abs=1e-4)
+    assert found.method == "t"
+
+
+def test_interval_is_scipys() -> None:
+    values = [91.2, 90.8, 92.0, 91.1, 90.2]
+    found = stats.estimate(values)
+    assert found is not None
+    expected = reference.t.interval(0.95, 4, loc=np.mean(values), scale=reference.sem(values))
+    assert (found.low, found.high) == pytest.approx(expected)
+
+
+def test_many_values_are_bootstrapped() -> None:
+    values = np.random.default_rng(3).exponential(size=40)
+    found = stats.estimate(values)
+    assert found is not None
+    expected = reference.bootstrap((values,), np.mean, rng=np.random.default_rng(7), method="BCa").confidence_interval
+    assert found.method == "bootstrap"
+    assert found.low == pytest.approx(expected.low, abs=0.05)
+    assert found.high == pytest.approx(expected.high, abs=0.05)
+    assert found == stats.estimate(values)
+
+
+@pytest.mark.parametrize(("values", "method"), [([5.0], "one value"), ([5.0, 5.0, 5.0], "equal values")])
+def test_no_interval_where_there_is_no_spread(values: list[float], method: str) -> None:
+    found = stats.estimate(values)
+    assert found == stats.Estimate(5.0, None, None, len(values), method)
+
+
+def test_nothing_has_no_mean_and_nan_is_refused() -> None:
+    assert stats.estimate([]) is None
+    with pytest.raises(ValueError, match="not finite"):
+        stats.estimate([1.0, math.nan])
+
+
+@given(st.lists(numbers, min_size=2, max_size=8), numbers)
+def test_intervals_move_with_their_values(values: list[float], shift: float) -> None:
+    found, moved = stats.estimate(values), stats.estimate([value + shift for value in values])
+    assert found is not None
+    assert moved is not None
+    assert moved.mean == pytest.approx(found.mean + shift, abs=1e-6)
+    if found.low is not None and found.high is not None and moved.low is not None:
+        assert found.low <= found.mean <= found.high
+        assert moved.low == pytest.approx(found.low + shift, abs=1e-6)
+
+
+@pytest.mark.parametrize("n", [3, 5, 20])
+def test_intervals_cover_the_truth(n: int) -> None:
+    """400 draws of n normal values: 95 % cover 0, but for three standard errors (and 2 points for the bootstrap)."""
+    generator = np.random.default_rng(n)
+    covered = 0
+    draws = 400 if n < stats.BOOTSTRAP_FROM else 150
+    for _ in range(draws):
+        found = stats.estimate(generator.normal(size=n))
+        assert found is not None
+        assert found.low is not None
+        assert found.high is not None
+        covered += found.low <= 0 <= found.high
+    slack = 3 * math.sqrt(0.95 * 0.05 / draws) + (0.02 if n >= stats.BOOTSTRAP_FROM else 0)
+    assert abs(covered / draws - 0.95) < slack
+
+
+def test_paired_differences_are_scipys() -> None:
+    ours = {0: 91.0, 1: 92.5, 2: 90.0, 3: 93.0}
+    base = {0: 90.0, 1: 91.0, 2: 89.5, 3: 91.0, 9: 50.0}
+    found = stats.paired(ours, base)
+    assert found.seeds == (0, 1, 2, 3)
+    assert found.difference is not None
+    assert found.difference.mean == pytest.approx(1.25)
+    expected = reference.ttest_rel([91.0, 92.5, 90.0, 93.0], [90.0, 91.0, 89.5, 91.0])
+    assert found.p == pytest.approx(expected.pvalue)
+    interval = expected.confidence_interval()
+    assert (found.difference.low, found.difference.high) == pytest.approx((interval.low, interval.high))
+
+
+def test_equal_differences_prove_little() -> None:
+    """A t test would divide by a spread of 0 and be certain after two seeds."""
+    found = stats.paired({0: 91.0, 1: 92.0}, {0: 90.0, 1: 91.0})
+    assert found.p == 0.5
+    assert stats.paired({0: 91.0}, {0: 90.0}).p is None
+    assert stats.paired({0: 91.0}, {1: 90.0}).difference is None
+
+
+def test_sign_flip_by_counting() -> None:
+    # Sums of +-1 +-2 +-3: |sum| >= 6 in 2 of 8, |sum| >= 4 in 4 of 8.
+    assert stats.sign_flip([1.0, 2.0, 3.0]) == 2 / 8
+    assert stats.sign_flip([-1.0, 2.0, 3.0]) == 4 / 8
+    assert stats.sign_flip([0.0, 0.0]) == 1.0
+
+
+@given(st.lists(numbers, min_size=1, max_size=7))
+def test_sign_flip_is_the_plain_enumeration(values: list[float]) -> None:
+    total = abs(sum(values))
+    sums = [abs(sum(s * v for s, v in zip(signs, values, strict=True)))
+            for signs in itertools.product((-1, 1), repeat=len(values))]  # fmt: skip
+    assert stats.sign_flip(values) == pytest.approx(sum(x >= total - 1e-6 for x in sums) / len(sums))
+
+
+def test_sign_flip_of_many_is_drawn() -> None:
+    values = list(np.random.default_rng(0).normal(0.3, 1, size=24))
+    expected = reference.permutation_test(
+        (values,), np.sum, permutation_type="samples", n_resamples=20000, rng=np.random.default_rng(1)
+    )
+    assert stats.sign_flip(values) == pytest.approx(expected.pvalue, abs=0.015)
+
+
+def test_holm_by_hand() -> None:
+    # Sorted .01 .02 .03 .04: x4, x3, x2, x1, never falling.
+    assert stats.holm([0.04, 0.01, None, 0.03, 0.02]) == pytest.approx([0.06, 0.04, None, 0.06, 0.06])
+    assert stats.holm([0.9, 0.8]) == [1.0, 1.0]
+    assert stats.holm([None]) == [None]
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_holm_keeps_the_order_and_lies_between_nothing_and_bonferroni(values: list[float]) -> None:
+    adjusted = stats.holm(values)
+    for p, q in zip(values, adjusted, strict=True):
+        assert q is not None
+        assert p <= q <= min(1.0, p * len(values)) + 1e-12
+    order = sorted(range(len(values)), key=lambda i: values[i])
+    ranked = [adjusted[i] for i in order]
+    assert ranked == sorted(ranked)  # type: ignore[type-var]
+
+
+def test_identical_methods_are_called_different_at_most_five_in_a_hundred_tables() -> None:
+    """Nine methods that do not differ, 3 or 5 seeds, accuracies on 360 images: any false verdict in a table counts."""
+    generator = np.random.default_rng(0)
+    for seeds in (3, 5):
+        wrong = 0
+        for _ in range(400):
+            table = [dict(enumerate(generator.binomial(360, 0.95, size=seeds) / 3.6)) for _ in range(10)]
+            pairs = [stats.paired(row, table[0]) for row in table[1:]]
+            adjusted = stats.holm([pair.p for pair in pairs])
+            said = [stats.verdict(pair, p) for pair, p in zip(pairs, adjusted, strict=True)]
+            wrong += any(one is not Verdict.OPEN for one in said)
+        # 5 % and three standard errors of 400 draws.
+        assert wrong / 400 <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 400)
+
+
+def test_verdicts() -> None:
+    up = stats.paired({0: 2.0, 1: 2.1, 2: 2.2}, {0: 1.0, 1: 1.0, 2: 1.0})
+    down = stats.paired({0: 0.0, 1: 0.1, 2: 0.2}, {0: 1.0, 1: 1.0, 2: 1.0})
+    assert stats.verdict(up, 0.01) is Verdict.BETTER
+    assert stats.verdict(down, 0.01) is Verdict.WORSE
+    assert stats.verdict(up, 0.06) is Verdict.OPEN
+    assert stats.verdict(stats.paired({0: 1.0}, {0: 1.0}), None) is None
+
+
+def run(val: float | None, test: float = 0.0, status: str = "finished") -> dict[str, Any]:
+    return {
+        "status": status, "val": None if val is None else {"acc": val}, "test": {"acc": test}, "gap": 0.0,
+        "test_best_epoch": {"acc": test},
+    }  # fmt: skip
+
+
+def test_rules_pick_on_validation_and_never_see_the_test_set() -> None:
+    candidates = [[run(80.0, 99.0), run(81.0, 99.0)], [run(82.0, 10.0), run(82.0, 10.0)], [run(82.0, 50.0)]]
+    assert stats.BEST_ON_VALIDATION.keep(candidates) == [1]
+    assert stats.LAST_EPOCH.keep(candidates) == [0, 1, 2]
+    assert set(stats.RULES) == {"last_epoch", "best_on_validation"}
+    seen: list[set[str]] = []
+    spy = stats.Rule("spy", "", lambda record: seen.append(set(record)) or 1.0)  # type: ignore[func-returns-value]
+    spy.keep(candidates)
+    assert seen
+    assert all(keys == {"status", "val"} for keys in seen)
+
+
+def test_a_candidate_that_diverged_comes_last() -> None:
+    lost = {**run(None), "status": "diverged"}
+    assert stats.BEST_ON_VALIDATION.keep([[run(90.0), lost], [run(80.0), run(80.0)]]) == [1]
+    assert stats.BEST_ON_VALIDATION.keep([[lost, lost]]) == []
+    with pytest.raises(ValueError, match="val_fraction"):
+        stats.BEST_ON_VALIDATION.keep([[run(None)]])
+
+
+def test_pareto_by_hand() -> None:
+    costs, scores = [1.0, 2.0, 3.0, 4.0, 1.0], [50.0, 40.0, 60.0, 60.0, 45.0]
+    assert stats.pareto(costs, scores) == [0, 2]
+    assert stats.pareto([1.0, 1.0], [5.0, 5.0]) == [0, 1]
+    assert stats.pareto([], []) == []
+
+
+@given(st.lists(st.tuples(numbers, numbers), max_size=12))
+def test_pareto_is_what_no_point_dominates(points: list[tuple[float, float]]) -> None:
+    def beaten(a: tuple[float, float]) -> bool:
+        return any(b[0] <= a[0] and b[1] >= a[1] and b != a for b in points)
+
+    found = stats.pareto([p[0] for p in points], [p[1] for p in points])
+    assert sorted(found) == [i for i, point in enumerate(points) if not beaten(point)]
+
+
+def test_area_by_hand() -> None:
+    # Decades -1, 0, 1: (90 + 80)/2 and (80 + 60)/2, over two decades.
+    assert stats.area([0.0, 0.1, 1.0, 10.0], [99.0, 90.0, 80.0, 60.0]) == pytest.approx((85 + 70) / 2)
+    assert stats.area([10.0, 0.1], [1.0, 3.0]) == pytest.approx(2.0)
+    assert stats.area([0.0, 0.1], [1.0, 2.0]) is None
+
+
+@given(st.lists(st.tuples(st.floats(1e-4, 1e3), st.floats(0, 100)), min_size=2, max_size=6, unique_by=lambda p: p[0]))
+def test_area_lies_within_the_values(points: list[tuple[float, float]]) -> None:
+    found = stats.area([p[0] for p in points], [p[1] for p in points])
+    values = [p[1] for p in points]
+    if found is not None:
+        assert min(values) - 1e-6 <= found <= max(values) + 1e-6
+
+
+def test_ranks() -> None:
+    scores: dict[str, dict[int, float | None]] = {
+        "best": {0: 93.0, 1: 94.0, 2: 93.5, 7: 0.0},
+        "middle": {0: 92.0, 1: 91.0, 2: 91.5},
+        "twin": {0: 91.0, 1: 92.0, 2: 91.5},
+        "diverges": {0: 99.0, 1: None, 2: 99.0},
+    }
+    found = stats.ranks(scores)
+    assert [found[name].rank for name in scores] == [1, 2.5, 2.5, 4]
+    assert (found["best"].low, found["best"].high) == (1.0, 2.0)
+    # A resample without seed 1, 8 of 27, has the diverging method first: it did not diverge there.
+    assert found["best"].first == pytest.approx(1 - 8 / 27, abs=0.04)
+    assert found["middle"].low is not None
+    assert found["middle"].low < 2.5
+
+
+def test_ranks_without_common_seeds() -> None:
+    assert stats.ranks({}) == {}
+    assert stats.ranks({"a": {0: 1.0}, "b": {1: 1.0}}) == {}
+    one = stats.ranks({"a": {0: 1.0}, "b": {0: 2.0}})
+    assert one["b"] == stats.Rank(1.0, None, None, None)
+
+
+def test_ranks_do_not_depend_on_order() -> None:
+    generator = random.Random(0)
+    scores: dict[str, dict[int, float | None]] = {
+        name: {seed: generator.gauss(90, 1) for seed in range(4)} for name in "abcd"
+    }
+    backwards = dict(reversed(scores.items()))
+    assert stats.ranks(scores) == dict(sorted(stats.ranks(backwards).items()))
+
+
+def test_bands() -> None:
+    mean, low, high = stats.band([[1.0, 2.0], [3.0, 2.0]])
+    assert list(mean) == [2.0, 2.0]
+    # t(0.975, 1) = 12.7062, standard error 1.
+    assert high[0] == pytest.approx(2 + 12.7062, abs=1e-3)
+    assert low[1] == high[1] == 2.0
+    assert [list(of) for of in stats.band([[1.0, 2.0]])] == [[1.0, 2.0]] * 3
