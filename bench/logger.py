@@ -19,6 +19,15 @@ ANSWER_SECONDS = 2.0
 INIT_SECONDS = 30.0
 
 
+def server() -> str:
+    """The address of the W&B server: $WANDB_BASE_URL, else wandb's own default."""
+    if url := os.environ.get("WANDB_BASE_URL"):
+        return url
+    import wandb
+
+    return str(wandb.Settings().base_url)
+
+
 def has_key(url: str) -> bool:
     """Whether a key for the server is at hand: $WANDB_API_KEY, or an entry of $NETRC or ~/.netrc."""
     if os.environ.get("WANDB_API_KEY"):
@@ -59,9 +68,7 @@ def choose_mode(config: LoggerConfig) -> tuple[str, str | None]:
         asked = {"dryrun": "offline", "run": "online"}.get(asked, asked)
     if asked in ("offline", "disabled"):
         return asked, None
-    import wandb
-
-    url = wandb.Settings().base_url
+    url = server()
     # Without a key wandb would prompt, or crash where there is no terminal.
     if not has_key(url):
         return "offline", "no API key" if asked == "online" else None

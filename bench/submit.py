@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -195,10 +194,8 @@ def sync(named: Sequence[str], runs: Path, say: Callable[[str], None] = print) -
         BenchError: there is no offline run, or no key.
         EnvironmentFault: the server does not answer, or an upload failed.
     """
-    # Imported here: wandb takes a second, and `submit` needs none of it.
-    import wandb
-
-    from bench.logger import ANSWER_SECONDS, answers, has_key
+    # Imported here: Lightning takes seconds, and `submit` needs none of it.
+    from bench.logger import ANSWER_SECONDS, answers, has_key, server
 
     paths = folders(named, False, runs) if named else sorted(path for path in runs.glob("*") if path.is_dir())
     offline = [(path, run) for path in paths for run in sorted(path.glob("wandb/offline-run-*"))]
@@ -206,7 +203,7 @@ def sync(named: Sequence[str], runs: Path, say: Callable[[str], None] = print) -
         raise BenchError(f"no offline W&B run in {', '.join(named) or runs}")
     waiting = [(path, run) for path, run in offline if not list(run.glob("*.wandb.synced"))]
     say(f"{len(waiting)} to upload, {len(offline) - len(waiting)} uploaded before")
-    url = os.environ.get("WANDB_BASE_URL") or wandb.Settings().base_url
+    url = server()
     if not waiting:
         return
     if not has_key(url):

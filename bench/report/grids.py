@@ -259,7 +259,10 @@ def groups(collection: Collection) -> list[Table]:
                 said = ", ".join(f"{part}={show(own.get(part))}" for part in differ)
                 notes.append(f"other {budget} runs of {name} are in tables of their own; these have {said}")
             title = f"Regularizers on {records[0].result['data']}, {records[0].result['model']}"
-            tables.append(Table(name, variant, title, line_up(_lines(records), notes), notes=notes))
+            lines = line_up(_lines(records), notes)
+            if not any(line.plain for line in lines):
+                notes.append(f"no run without a regularizer: {lines[0].label} stands in as the baseline")
+            tables.append(Table(name, variant, title, lines, notes=notes))
     return tables
 
 

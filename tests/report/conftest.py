@@ -189,6 +189,8 @@ def records() -> SimpleNamespace:
 @pytest.fixture(scope="session")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder `reports/` written from the records of `grid`; not to be changed."""
+    pytest.importorskip("altair", reason="extra `report`")
+    pytest.importorskip("vl_convert", reason="extra `report`")
     from bench.report.build import write
 
     out = tmp_path_factory.mktemp("written") / "reports"
