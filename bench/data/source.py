@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +39,7 @@ class Raw:
     classes: tuple[str, ...]
 
 
-class Source:
+class Source(ABC):
     """Where a data set's images come from: subclass it in one file under `bench/data/sets`.
 
     Args:
@@ -68,25 +69,29 @@ class Source:
         """The name of its cache file, without suffix."""
         return f"{self.name}-{copy}"
 
+    @abstractmethod
     def place(self, copy: str) -> str:
         """Where this copy lies, for people."""
-        raise NotImplementedError
 
+    @abstractmethod
     def fingerprint(self, copy: str) -> str | None:
         """Changes when the files of this copy change; None when they are not there. Cheap."""
-        raise NotImplementedError
 
     def download(self) -> None:
-        """Bring the first of `copies` to the data root."""
-        raise NotImplementedError
+        """Bring the first of `copies` to the data root.
 
+        Raises:
+            BenchError: this data set cannot be downloaded.
+        """
+        raise BenchError(f"data={self.name} cannot be downloaded")
+
+    @abstractmethod
     def parse(self, copy: str) -> Raw:
         """Read this copy, checking what can be checked.
 
         Raises:
             BenchError: a file is damaged or not what it should be.
         """
-        raise NotImplementedError
 
 
 def stamp(paths: Iterable[os.DirEntry[str] | Path], base: Path) -> str:

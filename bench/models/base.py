@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -54,7 +55,7 @@ class ConvNorm(nn.Sequential):
         self.add_module("norm", nn.BatchNorm2d(out_channels))
 
 
-class SpikingNetwork(nn.Module):
+class SpikingNetwork(nn.Module, ABC):
     """Frame of a network: subclasses define `features` and a linear `head`.
 
     It never resets itself: whoever runs it calls `forget` before each forward pass (in a run, the
@@ -82,9 +83,9 @@ class SpikingNetwork(nn.Module):
         """The static stem's output `[N, ...]` for every time step: `[T * N, ...]`."""
         return x.unsqueeze(0).expand(self.time_steps, *x.shape).flatten(0, 1)
 
+    @abstractmethod
     def features(self, x: Tensor) -> Tensor:
         """Images `[N, C, H, W]` to features `[T, N, F]`."""
-        raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         """Images `[N, C, H, W]` to logits `[N, classes]`: the mean over time, then the head."""
