@@ -40,7 +40,8 @@ def shared_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Nothing of the user's W&B account, plugins or runs reaches a test."""
     for name in list(os.environ):
-        if name.startswith(("WANDB_", "BENCH_PLUGINS")):
+        # pytest-xdist sets COLUMNS for its workers.
+        if name.startswith(("WANDB_", "BENCH_PLUGINS", "COLUMNS")):
             monkeypatch.delenv(name)
     monkeypatch.setenv("BENCH_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))

@@ -34,9 +34,8 @@ def test_the_example_is_a_regularizer(
         result = json.loads(path.read_text())
         rates[result["strength"]] = result["test"]["spike_rate"]
     assert rates[300.0] < 0.7 * rates[0.0]
-    listed = bench("list", "regs", env=env)
-    assert "rateband" in listed.stdout
-    assert "Zenke & Vogels" in listed.stdout
+    listed = json.loads(bench("list", "regs", "--json", env=env).stdout)
+    assert any("Zenke & Vogels" in entry["source"] for entry in listed["regs"] if entry["name"] == "rateband")
     refused = bench("run", "reg=rateband", "reg.rateband.weight=-1", env=env)
     assert refused.returncode == 2
     assert "reg.rateband.weight is -1" in refused.stderr
