@@ -34,7 +34,8 @@ def spike_penalty(spikes: Tensor, order: int = 2, scale: Scale = Scale.literal) 
         Scalar, float32.
     """
     if order == 2:
-        return 0.5 * spikes.float().square().mean()
+        # The mean of the squares, in one pass over memory where square().mean() takes five with its gradient.
+        return 0.5 * torch.linalg.vector_norm(spikes.float()).square() / spikes.numel()
     return (1.0 if scale is Scale.matched else 0.5) * spikes.float().mean()
 
 
