@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -13,6 +13,10 @@ from bench.console import console, say, summary_table
 from bench.errors import BenchError
 from bench.facts import compile_result, flat_config, headline, science, strength_of, write_env
 from bench.results import RunFolder, run_id
+
+if TYPE_CHECKING:
+    from bench.data import Splits
+    from bench.task import Task
 
 EVAL_BATCH = 500
 
@@ -30,10 +34,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     if done is not None:
         say(f"{folder.name} is finished: test {done['test']['acc']} %; force=true runs it again")
         return done
-    with folder.locked():
-        if cfg.force:
-            folder.clear()
-        return train(cfg, facts, folder)
+    return train(cfg, facts, folder)
 
 
 def train(cfg: DictConfig, facts: dict[str, Any], folder: RunFolder) -> dict[str, Any]:
@@ -41,24 +42,36 @@ def train(cfg: DictConfig, facts: dict[str, Any], folder: RunFolder) -> dict[str
     # Imported here: Lightning takes seconds, and a finished run is skipped without it.
     from bench import session
     from bench.data import prepare
+
+    device = session.pick_device(cfg.trainer.accelerator.value)
+    kernels = session.pick_kernels(cfg.ops, device)
+    splits = prepare(
+        settings(cfg.data),
+        seed=cfg.seed,
+        batch_size=cfg.trainer.batch_size,
+        eval_batch_size=min(EVAL_BATCH, 8 * cfg.trainer.batch_size),
+        max_train_images=cfg.trainer.max_train_images,
+        eval_batches=cfg.trainer.limit_test_batches,
+        device=device,
+    )
+    # Built before the folder is touched: settings that do not fit leave nothing behind.
+    task = session.make_task(cfg, splits)
+    with folder.locked():
+        if cfg.force:
+            folder.clear()
+        return record(cfg, facts, folder, task, splits, device, kernels)
+
+
+def record(
+    cfg: DictConfig, facts: dict[str, Any], folder: RunFolder, task: Task, splits: Splits, device: str, kernels: str
+) -> dict[str, Any]:
+    """Train in the folder that is ours, and leave the record in it."""
+    from bench import session
     from bench.logger import Tracker
     from bench.recorder import Recorder
     from bench.task import Diverged
 
     started, epochs = results.now(), cfg.trainer.epochs
-    device = session.pick_device(cfg.trainer.accelerator.value)
-    kernels = session.pick_kernels(cfg.ops, device)
-    batch_size = cfg.trainer.batch_size
-    splits = prepare(
-        settings(cfg.data),
-        seed=cfg.seed,
-        batch_size=batch_size,
-        eval_batch_size=min(EVAL_BATCH, 8 * batch_size),
-        max_train_images=cfg.trainer.max_train_images,
-        eval_batches=cfg.trainer.limit_test_batches,
-        device=device,
-    )
-    task = session.make_task(cfg, splits)
     checkpoint = session.find_checkpoint(folder, task)
     folder.write_config(OmegaConf.to_yaml(cfg, resolve=True))
     rows = folder.cut_back(checkpoint["epoch"] + 1 if checkpoint else 0)

@@ -179,6 +179,7 @@ def test_numbers_that_make_no_sense(run_tiny: Run, override: str, message: str) 
         pytest.skip("there is a GPU here")
     with pytest.raises(BenchError, match=message):
         run_tiny(override)
+    assert not Path(os.environ["BENCH_RUNS"]).exists(), "nothing half-written"
 
 
 def test_two_processes_on_one_run(run_tiny: Run) -> None:
