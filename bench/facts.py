@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 def science(cfg: DictConfig, data_identity: tuple[str, str] | None = None) -> dict[str, Any]:
     """Everything that changes the numbers of a run, as plain values; its hash is the run's identity.
 
-    Left out: paths, logger, kernels. Added: the checksum of the data and
-    the precision that `auto` stands for here.
+    Left out: paths, logger, kernels. Added: the checksum of the data and the precision that `auto` stands for here.
 
     Args:
         cfg: of one run.
@@ -33,22 +32,23 @@ def science(cfg: DictConfig, data_identity: tuple[str, str] | None = None) -> di
     checksum, copy = data_identity or identity(settings(cfg.data))
     data = {key: value for key, value in plain["data"].items() if key not in ("root", "path")}
     trainer = {k: v for k, v in plain["trainer"].items() if k not in ("accelerator", "precision")}
-    arguments = {key: value for key, value in plain["model"].items() if key != "_target_"}
-    regs = {
-        name: {key: value for key, value in node.items() if key != "_target_"} for name, node in plain["reg"].items()
-    }
     return {
         "budget": plain["budget"],
         "data": {**data, "checksum": checksum, "copy": copy},
-        "model": {"name": component_name(MODELS, cfg.model), **arguments},
+        "model": {"name": component_name(MODELS, cfg.model), **arguments_of(plain["model"])},
         "neuron": plain["neuron"],
         "time_steps": plain["time_steps"],
-        "reg": regs,
+        "reg": {name: arguments_of(node) for name, node in plain["reg"].items()},
         "optim": plain["optim"],
         "trainer": trainer,
         "precision": "bf16" if plain["trainer"]["precision"] == "bf16" else "fp32",
         "seed": plain["seed"],
     }
+
+
+def arguments_of(node: dict[str, Any]) -> dict[str, Any]:
+    """A component's settings without the path of its class: moving a file must change no identity."""
+    return {key: value for key, value in node.items() if key != "_target_"}
 
 
 def write_env(

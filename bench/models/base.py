@@ -79,10 +79,6 @@ class SpikingNetwork(nn.Module, ABC):
         """A new spiking layer of this network's neuron."""
         return Spiking(self.spec.neuron, self.time_steps)
 
-    def repeat(self, x: Tensor) -> Tensor:
-        """The static stem's output `[N, ...]` for every time step: `[T * N, ...]`."""
-        return x.unsqueeze(0).expand(self.time_steps, *x.shape).flatten(0, 1)
-
     @abstractmethod
     def features(self, x: Tensor) -> Tensor:
         """Images `[N, C, H, W]` to features `[T, N, F]`."""
