@@ -10,6 +10,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.plugins.environments import LightningEnvironment
 from omegaconf import DictConfig
 
 from bench import ops
@@ -103,10 +104,15 @@ def make_trainer(cfg: DictConfig, facts: dict[str, Any], device: str, recorder: 
     # Lightning's own use of what torch has deprecated, and of a GPU that the user chose not to use.
     warnings.filterwarnings("ignore", ".*LeafSpec.*")
     warnings.filterwarnings("ignore", ".*GPU available but not used.*")
+    # It takes every machine with Slurm's commands for one whose jobs forgot `srun`.
+    warnings.filterwarnings("ignore", "The `srun` command is available")
     return L.Trainer(
         max_epochs=cfg.trainer.epochs,
         accelerator="gpu" if device == "cuda" else "cpu",
         devices=1,
+        # Nothing is guessed from Slurm's or MPI's variables: a run is one process wherever it is started, and the
+        # signal of a time limit is submitit's.
+        plugins=[LightningEnvironment()],
         precision="bf16-mixed" if facts["precision"] == "bf16" else "32-true",
         limit_train_batches=cfg.trainer.limit_train_batches,
         check_val_every_n_epoch=cfg.trainer.eval_every,
