@@ -57,7 +57,7 @@ class Schedule(StrEnum):
 
 
 class Precision(StrEnum):
-    """Numbers of the forward pass: `fp32`, `bf16` (autocast), or `auto`, the best that is tested on the device."""
+    """Numbers of the forward pass: `fp32`, `bf16` (autocast), or `auto`, bf16 where the processor has it."""
 
     auto = "auto"
     fp32 = "fp32"

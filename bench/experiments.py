@@ -333,9 +333,15 @@ def run_ids(
 
 
 def identified(
-    jobs: Sequence[Job], data: Mapping[str, tuple[str, str]] | None = None
+    jobs: Sequence[Job], data: Mapping[str, tuple[str, str]] | None = None, auto: str | None = None
 ) -> list[tuple[Job, str, dict[str, Any]]]:
-    """Each job with its run id and the settings of `bench.facts.science`; `runs` and `force` beside them."""
+    """Each job with its run id and the settings of `bench.facts.science`; `runs` and `force` beside them.
+
+    Args:
+        jobs: of `expand`.
+        data: (checksum, copy) of data sets by name; else they are looked up.
+        auto: the precision that `auto` stands for; else this machine's best.
+    """
     found = []
     # Seeds share a composition: it is what takes the time.
     bare = [merge(job.overrides, ["seed=0"]) for job in jobs]
@@ -344,7 +350,7 @@ def identified(
     for job, key in zip(jobs, bare, strict=True):
         cfg = composed[key]
         cfg.seed = job.seed
-        facts = science(cfg, None if data is None else data.get(cfg.data.name))
+        facts = science(cfg, None if data is None else data.get(cfg.data.name), auto)
         found.append((job, run_id(facts), {**facts, "runs": cfg.runs, "force": cfg.force}))
     return found
 

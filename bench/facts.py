@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import time
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from bench.task import Task
 
 
-def science(cfg: DictConfig, data_identity: tuple[str, str] | None = None) -> dict[str, Any]:
+def science(cfg: DictConfig, data_identity: tuple[str, str] | None = None, auto: str | None = None) -> dict[str, Any]:
     """Everything that changes the numbers of a run, as plain values; its hash is the run's identity.
 
     Left out: paths, logger, kernels. Added: the checksum of the data and the precision that `auto` stands for here.
@@ -27,11 +29,13 @@ def science(cfg: DictConfig, data_identity: tuple[str, str] | None = None) -> di
     Args:
         cfg: of one run.
         data_identity: (checksum, copy) of the data, for those who ask without having it; else it is looked up.
+        auto: what `trainer.precision=auto` stands for, for those who ask about another machine's runs.
     """
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)  # type: ignore[assignment]
     checksum, copy = data_identity or identity(settings(cfg.data))
     data = {key: value for key, value in plain["data"].items() if key not in ("root", "path")}
     trainer = {k: v for k, v in plain["trainer"].items() if k not in ("accelerator", "precision")}
+    precision = plain["trainer"]["precision"]
     return {
         "budget": plain["budget"],
         "data": {**data, "checksum": checksum, "copy": copy},
@@ -41,9 +45,26 @@ def science(cfg: DictConfig, data_identity: tuple[str, str] | None = None) -> di
         "reg": {name: arguments_of(node) for name, node in plain["reg"].items()},
         "optim": plain["optim"],
         "trainer": trainer,
-        "precision": "bf16" if plain["trainer"]["precision"] == "bf16" else "fp32",
+        "precision": (auto or best_precision(plain["trainer"]["accelerator"])) if precision == "auto" else precision,
         "seed": plain["seed"],
     }
+
+
+@cache
+def best_precision(accelerator: str) -> str:
+    """bf16 where the processor that will train has instructions for it (AVX512_BF16, Ampere and later), else fp32.
+
+    Args:
+        accelerator: auto, cpu or gpu.
+    """
+    # torch takes seconds to import: it is asked only where there is an NVIDIA driver.
+    if accelerator != "cpu" and Path("/dev/nvidiactl").exists():
+        import torch
+
+        if torch.cuda.is_available():
+            return "bf16" if torch.cuda.get_device_capability() >= (8, 0) else "fp32"
+    info = Path("/proc/cpuinfo")
+    return "bf16" if info.exists() and "avx512_bf16" in info.read_text() else "fp32"
 
 
 def arguments_of(node: dict[str, Any]) -> dict[str, Any]:

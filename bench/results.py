@@ -121,12 +121,21 @@ def _check(value: Any, kind: Any, key: str, where: str) -> None:
 def run_id(science: dict[str, Any]) -> str:
     """`<data>-<model>-<regs>-s<seed>-<hash8>`; the hash is over everything that changes the numbers.
 
+    Settings at null are left out, so that a setting added later, null unless asked for, changes no earlier run's name.
+
     Args:
-        science: what `bench.config.science` returns.
+        science: what `bench.facts.science` returns.
     """
-    digest = hashlib.sha256(json.dumps(science, sort_keys=True).encode()).hexdigest()[:8]
+    digest = hashlib.sha256(json.dumps(_set(science), sort_keys=True).encode()).hexdigest()[:8]
     regs = "+".join(science["reg"])
     return f"{science['data']['name']}-{science['model']['name']}-{regs}-s{science['seed']}-{digest}"
+
+
+def _set(value: Any) -> Any:
+    """The same without the keys whose value is None."""
+    if isinstance(value, dict):
+        return {key: _set(item) for key, item in value.items() if item is not None}
+    return value
 
 
 def write_atomic(path: Path, text: str) -> None:

@@ -84,6 +84,9 @@ def test_identity_depends_on_every_setting_and_on_no_order() -> None:
     assert len(name) == len("digits-cnn-a+b-s3-") + 8
     assert run_id(dict(reversed(science.items()))) == name
     assert run_id({**science, "data": {"name": "digits", "limit": 6}}) != name
+    # A setting that is added later and not asked for names the same run.
+    assert run_id({**science, "data": {**science["data"], "classes": None}, "later": None}) == name
+    assert run_id({**science, "data": {**science["data"], "classes": 3}}) != name
     # The same in another process, whatever its hash seed.
     code = f"from bench.results import run_id; print(run_id({science!r}))"
     root = Path(__file__).resolve().parent.parent

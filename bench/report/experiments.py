@@ -25,11 +25,11 @@ __all__ = ["load", "names", "tables"]
 def _composed(name: str, budget: str, extra: tuple[str, ...], where: Path) -> list[tuple[Row, dict[str, Any]]]:
     """Each row with the settings that its runs' ids are made of, for seed 0 and whatever data there may be.
 
-    Composed once in a process: seeds and copies of the data are put in afterwards, so that a report is built where
-    there are no data sets, and in seconds.
+    Composed once in a process: seeds, copies of the data and what `trainer.precision=auto` stood for are put in
+    afterwards, so that a report is built on any machine, where there are no data sets, and in seconds.
     """
     jobs = experiments.expand(experiments.load(name), [*extra, f"budget={budget}", "seed=0"])
-    found = experiments.identified(jobs, _AnyData())
+    found = experiments.identified(jobs, _AnyData(), auto="auto")
     return [(job.row, {k: v for k, v in facts.items() if k not in ("runs", "force")}) for job, _, facts in found]
 
 
@@ -41,7 +41,12 @@ class _AnyData(dict[str, tuple[str, str]]):
 
 
 def run_ids(
-    experiment: Experiment, budget: str, seeds: Sequence[int], extra: Sequence[str], data: Mapping[str, tuple[str, str]]
+    experiment: Experiment,
+    budget: str,
+    seeds: Sequence[int],
+    extra: Sequence[str],
+    data: Mapping[str, tuple[str, str]],
+    precision: str,
 ) -> list[tuple[str, int, str]]:
     """Row, by group and label, seed and run id of all runs; as `bench.experiments.run_ids`.
 
@@ -51,12 +56,15 @@ def run_ids(
         seeds: of every row.
         extra: further overrides.
         data: (checksum, copy) by data set; rows on others are left out.
+        precision: of the rows that leave it to the machine.
     """
     found = []
     for row, facts in _composed(experiment.name, budget, tuple(extra), config_dir()):
         if facts["data"]["name"] in data:
             checksum, copy = data[facts["data"]["name"]]
             own = {**facts, "data": {**facts["data"], "checksum": checksum, "copy": copy}}
+            if own["precision"] == "auto":
+                own["precision"] = precision
             found += [(_name(row), seed, run_id({**own, "seed": seed})) for seed in seeds]
     return found
 
@@ -101,16 +109,26 @@ def _tables(experiment: Experiment, records: Sequence[Record], budget: str, extr
         return []
     among = sorted({record.seed for record in records})
     built = []
-    for combination in itertools.product(*(sorted(of) for of in copies.values())):
-        ids = run_ids(experiment, budget, among, extra, dict(zip(copies, combination, strict=True)))
-        # One row alone, shared with another table, compares nothing.
-        if len({row for row, _, name in ids if name in by_id}) > 1:
-            built.append((combination, _table(experiment, budget, extra, ids, by_id)))
-    for combination, table in built if len(built) > 1 else []:
-        table.variant += f"-{combination[0][0][:6]}"
-        copy = ", ".join(copy for _, copy in combination)
-        table.notes.insert(0, f"runs on other copies of the data are in tables of their own; these are on {copy}")
-    return [table for _, table in built]
+    seen: set[frozenset[str]] = set()
+    precisions = sorted({str(record.result["precision"]) for record in records})
+    combinations = itertools.product(*(sorted(of) for of in copies.values()))
+    for combination, precision in itertools.product(combinations, precisions):
+        ids = run_ids(experiment, budget, among, extra, dict(zip(copies, combination, strict=True)), precision)
+        # One row alone, shared with another table, compares nothing; rows that set their precision come again.
+        own = frozenset(name for _, _, name in ids if name in by_id)
+        if len({row for row, _, name in ids if name in own}) > 1 and own not in seen:
+            seen.add(own)
+            built.append((combination, precision, _table(experiment, budget, extra, ids, by_id)))
+    if len({precision for _, precision, _ in built}) > 1:
+        for _, precision, table in built:
+            table.variant += f"-{precision}"
+            table.notes.insert(0, f"runs of another precision are in a table of their own; these are {precision}")
+    if len({combination for combination, _, _ in built}) > 1:
+        for combination, _, table in built:
+            table.variant += f"-{combination[0][0][:6]}"
+            copy = ", ".join(copy for _, copy in combination)
+            table.notes.insert(0, f"runs on other copies of the data are in tables of their own; these are on {copy}")
+    return [table for _, _, table in built]
 
 
 def _table(

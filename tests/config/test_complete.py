@@ -67,7 +67,10 @@ def offered(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], lis
         ("bench speed --j", ["--json "]),
         ("bench reproduce nandan2022/table4", ["nandan2022/table4_1 ", "nandan2022/table4_2 "]),
         ("bench reproduce nandan2022/table4_1 budget=c", ["budget=cpu "]),
-        ("bench run experiment=suite/", ["experiment=suite/digits ", "experiment=suite/mnist "]),
+        (
+            "bench run experiment=suite/",
+            ["experiment=suite/digits ", "experiment=suite/mnist ", "experiment=suite/precision "],
+        ),
         ("bench submit --a", ["--all "]),
         ("bench sync ", ["--runs "]),
         ("bench completion ", ["bash ", "zsh ", "fish "]),

@@ -28,6 +28,7 @@ ROWS = {
     "nandan2022/table4_2": 2,
     "suite/digits": 3 * 25,
     "suite/mnist": 9,
+    "suite/precision": 4,
 }
 DATA = dict.fromkeys(("cifar10", "digits", "mnist"), ("0" * 64, "jpeg"))
 

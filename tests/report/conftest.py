@@ -136,7 +136,13 @@ def grid(folder: Path, seeds: int = 3, **changes: Any) -> list[dict[str, Any]]:
 
 
 def of_experiment(
-    folder: Path, name: str, budget: str, seeds: int, numbers: Callable[[Any, int], tuple[float, float]], **changes: Any
+    folder: Path,
+    name: str,
+    budget: str,
+    seeds: int,
+    numbers: Callable[[Any, int], tuple[float, float]],
+    auto: str = "fp32",
+    **changes: Any,
 ) -> list[dict[str, Any]]:
     """Records of an experiment's runs, on a copy of the data that is not on this machine.
 
@@ -146,6 +152,7 @@ def of_experiment(
         budget: of the runs.
         seeds: 0, 1, ... of every row.
         numbers: (row, seed) -> test accuracy and spike rate.
+        auto: precision of the rows that leave it to the machine.
         changes: as for `record`.
     """
     from bench.experiments import expand, identified, load
@@ -153,7 +160,7 @@ def of_experiment(
     copies = dict.fromkeys(("cifar10", "mnist", "digits"), ("cd" * 32, "a copy"))
     jobs = expand(load(name), [f"budget={budget}", f"seed={','.join(map(str, range(seeds)))}"])
     made: dict[str, dict[str, Any]] = {}
-    for job, run_id, facts in identified(jobs, copies):
+    for job, run_id, facts in identified(jobs, copies, auto):
         weights = [
             value for arguments in facts["reg"].values() for key, value in arguments.items() if key in ("weight", "p")
         ]
@@ -162,7 +169,8 @@ def of_experiment(
             run_id=run_id, budget=budget, data=facts["data"]["name"], data_copy="a copy", data_checksum="cd" * 32,
             model=facts["model"]["name"], model_args=arguments, reg="+".join(facts["reg"]), regs=facts["reg"],
             strength=float(weights[0]) if len(weights) == len(facts["reg"]) == 1 else None, seed=job.seed,
-            epochs=facts["trainer"]["epochs"], optimizer=facts["optim"]["name"], lr=facts["optim"]["lr"], **changes,
+            epochs=facts["trainer"]["epochs"], optimizer=facts["optim"]["name"], lr=facts["optim"]["lr"],
+            precision=facts["precision"], **changes,
         )  # fmt: skip
         if run_id not in made:
             made[run_id] = measured(result, *numbers(job.row, job.seed))

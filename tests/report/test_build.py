@@ -274,7 +274,7 @@ def test_an_experiment_with_overrides_is_built_again_from_its_first_line(
     extra = "trainer.epochs=2"
     out = tmp_path / "reports"
     jobs = expand(load("nandan2022/table4_2"), ["budget=cpu", "seed=0,1", extra])
-    for job, run_id, facts in identified(jobs, {"cifar10": ("ef" * 32, "a copy")}):
+    for job, run_id, facts in identified(jobs, {"cifar10": ("ef" * 32, "a copy")}, "fp32"):
         records.put(out / "records", records.record(
             run_id=run_id, seed=job.seed, budget="cpu", data="cifar10", data_copy="a copy", data_checksum="ef" * 32,
             reg="weightnorm", regs=facts["reg"], epochs=2,
@@ -321,8 +321,26 @@ def test_other_commands_import_no_plotting() -> None:
 
 def test_run_ids_are_the_experiments_own() -> None:
     from bench.experiments import load, run_ids
+    from bench.facts import best_precision
 
     data = {"cifar10": ("12" * 32, "a copy")}
     table = load("nandan2022/table2_3")
     theirs = [(f"{row.group}\n{row.label}", seed, name) for row, seed, name in run_ids(table, "cpu", [0, 3], (), data)]
-    assert sorted(experiments.run_ids(table, "cpu", [0, 3], (), data)) == sorted(theirs)
+    assert sorted(experiments.run_ids(table, "cpu", [0, 3], (), data, best_precision("auto"))) == sorted(theirs)
+
+
+def test_precisions_are_not_mixed(records: SimpleNamespace, tmp_path: Path) -> None:
+    for precision in ("fp32", "bf16"):
+        records.of_experiment(tmp_path, "nandan2022/table2_1", "cpu", 2, penalty, auto=precision)
+    found = join(tmp_path, "nandan2022/table2_1")
+    assert [analysis.table.folder for analysis in found] == [
+        f"nandan2022/table2_1/cpu-{precision}" for precision in ("bf16", "fp32")
+    ]
+    for analysis, precision in zip(found, ("bf16", "fp32"), strict=True):
+        assert [record.result["precision"] for record in analysis.table.records] == [precision] * 8
+        assert "precision" in analysis.table.notes[0]
+
+
+def test_rows_that_set_their_precision_are_one_table(records: SimpleNamespace, tmp_path: Path) -> None:
+    records.of_experiment(tmp_path, "suite/precision", "quick", 2, lambda row, seed: (90.0 + seed, 0.1))
+    assert only(join(tmp_path, "suite/precision")).table.folder == "suite/precision/quick"
