@@ -15,6 +15,7 @@ class DataConfig:
         name: a registered data set.
         root: the folder that holds the data sets and their cache.
         path: for data=folder, the folder that holds train/ and test/.
+        classes: train and test on these alone, names or labels, renumbered 0, 1, ... in this order; null takes all.
         limit: training images, a class-balanced subset drawn by the run's seed once validation is split
             off; null takes all.
         test_limit: the same for the test set.
@@ -23,7 +24,8 @@ class DataConfig:
         flip: mirror left and right with probability 1/2.
         randaugment: timm's string, say rand-m9-n2. Runs on the CPU, image by image.
         mixup: alpha of timm's Mixup; targets turn into [N, classes] floats; 0 is off.
-        mean: per channel, of pixels in [0, 1]; null takes it from the full training set, before padding.
+        mean: per channel, of pixels in [0, 1]; null takes it from the full training set (of
+            the chosen classes), before padding.
         std: likewise.
         size: pad smaller images with zeros, or resize larger ones, to size x size.
     """
@@ -31,6 +33,7 @@ class DataConfig:
     name: str = MISSING
     root: str = "${oc.env:BENCH_DATA,data}"
     path: str | None = None
+    classes: list[int | str] | None = None
     limit: int | None = None
     test_limit: int | None = None
     val_fraction: float = 0.0

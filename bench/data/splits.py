@@ -13,6 +13,7 @@ from torch import Tensor
 
 from bench.data.batches import Augment, Batches
 from bench.data.cache import Dataset, open_dataset
+from bench.data.classes import restrict
 from bench.data.config import DataConfig
 from bench.errors import BenchError
 from bench.random import generator
@@ -29,7 +30,7 @@ class Splits:
     """The batches of one run.
 
     Attributes:
-        dataset: what they come from.
+        dataset: what they come from, cut down to data.classes.
         train: shuffled and augmented.
         train_clean: the same images in order, neither shuffled nor augmented.
         val: split off the training set; None if data.val_fraction is 0.
@@ -85,7 +86,7 @@ def prepare(
         BenchError: a setting is out of its range or does not fit the data set.
     """
     _check(cfg, batch_size, eval_batch_size)
-    dataset = open_dataset(cfg)
+    dataset = restrict(open_dataset(cfg), cfg.classes)
     classes = len(dataset.classes)
     train, val = torch.arange(len(dataset.train_labels)), None
     if cfg.val_fraction:
