@@ -18,6 +18,7 @@ from bench.allocator import keep_freed_memory
 from bench.config import build, settings
 from bench.console import Reporter, say
 from bench.data import Splits
+from bench.data.batches import Chunks
 from bench.errors import BenchError
 from bench.models.base import Spec
 from bench.recorder import Recorder
@@ -58,7 +59,9 @@ def pick_kernels(asked: ops.Backend, device: str) -> str:
 def make_task(cfg: DictConfig, splits: Splits) -> Task:
     """The network with its regularizers attached, initialized by the seed."""
     seed_everything(cfg.seed, "init")
-    spec = Spec(splits.image_shape, splits.classes, cfg.time_steps, settings(cfg.neuron))
+    spec = Spec(
+        splits.image_shape, splits.classes, cfg.time_steps, settings(cfg.neuron), mean=splits.mean, std=splits.std
+    )
     model = build(MODELS, cfg.model, spec=spec)
     regs: dict[str, Regularizer] = {name: build(REGULARIZERS, node) for name, node in cfg.reg.items()}
     names = ["test"] if splits.val is None else ["test", "val"]
@@ -104,6 +107,8 @@ def make_trainer(cfg: DictConfig, facts: dict[str, Any], device: str, recorder: 
     # Lightning's own use of what torch has deprecated, and of a GPU that the user chose not to use.
     warnings.filterwarnings("ignore", ".*LeafSpec.*")
     warnings.filterwarnings("ignore", ".*GPU available but not used.*")
+    # It compares optimizer steps with lists of them; every checkpoint here is of an epoch's end.
+    warnings.filterwarnings("ignore", ".*ended before the epoch ended.*")
     # It takes every machine with Slurm's commands for one whose jobs forgot `srun`.
     warnings.filterwarnings("ignore", "The `srun` command is available")
     return L.Trainer(
@@ -114,7 +119,6 @@ def make_trainer(cfg: DictConfig, facts: dict[str, Any], device: str, recorder: 
         # signal of a time limit is submitit's.
         plugins=[LightningEnvironment()],
         precision="bf16-mixed" if facts["precision"] == "bf16" else "32-true",
-        limit_train_batches=cfg.trainer.limit_train_batches,
         check_val_every_n_epoch=cfg.trainer.eval_every,
         num_sanity_val_steps=0,
         callbacks=[Reporter(cfg.trainer.epochs), recorder],
@@ -127,7 +131,9 @@ def make_trainer(cfg: DictConfig, facts: dict[str, Any], device: str, recorder: 
     )
 
 
-def fit_and_test(trainer: L.Trainer, task: Task, splits: Splits, checkpoint: Path, done: int) -> dict[str, Any]:
+def fit_and_test(
+    trainer: L.Trainer, task: Task, splits: Splits, checkpoint: Path, done: int, limit: int | None = None
+) -> dict[str, Any]:
     """Train to the end, then measure the final network on every split.
 
     Args:
@@ -136,6 +142,7 @@ def fit_and_test(trainer: L.Trainer, task: Task, splits: Splits, checkpoint: Pat
         splits: what to train and test on.
         checkpoint: where the finished epochs left off.
         done: how many epochs are finished; with 0 there is no checkpoint.
+        limit: optimizer steps in an epoch at most.
     """
     # Lightning makes the first epoch's iterator before it says which epoch that is.
     splits.train.set_epoch(done)
@@ -145,7 +152,7 @@ def fit_and_test(trainer: L.Trainer, task: Task, splits: Splits, checkpoint: Pat
             regularizer.initialize(task.model, splits.train_clean.sample(INIT_IMAGES, task.seed))
     loaders = [splits.test] if splits.val is None else [splits.test, splits.val]
     try:
-        trainer.fit(task, splits.train, loaders, ckpt_path=checkpoint if done else None, weights_only=True)
+        trainer.fit(task, Chunks(splits.train, limit), loaders, ckpt_path=checkpoint if done else None, weights_only=True)
     except SystemExit as error:
         # Lightning turns Ctrl-C into an exit; the command line wants to say how to go on.
         if trainer.interrupted:

@@ -52,24 +52,32 @@ def restrict(dataset: Dataset, chosen: Sequence[int | str] | None) -> Dataset:
     if chosen is None:
         return dataset
     labels = resolve(chosen, dataset.classes)
-    found = {}
-    for split, images, own in (
-        ("train", dataset.train_images, dataset.train_labels),
-        ("test", dataset.test_images, dataset.test_labels),
-    ):
-        renumbered = _renumbered(own, labels, len(dataset.classes))
-        kept = renumbered >= 0
-        for place, label in enumerate(labels):
-            if not bool((renumbered == place).any()):
-                kind = "training" if split == "train" else "test"
-                raise BenchError(f"data.classes: class '{dataset.classes[label]}' has no {kind} images")
-        found |= {f"{split}_images": images[kept], f"{split}_labels": renumbered[kept]}
-    return replace(dataset, classes=tuple(dataset.classes[label] for label in labels), **found)
+    train, test = (
+        _cut(kind, images, own, labels, dataset.classes)
+        for kind, images, own in (
+            ("training", dataset.train_images, dataset.train_labels),
+            ("test", dataset.test_images, dataset.test_labels),
+        )
+    )
+    return replace(
+        dataset,
+        classes=tuple(dataset.classes[label] for label in labels),
+        train_images=train[0],
+        train_labels=train[1],
+        test_images=test[0],
+        test_labels=test[1],
+    )
 
 
-def _renumbered(labels: torch.Tensor, chosen: Sequence[int], classes: int) -> torch.Tensor:
-    """int64 [M]: each label's place among the chosen ones, -1 for the others."""
-    place = labels.new_full((classes,), -1)
+def _cut(
+    kind: str, images: torch.Tensor, labels: torch.Tensor, chosen: Sequence[int], names: Sequence[str]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """One split's images and labels, cut down."""
+    place = labels.new_full((len(names),), -1)
     for new, old in enumerate(chosen):
         place[old] = new
-    return place[labels]
+        if not bool((labels == old).any()):
+            raise BenchError(f"data.classes: class '{names[old]}' has no {kind} images")
+    renumbered = place[labels]
+    kept = renumbered >= 0
+    return images[kept], renumbered[kept]

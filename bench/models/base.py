@@ -21,12 +21,21 @@ class Spec:
         classes: number of classes.
         time_steps: T, how often the network sees the image.
         neuron: the neuron of every spiking layer.
+        mean: what normalization has taken from each channel of pixels in [0, 1].
+        std: what it has then divided each channel by.
     """
 
     image_shape: tuple[int, int, int]
     classes: int
     time_steps: int = 4
     neuron: NeuronConfig = field(default_factory=NeuronConfig)
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+
+    def pixels(self, x: Tensor) -> Tensor:
+        """Normalized images `[N, C, H, W]` back in pixels, [0, 1] up to rounding: for encodings by rate or time."""
+        mean, std = (x.new_tensor(values).view(-1, 1, 1) for values in (self.mean, self.std))
+        return x * std + mean
 
 
 class ConvNorm(nn.Sequential):

@@ -14,10 +14,11 @@ from bench.models.base import Spec
 from bench.neurons import NeuronConfig, Spiking
 from bench.registry import MODELS
 
-SMALL: dict[str, dict[str, int]] = {
+SMALL: dict[str, dict[str, Any]] = {
     "cnn": {"channels": 8},
     "sew": {"channels": 8},
     "convmixer": {"width": 8, "depth": 2, "kernel": 3, "patch": 2},
+    "mlp": {"hidden": [16, 8]},
 }
 
 
@@ -74,7 +75,7 @@ def test_stem_sees_each_image_once(name: str) -> None:
     net = make(name)
     batches: list[int] = []
     for module in net.modules():
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, nn.Conv2d | nn.Linear) and module is not net.head:
             module.register_forward_pre_hook(lambda m, args: batches.append(len(args[0])))
     net(torch.randn(2, 1, 32, 32))
     assert batches[0] == 2
