@@ -43,7 +43,7 @@ def test_an_experiment_is_a_grid_with_and_without_the_flag(
     same = "budget=cpu data=cifar10 model=cnn optim=sgd optim.lr=0.1 reg=weightnorm"
     assert out.splitlines() == [
         "nandan2022/table4_2: 2 rows, 2 seeds, 4 runs, 0 finished, 4 to do",
-        "  budget=cpu: 10 epochs of at most 10,000 images, cifar10 (jpeg)",
+        "  budget=cpu: 6 epochs of at most 10,000 images, cifar10 (jpeg)",
         f"[1/4] {same} reg.weightnorm.data_init=true seed=0",
         f"[2/4] {same} reg.weightnorm.data_init=false seed=0",
         f"[3/4] {same} reg.weightnorm.data_init=true seed=1",
