@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import lightning as L
 from rich.console import Console
@@ -12,6 +12,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from bench.ops import explain
+
+if TYPE_CHECKING:
+    from bench.data.batches import Chunks
 
 WARN_AFTER_STEPS = 20
 
@@ -59,23 +62,28 @@ class Reporter(L.Callback):
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         self.began = time.monotonic()
+        # Told after each optimizer step: Lightning's own hook comes after several.
+        steps = cast("Chunks", trainer.train_dataloader).steps
+        pl_module.on_step = lambda: self.advance(pl_module, steps)
         if sys.stdout.isatty():
             columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[speed]}"))
             self.bar = Progress(*columns, TimeRemainingColumn(), console=console(), transient=True)
             name = f"epoch {trainer.current_epoch + 1}/{self.epochs}"
-            self.line = self.bar.add_task(name, total=trainer.num_training_batches, speed="")
+            self.line = self.bar.add_task(name, total=steps, speed="")
             self.bar.start()
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def advance(self, task: Any, steps: int) -> None:
+        """One more optimizer step of the epoch's `steps` is done."""
         if self.bar is not None:
-            images = pl_module.meters["train"].images
+            images = task.meters["train"].images
             speed = f"{images / (time.monotonic() - self.began):,.0f} img/s"
-            self.bar.update(self.line, completed=batch_idx + 1, speed=speed)
-        if trainer.global_step == 1 and (slow := explain(pl_module.model)) is not None:
+            self.bar.update(self.line, completed=task.steps, speed=speed)
+        if task.current_epoch > 0:
+            return
+        if task.steps == 1 and (slow := explain(task.model)) is not None:
             say(f"kernels: {slow}")
-        last = batch_idx + 1 == trainer.num_training_batches
-        if not self.warned and trainer.current_epoch == 0 and (batch_idx + 1 == WARN_AFTER_STEPS or last):
-            self._warn_of_silence(pl_module, batch_idx + 1)
+        if not self.warned and task.steps in (WARN_AFTER_STEPS, steps):
+            self._warn_of_silence(task, task.steps)
 
     def _warn_of_silence(self, task: Any, steps: int) -> None:
         self.warned = True

@@ -59,7 +59,7 @@ class Recorder(Checkpoint):
 
     def row(self, task: Task) -> dict[str, Any]:
         """The finished epoch, counted from 0."""
-        train, steps = task.meters["train"], task.trainer.num_training_batches
+        train = task.meters["train"]
         seconds = self.trained - self.began
         evaluated = self.evaluated > 0
         return {
@@ -67,7 +67,7 @@ class Recorder(Checkpoint):
             "lr": self.lr,
             "train": train.summary(),
             **{split: task.meters[split].summary() if evaluated else None for split in task.splits},
-            "penalties": {name: float(value) / steps for name, value in task.penalties.items()},
+            "penalties": {name: float(value) / task.steps for name, value in task.penalties.items()},
             "layers": train.rates.rates(),
             "images": train.images,
             "images_per_s": train.images / seconds,

@@ -85,7 +85,8 @@ def record(
     trainer = session.make_trainer(cfg, facts, device, Recorder(folder, tracker, epochs))
     outcome, reason = None, None
     try:
-        outcome = session.fit_and_test(trainer, task, splits, folder.checkpoint_path, done=len(rows))
+        limit = cfg.trainer.limit_train_batches
+        outcome = session.fit_and_test(trainer, task, splits, folder.checkpoint_path, len(rows), limit)
     except Diverged as error:
         reason = str(error)
     except BaseException:

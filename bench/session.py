@@ -152,7 +152,8 @@ def fit_and_test(
             regularizer.initialize(task.model, splits.train_clean.sample(INIT_IMAGES, task.seed))
     loaders = [splits.test] if splits.val is None else [splits.test, splits.val]
     try:
-        trainer.fit(task, Chunks(splits.train, limit), loaders, ckpt_path=checkpoint if done else None, weights_only=True)
+        start = checkpoint if done else None
+        trainer.fit(task, Chunks(splits.train, limit), loaders, ckpt_path=start, weights_only=True)
     except SystemExit as error:
         # Lightning turns Ctrl-C into an exit; the command line wants to say how to go on.
         if trainer.interrupted:

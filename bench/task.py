@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import lightning as L
@@ -83,6 +83,12 @@ class Task(L.LightningModule):
         epochs: length of the cosine schedule.
         splits: names of the evaluation loaders, in the trainer's order.
 
+    Attributes:
+        meters: by split, and of the epoch under way under `train`.
+        penalties: each term summed over the epoch's steps.
+        steps: optimizer steps done in the epoch.
+        on_step: called after each of them.
+
     Raises:
         BenchError: more than one regularizer replaces the loss.
     """
@@ -123,6 +129,8 @@ class Task(L.LightningModule):
         self.meters: dict[str, Meter] = {}
         self.penalties: dict[str, Any] = {}
         self.finite: Tensor | None = None
+        self.steps = 0
+        self.on_step: Callable[[], None] | None = None
 
     @property
     def regs(self) -> list[Regularizer]:
@@ -153,35 +161,68 @@ class Task(L.LightningModule):
         logits = self.model.head(features.mean(0))
         return logits, F.cross_entropy(logits.float(), y)
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        seed_everything(self.seed, "step", self.current_epoch, batch_idx)
-        x, y = batch
-        for reg in self.regs:
-            x, y = reg.batch(x, y)
+    def objective(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor], Activity]:
+        """The forward pass of a step.
+
+        Args:
+            x: images `[N, C, H, W]`, mixed already.
+            y: labels `[N]`, or soft labels `[N, classes]`.
+
+        Returns:
+            What the step descends, logits `[N, classes]`, the task's loss in it, the penalties in it, the activity.
+        """
         features, activity = self.forward_t(x, self.reads_spikes)
         logits, loss = self.logits_and_loss(features, y)
-        total = loss
+        total, penalties = loss, dict[str, Tensor]()
         for reg in self.regs:
             for name, term in reg.penalty(activity).items():
                 total = total + term
-                self.penalties[name] = self.penalties.get(name, 0.0) + term.detach()
-        optimizer = self.optimizers()
-        optimizer.zero_grad()  # type: ignore[union-attr]
-        self.manual_backward(total)
+                penalties[name] = penalties.get(name, 0.0) + term
+        return total, logits, loss, penalties, activity
+
+    def step(self, x: Tensor, y: Tensor, optimizer: torch.optim.Optimizer) -> None:
+        """One optimizer step: seeds, mixing, forward, backward, update, the regularizers' own updates, meters, reset.
+
+        Args:
+            x: images `[N, C, H, W]`.
+            y: labels `[N]`, or soft labels `[N, classes]`.
+            optimizer: of `configure_optimizers`.
+
+        Raises:
+            Diverged: the loss became NaN or infinite.
+        """
+        seed_everything(self.seed, "step", self.current_epoch, self.steps)
+        for reg in self.regs:
+            x, y = reg.batch(x, y)
+        total, logits, loss, penalties, activity = self.objective(x, y)
+        for name, term in penalties.items():
+            self.penalties[name] = self.penalties.get(name, 0.0) + term.detach()
+        optimizer.zero_grad()
+        total.backward()
         if self.optim.clip is not None:
             nn.utils.clip_grad_norm_(self.parameters(), self.optim.clip)
-        optimizer.step()  # type: ignore[union-attr]
+        optimizer.step()
         for reg in self.regs:
             reg.after_step(activity)
         self.meters["train"].update(logits, y, loss, activity)
-        self._watch(total, batch_idx)
+        self._watch(total)
         self.model.forget()
+        self.steps += 1
 
-    def _watch(self, total: Tensor, step: int) -> None:
+    def training_step(self, batch: Sequence[tuple[Tensor, Tensor]], batch_idx: int) -> None:
+        """The optimizer steps of one list of `bench.data.batches.Chunks`."""
+        # Lightning's own wrapper of the optimizer does nothing here but run hooks and count.
+        optimizer: Any = self.optimizers(use_pl_optimizer=False)
+        for x, y in batch:
+            self.step(x, y, optimizer)
+            if self.on_step is not None:
+                self.on_step()
+
+    def _watch(self, total: Tensor) -> None:
         fine = torch.isfinite(total.detach())
         self.finite = fine if self.finite is None else self.finite & fine
-        if total.device.type == "cpu" or step % CHECK_EVERY == CHECK_EVERY - 1:
-            self.stop_if_diverged(step)
+        if total.device.type == "cpu" or self.steps % CHECK_EVERY == CHECK_EVERY - 1:
+            self.stop_if_diverged(self.steps)
 
     def stop_if_diverged(self, step: int) -> None:
         """End the run when a loss since the last look was NaN or infinite.
@@ -196,9 +237,10 @@ class Task(L.LightningModule):
         self.meters["train"] = Meter()
         self.penalties = {}
         self.finite = None
+        self.steps = 0
 
     def on_train_epoch_end(self) -> None:
-        self.stop_if_diverged(int(self.trainer.num_training_batches) - 1)
+        self.stop_if_diverged(self.steps - 1)
         scheduler = self.lr_schedulers()
         if scheduler is not None:
             scheduler.step()  # type: ignore[union-attr]

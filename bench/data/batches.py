@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -146,6 +147,38 @@ class Batches:
                     with global_seed(derive(self.seed, "mixup", epoch, step)):
                         x, y = augment.mixup(x, y)
                 yield x, y
+
+
+class Chunks:
+    """An epoch's training batches in lists, so that what a trainer does around a step is done once for several.
+
+    Yields lists of `size` batches, the last one shorter where the count does not divide.
+
+    Args:
+        batches: of the training split.
+        limit: use only so many of them; None is all.
+        size: batches in a list.
+    """
+
+    batch_sampler = None  # Lightning looks for one wherever there is a sampler
+
+    def __init__(self, batches: Batches, limit: int | None = None, size: int = 8) -> None:
+        self.batches, self.size = batches, size
+        self.steps = len(batches) if limit is None else min(limit, len(batches))
+
+    @property
+    def sampler(self) -> Batches:
+        """What Lightning tells the epoch."""
+        return self.batches
+
+    def __len__(self) -> int:
+        """Lists in an epoch; `steps` is the number of batches."""
+        return -(-self.steps // self.size)
+
+    def __iter__(self) -> Iterator[list[tuple[Tensor, Tensor]]]:
+        left = islice(self.batches, self.steps)
+        while chunk := list(islice(left, self.size)):
+            yield chunk
 
 
 def crop_flip(images: Tensor, crop: int, offsets: Tensor, flips: Tensor | None) -> Tensor:

@@ -20,7 +20,7 @@ from bench import ops, results
 from bench.allocator import keep_freed_memory
 from bench.config import build, component_name, compose, settings
 from bench.data import Batches, Dataset, Splits, prepare, status
-from bench.data.batches import Augment
+from bench.data.batches import Augment, Chunks
 from bench.errors import BenchError
 from bench.models.base import Spec, SpikingNetwork
 from bench.random import generator
@@ -176,33 +176,35 @@ def peer_arm(cfg: DictConfig, name: str, splits: Splits, batch: tuple[Tensor, Te
     return arm
 
 
-def bench_arm(cfg: DictConfig, facts: dict[str, Any], splits: Splits, batch: tuple[Tensor, Tensor], device: str) -> Arm:
+class BenchArm(Arm):
+    """Ours: the task's own step, with all that a run does in it."""
+
+    def __init__(self, task: Any, batch: tuple[Tensor, Tensor], precision: AbstractContextManager[Any]) -> None:
+        optimizer = task.configure_optimizers()
+        optimizer = optimizer if isinstance(optimizer, torch.optim.Optimizer) else optimizer[0][0]
+        super().__init__(batch, task, self._loss, optimizer, task.model.forget, [])
+        self.precision = precision
+        task.on_train_epoch_start()
+
+    def _loss(self) -> Tensor:
+        with self.precision:
+            total: Tensor = self.model.objective(*self.batch)[0]  # type: ignore[operator]
+        return total
+
+    def step(self) -> None:
+        with self.precision:
+            self.model.step(*self.batch, self.optimizer)  # type: ignore[operator]
+
+
+def bench_arm(
+    cfg: DictConfig, facts: dict[str, Any], splits: Splits, batch: tuple[Tensor, Tensor], device: str
+) -> BenchArm:
     """Our task's own step."""
     from bench import session
 
-    x, y = batch
     session.pick_kernels(cfg.ops, device)
     task = session.make_task(cfg, splits).to(device)
-    activities: list[Any] = []
-
-    def loss() -> Tensor:
-        with mixed(device, facts["precision"] == "bf16"):
-            features, activity = task.forward_t(x)
-            activities[:] = [activity]
-            _, total = task.logits_and_loss(features, y)
-            for reg in task.regs:
-                for term in reg.penalty(activity).values():
-                    total = total + term
-        return total
-
-    def after() -> None:
-        for reg in task.regs:
-            reg.after_step(activities[0])
-        task.model.forget()
-
-    optimizer = task.configure_optimizers()
-    optimizer = optimizer if isinstance(optimizer, torch.optim.Optimizer) else optimizer[0][0]
-    return Arm((x, y), task, loss, optimizer, after, [])
+    return BenchArm(task, batch, mixed(device, facts["precision"] == "bf16"))
 
 
 def facts_of(cfg: DictConfig) -> dict[str, Any]:
@@ -248,7 +250,7 @@ def epochs_of(cfg: DictConfig, facts: dict[str, Any], device: str, pace: float, 
     watch: Any = Stopwatch()
     trainer = session.make_trainer(cfg, facts, device, watch)
     # A loader for validation, which is never due: Lightning warns if there is none.
-    trainer.fit(session.make_task(cfg, splits), splits.train, [splits.test])
+    trainer.fit(session.make_task(cfg, splits), Chunks(splits.train), [splits.test])
     return {
         "images_per_s": epochs * images / sum(watch.times[1:]),
         "epoch_images": images,
