@@ -73,9 +73,10 @@ class Accelerator(StrEnum):
 
 
 class LoggerName(StrEnum):
-    """Weights & Biases, or none beside the record."""
+    """Weights & Biases, trackio (a dashboard on this machine), or none beside the record."""
 
     wandb = "wandb"
+    trackio = "trackio"
     none = "none"
 
 
@@ -147,9 +148,9 @@ class LoggerConfig:
     """Where the curves go beside the record.
 
     Attributes:
-        name: wandb or none.
+        name: wandb, trackio or none.
         mode: of W&B.
-        project: W&B project.
+        project: of W&B or trackio.
         entity: W&B team or user; null is the key's own.
     """
 

@@ -119,7 +119,7 @@ def share_of_neurons(layers: list[dict[str, Any]], key: str) -> str:
     return f"{share:.1%}; most in {worst['name']}, {worst[key]:.1%}" if worst[key] else "none"
 
 
-def summary_table(result: dict[str, Any], folder: str, wandb_mode: str) -> Table:
+def summary_table(result: dict[str, Any], folder: str, logger: str, mode: str) -> Table:
     """The outcome of a run for the terminal."""
     table = Table(title=result["run_id"], show_header=False, title_justify="left")
     table.add_column(style="bold")
@@ -145,7 +145,7 @@ def summary_table(result: dict[str, Any], folder: str, wandb_mode: str) -> Table
         ("time", f"{seconds['total']:.1f} s: {seconds['train']:.1f} training, {seconds['eval']:.1f} evaluating"),
         ("speed", "-" if speed is None else f"{speed:,.0f} img/s"),
         ("folder", folder),
-        ("W&B", wandb_mode),
+        (logger, mode),
     ]
     for name, value in rows:
         table.add_row(name, value)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from bench import results
+from bench import logger, results
 from bench.config import settings
 from bench.console import console, say, summary_table
 from bench.errors import BenchError
@@ -28,6 +28,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         BenchError: bad input, or (an EnvironmentFault) a machine that could not do it.
     """
     check(cfg)
+    logger.check(cfg.logger)
     facts = science(cfg)
     folder = RunFolder(Path(cfg.runs), run_id(facts))
     done = None if cfg.force else folder.finished()
@@ -95,7 +96,7 @@ def record(
     result = compile_result(facts, env, folder, task, splits, outcome, reason)
     folder.finish(result)
     tracker.finish(headline(result, outcome), len(folder.rows()))
-    console().print(summary_table(result, str(folder.path), tracker.mode))
+    console().print(summary_table(result, str(folder.path), tracker.name, tracker.mode))
     return result
 
 

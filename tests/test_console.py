@@ -35,7 +35,7 @@ def test_epoch_line_fits_a_terminal() -> None:
 def test_table_of_a_run_fits_a_terminal(run_tiny: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     result = run_tiny("reg=spikepen")
     console = Console(width=80, file=(tmp_path / "out").open("w"))
-    console.print(summary_table(result, "runs/x", "offline"))
+    console.print(summary_table(result, "runs/x", "W&B", "offline"))
     console.file.close()
     text = (tmp_path / "out").read_text()
     assert max(map(len, text.splitlines())) <= 80

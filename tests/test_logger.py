@@ -1,14 +1,17 @@
-"""W&B never prompts, never hangs, never costs a run: against real sockets on this machine, and offline for real."""
+"""W&B and trackio never prompt, never hang, never cost a run: real sockets, offline W&B, trackio's own database."""
 
 from __future__ import annotations
 
 import json
+import os
+import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,7 @@ import pytest
 
 from bench import logger as module
 from bench.config import LoggerConfig, LoggerName, WandbMode
-from bench.logger import Tracker, answers, choose_mode, flatten
+from bench.logger import Tracker, WandbRun, answers, choose_mode, flatten
 from bench.results import RunFolder
 
 ROW = {
@@ -167,7 +170,7 @@ def test_a_failing_init_ends_offline_or_off_and_in_one_line(
         asked.append(mode)
         raise RuntimeError("the service fell over\nand said much more")
 
-    monkeypatch.setattr(Tracker, "_init", staticmethod(fail))
+    monkeypatch.setattr(WandbRun, "_init", staticmethod(fail))
     monkeypatch.setattr(module, "choose_mode", lambda config: ("online", None))
     tracker = Tracker(LoggerConfig(), folder, {}, "some-run", [])
     tracker.log(ROW)
@@ -176,7 +179,7 @@ def test_a_failing_init_ends_offline_or_off_and_in_one_line(
     assert tracker.mode == "off"
     out = capsys.readouterr().out
     assert "W&B continues offline: RuntimeError: the service fell over\n" in out
-    assert "W&B is off for this run" in out
+    assert "W&B is off for this run: RuntimeError: RuntimeError: the service fell over\n" in out
     assert "much more" not in out
 
 
@@ -187,3 +190,134 @@ def test_no_logger_writes_no_wandb_folder(tmp_path: Path) -> None:
     tracker.finish({}, 0)
     assert tracker.mode == "off"
     assert not folder.wandb_path.exists()
+
+
+# -- trackio ------------------------------------------------------------------------------------------
+
+# Loaded by Python at its start: writes down every address that the process would reach.
+WATCH = """
+import os, socket
+def watch(name):
+    real = getattr(socket.socket, name)
+    def seen(self, address, *rest):
+        if self.family != socket.AF_UNIX:
+            open(os.environ["REACHED"], "a").write(f"{address}\\n")
+        return real(self, address, *rest)
+    setattr(socket.socket, name, seen)
+for name in ("connect", "connect_ex", "sendto"):
+    watch(name)
+real = socket.getaddrinfo
+def getaddrinfo(host, *rest, **more):
+    open(os.environ["REACHED"], "a").write(f"{host}\\n")
+    return real(host, *rest, **more)
+socket.getaddrinfo = getaddrinfo
+"""
+
+# A regularizer that ends the process at one step, as a machine does that fails: no clean-up code runs.
+KILLER = """
+import os, signal, time
+from bench.registry import REGULARIZERS
+from bench.regularizers.base import Regularizer
+
+@REGULARIZERS.register("killer")
+class Killer(Regularizer):
+    "Kills the process at one step of it, when asked to."
+    steps = 0
+    def after_step(self, activity):
+        Killer.steps += 1
+        if Killer.steps == int(os.environ.get("KILL_AT", -1)):
+            time.sleep(3)  # trackio writes twice a second: what is killed has left its rows behind
+            os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture
+def trackio(
+    bench: Callable[..., subprocess.CompletedProcess[str]], tiny: tuple[str, ...], tmp_path: Path
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """trackio(*overrides, **env): a tiny run with logger=trackio in a process of its own, its connections noted."""
+    (tmp_path / "path").mkdir()
+    (tmp_path / "path" / "sitecustomize.py").write_text(WATCH)
+    (tmp_path / "killer.py").write_text(KILLER)
+
+    def go(*overrides: str, **env: str) -> subprocess.CompletedProcess[str]:
+        full = {
+            "PYTHONPATH": f"{tmp_path / 'path'}{os.pathsep}{Path(module.__file__).parents[1]}",
+            "BENCH_PLUGINS": str(tmp_path / "killer.py"),
+            "REACHED": str(tmp_path / "reached"),
+            "TRACKIO_DIR": str(tmp_path / "trackio"),
+            # With an account at hand trackio asks for its name; with a space or a server it would send the run there.
+            "HF_TOKEN": "hf_" + "x" * 34,
+            "TRACKIO_SPACE_ID": "somebody/space",
+            **env,
+        }
+        return bench("run", *tiny, "logger=trackio", *overrides, env=full)
+
+    return go
+
+
+def stored(folder: Path, question: str) -> list[tuple[Any, ...]]:
+    """What trackio's database of the default project answers."""
+    with sqlite3.connect(folder / "snn-regularizers.db") as database:
+        return database.execute(question).fetchall()
+
+
+def test_trackio_gets_each_epoch_once_through_a_kill_and_nothing_leaves(
+    trackio: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    overrides = ("reg=[spikepen,killer]", "trainer.epochs=3")
+    killed = trackio(*overrides, KILL_AT="12")  # five steps an epoch: in the third
+    assert killed.returncode == -signal.SIGKILL
+    assert stored(tmp_path / "trackio", "select step from metrics order by 1") == [(0,), (1,)]
+    resumed = trackio(*overrides)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "goes on after epoch 2 of 3" in resumed.stdout
+    assert "trackio show --project snn-regularizers" in resumed.stdout
+    assert "* " not in resumed.stdout, "what trackio prints"
+    (record,) = (tmp_path / "runs").rglob("result.json")
+    result = json.loads(record.read_text())
+    epochs = [json.loads(line) for line in record.with_name("metrics.jsonl").read_text().splitlines()]
+    (run,) = {run for run, _ in stored(tmp_path / "trackio", "select run_name, run_id from metrics")}
+    assert run == record.parent.name
+    rows = [(s, json.loads(m)) for s, m in stored(tmp_path / "trackio", "select step, metrics from metrics order by 1")]
+    assert [step for step, _ in rows] == [0, 1, 2, 4], "three epochs and, apart from them, the outcome"
+    assert [row["test/acc"] for _, row in rows[:3]] == [epoch["test"]["acc"] for epoch in epochs]
+    assert [row["penalty/spikepen"] for _, row in rows[:3]] == [epoch["penalties"]["spikepen"] for epoch in epochs]
+    assert rows[3][1]["final/spike_rate"] == result["test"]["spike_rate"]
+    ((config,),) = stored(tmp_path / "trackio", "select config from configs")
+    assert {key: json.loads(config)[key] for key in ("reg", "strength", "seed", "trainer.epochs")} == {
+        "reg": "spikepen+killer", "strength": result["strength"], "seed": 0, "trainer.epochs": 3,
+    }  # fmt: skip
+    assert not (tmp_path / "reached").exists(), (tmp_path / "reached").read_text()
+    assert (record.parent / "wandb").exists() is False
+
+
+def test_the_watch_sees_a_connection(tmp_path: Path) -> None:
+    """That no address was noted above means something only if one would have been."""
+    (tmp_path / "sitecustomize.py").write_text(WATCH)
+    code = "import urllib.request; urllib.request.urlopen('http://127.0.0.1:9')"
+    env = {**os.environ, "PYTHONPATH": str(tmp_path), "REACHED": str(tmp_path / "reached")}
+    assert subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, check=False).returncode == 1
+    assert "127.0.0.1" in (tmp_path / "reached").read_text()
+
+
+def test_a_place_that_trackio_cannot_write_costs_no_run(
+    trackio: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    done = trackio(TRACKIO_DIR=str(tmp_path / "file" / "below"))
+    assert done.returncode == 0, done.stderr
+    assert len([line for line in done.stdout.splitlines() if "trackio is off for this run: NotADirectory" in line]) == 1
+    assert list((tmp_path / "runs").rglob("result.json"))
+
+
+def test_without_trackio_nothing_is_begun(
+    trackio: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    (tmp_path / "path" / "sitecustomize.py").write_text("import sys; sys.modules['trackio'] = None")
+    refused = trackio()
+    assert refused.returncode == 2
+    assert refused.stderr.splitlines() == [
+        "error: logger=trackio needs the package trackio, which is not installed: pip install 'snn-bench[trackio]'"
+    ]
+    assert not (tmp_path / "runs").exists()
