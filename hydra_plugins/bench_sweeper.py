@@ -11,6 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 
 from bench.errors import BenchError
+from hydra_plugins._bench_job import SendingLauncher
 
 ConfigStore.instance().store(
     group="hydra/sweeper",
@@ -58,6 +59,8 @@ class BenchSweeper(BasicSweeper):
             for job in jobs:
                 check(job)
             self.validate_batch_is_legal(jobs)
+            if isinstance(self.launcher, SendingLauncher):
+                jobs = self.unfinished(jobs)
         # The job's name tells the job, wherever it runs, its place in the grid. The mode is an experiment file's,
         # which no job has.
         named = [[*job, f"hydra.job.name={i}/{len(jobs)}", "hydra.mode=MULTIRUN"] for i, job in enumerate(jobs, 1)]
@@ -80,6 +83,21 @@ class BenchSweeper(BasicSweeper):
         if not jobs:
             print("nothing to run; force=true runs it again", flush=True)
         return list(jobs.values())
+
+    @staticmethod
+    def unfinished(jobs: Sequence[list[str]]) -> list[list[str]]:
+        """The jobs that have no record yet: the others are not worth a place in a queue; says how many there are."""
+        from pathlib import Path
+
+        from bench.config import compose_all
+        from bench.experiments import is_finished
+        from bench.facts import science
+        from bench.results import run_id
+
+        configs = zip(jobs, compose_all(jobs), strict=True)
+        missing = [job for job, cfg in configs if cfg.force or not is_finished(Path(cfg.runs), run_id(science(cfg)))]
+        print(f"{len(jobs)} runs, {len(jobs) - len(missing)} finished, {len(missing)} to do", flush=True)
+        return missing
 
     @staticmethod
     def raise_failures(results: Sequence[JobReturn], jobs: Sequence[Sequence[str]]) -> None:
