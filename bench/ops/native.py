@@ -16,12 +16,13 @@ COMPILERS = ("g++", "c++", "clang++")
 # No trapping maths: a comparison may then become a mask. NaN and infinity keep their meaning.
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fopenmp", "-fPIC", "-fno-math-errno", "-fno-trapping-math")
 BUILD_SECONDS = 120
+SOURCES = Path(__file__).with_name("csrc")
 
 _reasons: dict[str, str] = {}
 
 
-def load(name: str, *flags: str) -> ctypes.CDLL | None:
-    """The library built from `csrc/<name>.cpp`; the first call may compile it, which takes seconds.
+def load(name: str, *flags: str, folder: Path = SOURCES) -> ctypes.CDLL | None:
+    """The library built from `<folder>/<name>.cpp`; the first call may compile it, which takes seconds.
 
     A kernel takes addresses of tensors and the number of threads to use. Safe in parallel processes: each
     builds into a file of its own and renames it.
@@ -29,11 +30,12 @@ def load(name: str, *flags: str) -> ctypes.CDLL | None:
     Args:
         name: of the source, without its ending.
         flags: compiler flags on top of `FLAGS`; those of the first call count.
+        folder: of the source.
 
     Returns:
         None when there is no compiler, or it fails; `why(name)` says so in one line.
     """
-    return _load(name, flags)
+    return _load(name, flags, folder)
 
 
 def why(name: str) -> str | None:
@@ -48,9 +50,9 @@ def cache_folder() -> Path:
 
 
 @cache
-def _load(name: str, flags: tuple[str, ...]) -> ctypes.CDLL | None:
+def _load(name: str, flags: tuple[str, ...], sources: Path) -> ctypes.CDLL | None:
     try:
-        return _open(_build(name, flags))
+        return _open(_build(name, flags, sources))
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:
         lines = str(error).strip().splitlines()
         _reasons[name] = lines[0] if lines else type(error).__name__
@@ -74,7 +76,7 @@ def _open(path: Path) -> ctypes.CDLL:
         return ctypes.CDLL(str(path))
 
 
-def _build(name: str, flags: tuple[str, ...]) -> Path:
+def _build(name: str, flags: tuple[str, ...], sources: Path) -> Path:
     """The path of the built library.
 
     Raises:
@@ -83,7 +85,7 @@ def _build(name: str, flags: tuple[str, ...]) -> Path:
     compiler = next((found for found in map(shutil.which, COMPILERS) if found), None)
     if compiler is None:
         raise RuntimeError("no C++ compiler (g++, c++ or clang++) in PATH")
-    source = Path(__file__).with_name("csrc") / f"{name}.cpp"
+    source = sources / f"{name}.cpp"
     wide = ("-mprefer-vector-width=512",) if platform.machine() == "x86_64" else ()
     command = [compiler, *FLAGS, *wide, *flags]
     binary = Path(compiler).resolve().stat()
