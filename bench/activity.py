@@ -210,8 +210,10 @@ class OpCounter:
         self.images += features.shape[1]
 
     def _spikes_seen(self) -> bool:
-        """Whether a spiking layer has fired in this pass. Asked of the layers: a hook on them would keep them from
-        the fused kernels."""
+        """Whether a spiking layer has fired in this pass, or the network is fed with spikes. Asked of the layers: a
+        hook on them would keep them from the fused kernels."""
+        if self.model.spiking_input:
+            return True
         return any(layer.is_spiking and layer.shape is not None for _, layer in self.model.spiking_layers())
 
     def _before(self, module: nn.Module, args: tuple[Tensor, ...]) -> None:

@@ -157,8 +157,8 @@ class Task(L.LightningModule):
         """Logits `[N, classes]` and the task's loss, from features `[T, N, F]`."""
         if self.loss_name is not None:
             logits_t = self.model.head(features)
-            return logits_t.mean(0), self.regularizers[self.loss_name].loss(logits_t, y)  # type: ignore[operator]
-        logits = self.model.head(features.mean(0))
+            return self.model.read(logits_t), self.regularizers[self.loss_name].loss(logits_t, y)  # type: ignore[operator]
+        logits = self.model.logits(features)
         return logits, F.cross_entropy(logits.float(), y)
 
     def objective(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor], Activity]:

@@ -73,9 +73,11 @@ class SpikingNetwork(nn.Module, ABC):
     Attributes:
         spec: what it was built for.
         time_steps: T; 1 for the ReLU twin, whose steps would all be the same.
+        spiking_input: whether the first layer is fed with spikes, so that what it does is counted as SynOps.
     """
 
     head: nn.Linear
+    spiking_input: bool = False
 
     def __init__(self, spec: Spec) -> None:
         super().__init__()
@@ -92,9 +94,17 @@ class SpikingNetwork(nn.Module, ABC):
     def features(self, x: Tensor) -> Tensor:
         """Images `[N, C, H, W]` to features `[T, N, F]`."""
 
+    def read(self, logits_t: Tensor) -> Tensor:
+        """Logits per step `[T, N, classes]` to logits `[N, classes]`: their mean."""
+        return logits_t.mean(0)
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Features `[T, N, F]` to logits `[N, classes]`: what `read` makes of the head's, here by the mean first."""
+        return self.head(features.mean(0))
+
     def forward(self, x: Tensor) -> Tensor:
-        """Images `[N, C, H, W]` to logits `[N, classes]`: the mean over time, then the head."""
-        return self.head(self.features(x).mean(0))
+        """Images `[N, C, H, W]` to logits `[N, classes]`."""
+        return self.logits(self.features(x))
 
     def spiking_layers(self) -> Iterator[tuple[str, Spiking]]:
         """(name, layer) of every spiking layer, in the order of definition."""

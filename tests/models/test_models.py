@@ -19,6 +19,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "sew": {"channels": 8},
     "convmixer": {"width": 8, "depth": 2, "kernel": 3, "patch": 2},
     "mlp": {"hidden": [16, 8]},
+    # Three steps are soon over: what fires late in them does not reach the output.
+    "srm": {"tau": 1.0, "delays": [0]},
 }
 
 
@@ -73,6 +75,8 @@ def test_every_parameter_learns(name: str) -> None:
 
 def test_stem_sees_each_image_once(name: str) -> None:
     net = make(name)
+    if net.spiking_input:
+        pytest.skip("spikes that arrive at every step have no static stem")
     batches: list[int] = []
     for module in net.modules():
         if isinstance(module, nn.Conv2d | nn.Linear) and module is not net.head:
