@@ -1,0 +1,89 @@
+"""The short table of a report for the project's README: each regularizer at one strength against no regularizer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bench import marks
+from bench.errors import BenchError, nearest
+from bench.report import build, tables
+from bench.report.analysis import Analysis, Row
+from bench.report.stats import Verdict
+
+SIGNIFICANT = (Verdict.BETTER, Verdict.WORSE)
+
+
+def write_into(path: Path, out: Path) -> bool:
+    """Put short tables between a Markdown file's marks, `<!-- bench report suite/digits/quick -->` and `<!-- end -->`.
+
+    Args:
+        path: the Markdown file.
+        out: `reports`, of whose `records/` the tables are made.
+
+    Returns:
+        Whether the file changed.
+
+    Raises:
+        BenchError: it has no mark, or there is no such report.
+    """
+    made = build.plan(build.gather([out / "records"], False, lambda line: None))
+    reports = {of.table.folder: of for of in made.reports}
+
+    def render(folder: str) -> str:
+        if folder not in reports:
+            raise BenchError(f"{path}: no report is called '{folder}'. {nearest(folder, list(reports))}")
+        return digest(reports[folder])
+
+    return marks.fill(path, "bench report", render)
+
+
+def digest(found: Analysis) -> str:
+    """Every series at the middle one of its strengths: chosen before the runs, so that no result picks it.
+
+    Args:
+        found: a table with a baseline in each of its panels.
+    """
+    table = found.table
+    panels = table.panels
+    columns = [table.axis if table.axis != "setting" else "regularizer"]
+    for panel in panels:
+        name = panel or tables.shared(table.records, "model")
+        columns += [f"{name}: accuracy", f"{name}: spike rate"]
+    series: dict[str, dict[str, list[Row]]] = {}
+    for row in found.rows:
+        series.setdefault(row.line.series, {}).setdefault(row.line.panel, []).append(row)
+    lines = []
+    for name, by_panel in series.items():
+        middle = {panel: _middle(rows) for panel, rows in by_panel.items()}
+        strength = {row.line.strength for row in middle.values()} - {None}
+        label = f"`{name}`" + (f" {strength.pop():g}" if len(strength) == 1 else "")
+        cells = [cell for panel in panels for cell in _cells(found, middle.get(panel))]
+        lines.append([label, *cells])
+    seeds = {len(row.line.seeds) for row in found.rows}
+    many = f"{min(seeds)} to {max(seeds)}" if len(seeds) > 1 else str(*seeds)
+    return (
+        f"{tables.label_of(table)} {table.title}: mean of {many} seeds, differences to the first row in points and in "
+        "percent. **Bold**: better or worse by a paired test, Holm-corrected over all strengths; all else is not "
+        "distinguishable. Of several strengths the middle one is shown, whatever came of it; "
+        f"[all of them](reports/{table.folder}/README.md).\n\n" + tables.markdown(columns, lines).rstrip()
+    )
+
+
+def _middle(rows: list[Row]) -> Row:
+    ordered = sorted(rows, key=lambda row: row.line.strength or 0.0)
+    return ordered[len(ordered) // 2]
+
+
+def _cells(found: Analysis, row: Row | None) -> tuple[str, str]:
+    if row is None:
+        return "-", "-"
+    rate = row.mean("test_spike_rate")
+    if row.line.against is None:
+        return f"{tables.number('test_acc', row.mean('test_acc'))} %", tables.number("test_spike_rate", rate)
+    base = next(of for of in found.rows if of.line is row.line.against)
+    before = base.mean("test_spike_rate")
+    change = "-" if rate is None or not before else f"{round(100 * (rate / before - 1)) + 0:+d} %"
+    if row.pair is None or row.pair.difference is None:
+        return "-", change
+    gain = tables.number("test_acc", row.pair.difference.mean, sign=True)
+    return f"**{gain}**" if row.verdict in SIGNIFICANT else gain, change
