@@ -18,6 +18,10 @@ class EnvironmentFault(BenchError):
     code = 1
 
 
+class Busy(EnvironmentFault):
+    """Another process has what is needed, and will let go of it."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """The end of a "no such name" message: the closest known names, then all of them.
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import __version__
-from bench.errors import BenchError, EnvironmentFault
+from bench.errors import BenchError, Busy, EnvironmentFault
 
 SCHEMA_VERSION = 1
 
@@ -204,7 +204,8 @@ class RunFolder:
         """Own the folder; it is created when missing.
 
         Raises:
-            EnvironmentFault: another process has it, or it cannot be written.
+            Busy: another process has it.
+            EnvironmentFault: it cannot be written.
         """
         try:
             (self.path / "checkpoints").mkdir(parents=True, exist_ok=True)
@@ -217,7 +218,7 @@ class RunFolder:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise EnvironmentFault(f"another process is at work on {self.path}; wait for it or stop it") from error
+                raise Busy(f"another process is at work on {self.path}; wait for it or stop it") from error
             yield
 
     def clear(self) -> None:

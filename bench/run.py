@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from bench import logger, results
+from bench import logger, results, twin
 from bench.config import settings
 from bench.console import console, say, summary_table
 from bench.errors import BenchError
@@ -38,6 +38,11 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     return train(cfg, facts, folder)
 
 
+def starts_anew(cfg: DictConfig, folder: RunFolder) -> bool:
+    """Whether no finished epoch is there to go on from."""
+    return cfg.force or not folder.checkpoint_path.exists()
+
+
 def train(cfg: DictConfig, facts: dict[str, Any], folder: RunFolder) -> dict[str, Any]:
     """Train, evaluate and record, from the start or from the last finished epoch."""
     # Imported here: Lightning takes seconds, and a finished run is skipped without it.
@@ -57,6 +62,8 @@ def train(cfg: DictConfig, facts: dict[str, Any], folder: RunFolder) -> dict[str
     )
     # Built before the folder is touched: settings that do not fit leave nothing behind.
     task = session.make_task(cfg, splits)
+    if starts_anew(cfg, folder):
+        twin.start(cfg, task.model)
     with folder.locked():
         if cfg.force:
             folder.clear()

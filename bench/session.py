@@ -148,8 +148,10 @@ def fit_and_test(
     splits.train.set_epoch(done)
     if not done:
         seed_everything(task.seed, "initialize")
+        images = splits.train_clean.sample(INIT_IMAGES, task.seed)
         for regularizer in task.regs:
-            regularizer.initialize(task.model, splits.train_clean.sample(INIT_IMAGES, task.seed))
+            regularizer.initialize(task.model, images)
+        task.model.initialize(images)
     loaders = [splits.test] if splits.val is None else [splits.test, splits.val]
     try:
         start = checkpoint if done else None

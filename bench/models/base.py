@@ -112,6 +112,17 @@ class SpikingNetwork(nn.Module, ABC):
             if isinstance(module, Spiking):
                 yield name, module
 
+    def initialize(self, images: Tensor) -> None:
+        """Data-dependent start, once, before the first step of a fresh run (not on resume), after the regularizers'.
+
+        Args:
+            images: `[500, C, H, W]` (or fewer) normalized training images, without augmentation.
+        """
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of parameters that are no weights, so that weight decay leaves them alone."""
+        return set()
+
     def forget(self) -> None:
         """Reset every membrane potential and drop the last pass' activity."""
         for _, layer in self.spiking_layers():
@@ -129,14 +140,20 @@ def positive(**knobs: int) -> None:
             raise BenchError(f"model.{name} is {value}, it must be at least 1")
 
 
-def check_halvings(depth: int, height: int, width: int) -> None:
+def check_halvings(depth: int, height: int, width: int, knob: str | None = None) -> None:
     """Refuse more poolings than the image has room for.
+
+    Args:
+        depth: how many poolings.
+        height: of the image.
+        width: of the image.
+        knob: the setting that says so; None is `model.depth`.
 
     Raises:
         BenchError: says how often the image can be halved.
     """
     if min(height, width) >> depth == 0:
         raise BenchError(
-            f"model.depth={depth} halves the image {depth} times, but {height}x{width} can be halved "
+            f"{knob or f'model.depth={depth}'} halves the image {depth} times, but {height}x{width} can be halved "
             f"{min(height, width).bit_length() - 1} times at most"
         )

@@ -16,7 +16,7 @@ class WeightDecay(Regularizer):
     The factor is PyTorch's: SGD adds `weight * w` to the gradient of w, AdamW shrinks w by
     `lr * weight * w` apart from the gradient. Eq. 2.1 as printed, lambda ||w||^2, would be twice that;
     the script of the thesis' author passes lambda to PyTorch, and decays batch norm and biases too.
-    With 0 the optimizer keeps its own setting.
+    With 0 the optimizer keeps its own setting. Leaks and thresholds that `model=diet` trains are never decayed.
 
     Source: nandan2022 (arXiv 2201.02538), eq. 2.1; Loshchilov & Hutter 2019 (arXiv 1711.05101) for AdamW.
 
@@ -38,5 +38,7 @@ class WeightDecay(Regularizer):
     def param_groups(self, model: SpikingNetwork) -> list[dict[str, Any]]:
         if self.weight == 0:
             return []
-        params = [p for p in model.parameters() if p.requires_grad and (p.ndim > 1 or not self.only_weights)]
+        spared = model.no_weight_decay()
+        named = [(name, p) for name, p in model.named_parameters() if p.requires_grad and name not in spared]
+        params = [p for _, p in named if p.ndim > 1 or not self.only_weights]
         return [{"params": params, "weight_decay": self.weight}]

@@ -1,0 +1,451 @@
+"""DIET-SNN: a convolutional network converted from its trained ReLU twin; leaks and thresholds are trained too."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bench.errors import BenchError
+from bench.models.base import ConvNorm, Spec, SpikingNetwork, check_halvings, positive
+from bench.neurons import NeuronConfig, Spiking
+from bench.ops import fire_block
+from bench.registry import MODELS
+
+CALIBRATION_IMAGES = 100  # thresholds are percentiles over all their neurons: more images change little
+LOWEST_THRESHOLD = 1e-4
+
+
+class _LinearSpike(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, damping: float) -> Tensor:
+        ctx.save_for_backward(z)
+        ctx.damping = damping
+        return (z > 0).to(z.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (z,) = ctx.saved_tensors
+        return grad * ctx.damping * (1 - z.abs()).clamp(min=0), None
+
+
+def linear_spike(z: Tensor, damping: float = 0.3) -> Tensor:
+    """1 where z > 0, else 0; its gradient is taken for damping * max(0, 1 - |z|).
+
+    Source: Bellec et al. 2018 (arXiv 1803.09574); Rathi & Roy 2021 (DIET-SNN, arXiv 2008.03658).
+
+    Args:
+        z: the potential over its threshold, less 1.
+        damping: the gradient's height at the threshold.
+    """
+    return _LinearSpike.apply(z, damping)
+
+
+class _Bounded(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, low: float, high: float) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.range = low, high
+        return x.clamp(low, high)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (x,) = ctx.saved_tensors
+        low, high = ctx.range
+        outward = ((x >= high) & (grad < 0)) | ((x <= low) & (grad > 0))
+        return grad.masked_fill(outward, 0.0), None, None
+
+
+def bounded(x: Tensor, low: float, high: float) -> Tensor:
+    """x held in [low, high]; at a bound it keeps the gradient that leads back inside, which clamp would lose.
+
+    Args:
+        x: a parameter.
+        low: smallest value used.
+        high: largest value used.
+    """
+    return _Bounded.apply(x, low, high)
+
+
+def diet_steps(
+    x: Tensor,
+    leak: Tensor,
+    threshold: Tensor,
+    spike: Callable[[Tensor], Tensor] = linear_spike,
+    detach_reset: bool = True,
+    last: tuple[Tensor, Tensor] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Leaky neurons with soft reset: u_t = leak u_{t-1} + x_t - threshold o_{t-1}, o = 1[u > threshold].
+
+    The reset of a step is not leaked, unlike that of SpikingJelly's nodes, which reset before they leak.
+
+    Source: gutekunst, eq. 4; Rathi & Roy 2021 (DIET-SNN, arXiv 2008.03658).
+
+    Args:
+        x: input current `[T, N, ...]`.
+        leak: what is left of a potential after a step, scalar in [0, 1].
+        threshold: scalar above 0.
+        spike: 1 where u / threshold - 1 is above 0, with a surrogate gradient.
+        detach_reset: whether the spike in the reset is left out of the gradient; the threshold in it never is.
+        last: (u, o) `[N, ...]` of the step before; None starts from rest.
+
+    Returns:
+        Spikes o and potentials u before the reset, both `[T, N, ...]`.
+    """
+    u, o = last if last is not None else (torch.zeros_like(x[0]), torch.zeros_like(x[0]))
+    spikes, potentials = [], []
+    for current in x:
+        u = leak * u + current - threshold * (o.detach() if detach_reset else o)
+        o = spike(u / threshold - 1)
+        spikes.append(o)
+        potentials.append(u)
+    return torch.stack(spikes), torch.stack(potentials)
+
+
+def percentile(x: Tensor, q: float) -> Tensor:
+    """The q-th percentile of all values by the nearest rank, scalar."""
+    return x.flatten().kthvalue(1 + round(q / 100 * (x.numel() - 1))).values
+
+
+def balanced_threshold(current: Tensor, q: float) -> float:
+    """The threshold of a converted layer: of each step's input current the q-th percentile, then the largest step's.
+
+    Source: Rathi & Roy 2021 (DIET-SNN, arXiv 2008.03658), as in their script.
+
+    Args:
+        current: `[T, N, ...]`.
+        q: percentile, in (0, 100].
+    """
+    return max(float(percentile(step, q)) for step in current)
+
+
+class DietNeuron(nn.Module):
+    """The neurons of one layer, which share a leak and a threshold.
+
+    What is not trained is a buffer: both are in checkpoints either way.
+
+    Shapes: `[T, N, ...]` in and out.
+
+    Args:
+        leak: start value, in [0, 1], where it is also held.
+        threshold: start value, above 0, where it is also held.
+        train_leak: whether the optimizer sees the leak.
+        train_threshold: whether it sees the threshold.
+        damping: of the surrogate gradient, see `linear_spike`.
+        detach_reset: see `diet_steps`.
+
+    Attributes:
+        v: `[N, ...]` potential before the reset of the last step; None at rest.
+        potential: `[T, N, ...]` potentials before the reset of the last forward pass; None at rest.
+    """
+
+    leak: Tensor
+    threshold: Tensor
+    v: Tensor | None
+    fired: Tensor | None
+    potential: Tensor | None
+
+    def __init__(
+        self, leak: float, threshold: float, train_leak: bool, train_threshold: bool, damping: float, detach_reset: bool
+    ) -> None:
+        super().__init__()
+        for name, value, trained in (("leak", leak, train_leak), ("threshold", threshold, train_threshold)):
+            start = torch.tensor(float(value))
+            if trained:
+                self.register_parameter(name, nn.Parameter(start))
+            else:
+                self.register_buffer(name, start)
+        self.damping, self.detach_reset = damping, detach_reset
+        self.reset()
+
+    def forward(self, x: Tensor) -> Tensor:
+        leak = bounded(self.leak, 0.0, 1.0)
+        threshold = bounded(self.threshold, LOWEST_THRESHOLD, math.inf)
+        last = None if self.v is None or self.fired is None else (self.v, self.fired)
+        spikes, potential = diet_steps(x, leak, threshold, self.spike, self.detach_reset, last)
+        self.v, self.fired, self.potential = potential[-1], spikes[-1], potential
+        return spikes
+
+    def spike(self, z: Tensor) -> Tensor:
+        """`linear_spike` with this layer's damping."""
+        return linear_spike(z, self.damping)
+
+    def reset(self) -> None:
+        """Back to rest."""
+        self.v = self.fired = self.potential = None
+
+    def extra_repr(self) -> str:
+        return f"leak={float(self.leak):.4g}, threshold={float(self.threshold):.4g}"
+
+
+class DietSpiking(Spiking):
+    """A spiking layer of `DietNeuron`; no fused kernel knows leaks and thresholds that are tensors.
+
+    Args:
+        config: `detach_reset` and the threshold at the start.
+        time_steps: T.
+        leak: at the start.
+        train_leak: see `DietNeuron`.
+        train_threshold: see `DietNeuron`.
+        damping: see `DietNeuron`.
+    """
+
+    neuron: DietNeuron
+
+    def __init__(
+        self,
+        config: NeuronConfig,
+        time_steps: int,
+        leak: float,
+        train_leak: bool,
+        train_threshold: bool,
+        damping: float,
+    ) -> None:
+        super().__init__(config, time_steps)
+        # By this name the kernels know that the layer is none of theirs.
+        self.config = replace(config, name="diet")
+        self.neuron = DietNeuron(leak, config.v_threshold, train_leak, train_threshold, damping, config.detach_reset)
+
+    def _fire(self, x: Tensor) -> Tensor:
+        # The potential is a sum over time: in bfloat16 it would lose small currents.
+        exact = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+        with torch.autocast(x.device.type, enabled=False):
+            fired = self.neuron(exact)
+        self.potential = self.neuron.potential if self.keep_potential else None
+        return fired.to(x.dtype)
+
+
+@MODELS.register("diet")
+class Diet(SpikingNetwork):
+    """DIET-SNN: a direct-encoded VGG that starts from its trained ReLU twin, then trains weights, leaks and thresholds.
+
+    One command does all of it. With `twin=auto` the same run with `neuron=relu` comes first, as a run with a record of
+    its own, shared by all runs that differ only in what is spiking; its optimizer takes `twin_lr`. Its weights are
+    kept; a layer's threshold becomes a percentile of its input current in the converted network, layer by layer, leaks
+    at 1, then all thresholds are multiplied by `threshold_scale`. A run that is continued needs no twin.
+
+    There are no biases and no batch norm: the spikes of a layer may then stand for its activations up to a factor. Of
+    the settings under `neuron` it uses `detach_reset`, and `v_threshold` where there is no twin; the reset is soft. The
+    recipe's dropout is `reg=dropout` with `mask=fixed at=spikes`. Weight decay leaves leaks and thresholds alone.
+
+    Source: gutekunst, section 5, eq. 4; Rathi & Roy 2021 (DIET-SNN, arXiv 2008.03658). Constants are those of their
+    public script, except `calibration_steps`, there 500.
+
+    Args:
+        spec: image shape, classes, time steps, neuron.
+        convs: widths of the 3x3 convolutions in turn; 0 is an average pooling of 2 (their VGG6 if left alone).
+        hidden: widths of the fully connected layers before the output.
+        train_leak: train one leak a layer.
+        train_threshold: train one threshold a layer.
+        leak: what is left of a potential after a step at the start, in [0, 1].
+        percentile: of a layer's input current, which its threshold is taken from, in (0, 100].
+        threshold_scale: multiplies these thresholds.
+        calibration_steps: time steps over which they are found, rounded up to whole passes.
+        damping: height of the linear surrogate gradient.
+        twin: `auto`, `none` (start from random weights), or the id or folder of a finished run of the twin.
+        twin_lr: learning rate of the twin under `auto`.
+        twin_epochs: epochs of the twin under `auto`; null is as many as this run's.
+
+    Raises:
+        BenchError: an argument out of its range, too many poolings, or a neuron that it does not have.
+    """
+
+    twin_arguments: ClassVar[tuple[str, ...]] = ("convs", "hidden")
+    """What the twin is built from; all else concerns spikes."""
+
+    def __init__(
+        self,
+        spec: Spec,
+        convs: list[int] = [64, 0, 128, 128, 0],  # noqa: B006
+        hidden: list[int] = [4096, 4096],  # noqa: B006
+        train_leak: bool = True,
+        train_threshold: bool = True,
+        leak: float = 1.0,
+        percentile: float = 99.7,
+        threshold_scale: float = 0.2,
+        calibration_steps: int = 100,
+        damping: float = 0.3,
+        twin: str = "auto",
+        twin_lr: float = 1e-3,
+        twin_epochs: int | None = None,
+    ) -> None:
+        super().__init__(spec)
+        check_neuron(spec.neuron)
+        positive(calibration_steps=calibration_steps, twin_epochs=1 if twin_epochs is None else twin_epochs)
+        for name, value, good, wanted in (
+            ("leak", leak, 0 <= leak <= 1, "lie in [0, 1]"),
+            ("percentile", percentile, 0 < percentile <= 100, "lie in (0, 100]"),
+            ("threshold_scale", threshold_scale, 0 < threshold_scale < math.inf, "be above 0"),
+            ("damping", damping, 0 < damping < math.inf, "be above 0"),
+            ("twin_lr", twin_lr, 0 < twin_lr < math.inf, "be above 0"),
+        ):
+            if not good:
+                raise BenchError(f"model.{name} is {value:g}, it must {wanted}")
+        listed = ",".join(map(str, convs))
+        if not convs or convs[0] == 0 or min(convs) < 0:
+            raise BenchError(
+                f"model.convs is [{listed}], it must begin with a width and hold widths, or 0 for a pooling, "
+                "as in [64,0,128,128,0]"
+            )
+        for units in hidden:
+            positive(hidden=units)
+        channels, height, width = spec.image_shape
+        poolings = convs.count(0)
+        check_halvings(poolings, height, width, knob=f"model.convs=[{listed}]")
+        self.leak, self.percentile, self.threshold_scale = leak, percentile, threshold_scale
+        self.calibration_steps = calibration_steps
+        self.twin_weights: dict[str, Tensor] | None = None
+        self.halvings: list[int] = []
+        self.convs = nn.ModuleList()
+        for entry in convs:
+            if entry == 0:
+                self.halvings[-1] += 1
+                continue
+            block = ConvNorm(channels, entry, 3)
+            block.conv = nn.Conv2d(channels, entry, 3, padding=1, bias=False)
+            block.norm = nn.Identity()
+            self.convs.append(block)
+            self.halvings.append(0)
+            channels = entry
+        sizes = [channels * (height >> poolings) * (width >> poolings), *hidden]
+        self.linears = nn.ModuleList(nn.Linear(a, b, bias=False) for a, b in zip(sizes, hidden, strict=False))
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                # Without batch norm PyTorch's own start would shrink the activations of every layer.
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        own = (leak, train_leak, train_threshold, damping)
+        self.spikings = nn.ModuleList(
+            self.spiking() if spec.neuron.name == "relu" else DietSpiking(spec.neuron, self.time_steps, *own)
+            for _ in range(len(self.convs) + len(hidden))
+        )
+        self.head = nn.Linear(sizes[-1], spec.classes, bias=False)
+
+    def features(self, x: Tensor) -> Tensor:
+        for i in range(len(self.spikings)):
+            x = self.layer(i, x)
+        return x.flatten(1).unflatten(0, (self.time_steps, -1))
+
+    def read(self, logits_t: Tensor) -> Tensor:
+        """The output neurons' potential after the last step: the sum of their inputs, without leak or spikes."""
+        return logits_t.sum(0)
+
+    def logits(self, features: Tensor) -> Tensor:
+        return self.head(features.sum(0))
+
+    def layer(self, i: int, x: Tensor) -> Tensor:
+        """Spiking layer i with its weights and poolings: `[T * N, ...]` in and out; images `[N, C, H, W]` into 0."""
+        spiking: Any = self.spikings[i]
+        if i >= len(self.convs):
+            return spiking(self.current(i, x))
+        conv: Any = self.convs[i]
+        x = fire_block(conv, spiking, x, repeat=i == 0)
+        for _ in range(self.halvings[i]):
+            x = F.avg_pool2d(x, 2)
+        return x
+
+    def current(self, i: int, x: Tensor) -> Tensor:
+        """The input current of spiking layer i, from what `layer` takes."""
+        if i < len(self.convs):
+            return self.convs[i](x)
+        return self.linears[i - len(self.convs)](x.flatten(1))
+
+    def no_weight_decay(self) -> set[str]:
+        return {
+            f"{layer}.neuron.{name}"
+            for layer, spiking in self.spiking_layers()
+            for name, _ in spiking.neuron.named_parameters()
+        }
+
+    def start_from(self, weights: dict[str, Tensor]) -> None:
+        """Take the twin's weights at `initialize`; leaks and thresholds stay this network's.
+
+        Args:
+            weights: state of the twin, by the names of this network's.
+
+        Raises:
+            BenchError: they are of another network.
+        """
+        own = {key: value for key, value in self.state_dict().items() if ".neuron." not in key}
+        for name in [*own, *weights]:
+            if name not in own or name not in weights or own[name].shape != weights[name].shape:
+                raise BenchError(f"the twin is another network: '{name}' does not fit")
+        self.twin_weights = weights
+
+    @torch.no_grad()
+    def initialize(self, images: Tensor) -> None:
+        """Become the converted twin, where there is one.
+
+        Args:
+            images: `[M, C, H, W]` normalized training images, of which some set the thresholds.
+
+        Raises:
+            BenchError: a layer's input current gives no threshold.
+        """
+        if self.twin_weights is None:
+            return
+        self.load_state_dict(self.twin_weights, strict=False)
+        self.twin_weights = None
+        was_training = self.training
+        self.eval()
+        try:
+            self.calibrate(images[:CALIBRATION_IMAGES].to(self.head.weight))
+        finally:
+            self.train(was_training)
+            self.forget()
+
+    def calibrate(self, images: Tensor) -> None:
+        """Set all thresholds from input currents, the first layer's first.
+
+        Args:
+            images: `[N, C, H, W]`.
+
+        Raises:
+            BenchError: a layer's currents are too low for any threshold.
+        """
+        neurons: list[DietNeuron] = [layer.neuron for _, layer in self.spiking_layers()]
+        for neuron in neurons:
+            neuron.leak.fill_(1.0)
+        for i, neuron in enumerate(neurons):
+            self.forget()
+            found = 0.0
+            # The image is the same at every step: so is the first layer's current.
+            for _ in range(-(-self.calibration_steps // self.time_steps) if i else 1):
+                x = images
+                for j in range(i):
+                    x = self.layer(j, x)
+                steps = self.current(i, x).float().unflatten(0, (self.time_steps if i else 1, -1))
+                found = max(found, balanced_threshold(steps, self.percentile))
+            if not found > LOWEST_THRESHOLD:
+                raise BenchError(
+                    f"the converted twin gives spiking layer {i} of {len(neurons)} an input current of {found:g} at "
+                    f"percentile {self.percentile:g}, too low for a threshold: train the twin better (model.twin_lr, "
+                    "model.twin_epochs), or raise model.percentile or model.calibration_steps"
+                )
+            neuron.threshold.fill_(found)
+        for neuron in neurons:
+            neuron.threshold.mul_(self.threshold_scale)
+            neuron.leak.fill_(self.leak)
+
+
+def check_neuron(config: NeuronConfig) -> None:
+    """Refuse settings that the neuron of this network, which is its own, would not heed.
+
+    Raises:
+        BenchError: names the first of them.
+    """
+    if config.name not in ("if", "relu"):
+        raise BenchError(
+            f"neuron={config.name} does not go with model=diet, whose neuron is its own (model.leak, model.train_leak, "
+            "model.train_threshold); leave it at if, or take relu for the twin"
+        )
+    default = NeuronConfig()
+    for key in ("tau", "decay_input", "alpha"):
+        if getattr(config, key) != getattr(default, key):
+            raise BenchError(f"neuron.{key} has no effect on model=diet, whose neuron is its own; leave it out")
+    if config.v_reset not in (None, default.v_reset):
+        raise BenchError(f"neuron.v_reset is {config.v_reset:g}, but the reset of model=diet is soft; leave it out")
