@@ -21,6 +21,7 @@ COMMANDS = {
     "speed": "training images/s, memory and share of the floor, beside networks built from public packages",
     "report": "records into tables, figures and one page under reports/; --check says whether they still follow",
     "submit": "check finished runs and copy their records to where the reports find them",
+    "dashboard": "build the W&B workspace and report over a project's runs, or with --json write them to a file",
     "sync": "upload offline W&B runs",
     "completion": "print the script that makes TAB complete in bash, zsh or fish",
 }
@@ -178,6 +179,25 @@ def submit(arguments: list[str]) -> None:
     records.submit(records.folders(options.names, options.all, options.runs), options.into)
 
 
+def dashboard(arguments: list[str]) -> None:
+    """Build the W&B workspace and report."""
+    parser = Parser("bench dashboard", description=COMMANDS["dashboard"], epilog=DASHBOARD, formatter_class=Raw)
+    parser.add_argument("words", nargs="*", metavar="EXPERIMENT", help="of the report, and budget=; all if left out")
+    parser.add_argument("--entity", metavar="E", help="the W&B team or user; the key's own if left out")
+    parser.add_argument("--project", metavar="P", help="the W&B project; if left out, where runs go")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write them there; needs no key and no network")
+    options = parser.parse_intermixed_args(arguments)
+    from bench.dashboard import main as go
+
+    go(options.words, options.entity, options.project, options.json)
+
+
+DASHBOARD = """\
+  python -m bench dashboard --json dashboard.json                 all experiments, offline
+  python -m bench dashboard nandan2022/table3_1 budget=cpu        one table, saved to the project
+"""
+
+
 def sync(arguments: list[str]) -> None:
     """Upload offline W&B runs."""
     parser = Parser("bench sync", description=COMMANDS["sync"])
@@ -268,7 +288,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     commands: dict[str, Callable[[list[str]], None]] = {
         "run": run, "reproduce": reproduce, "list": list_, "data": data, "speed": speed, "report": report,
-        "submit": submit, "sync": sync,
+        "submit": submit, "sync": sync, "dashboard": dashboard,
         "completion": completion,
     }  # fmt: skip
     command = arguments[0] if arguments else "--help"

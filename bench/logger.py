@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from bench.config import LoggerConfig, LoggerName
 from bench.console import say
-from bench.errors import BenchError
+from bench.errors import BenchError, EnvironmentFault
 from bench.results import RunFolder
 
 ANSWER_SECONDS = 2.0
@@ -64,6 +64,23 @@ def answers(url: str, seconds: float = ANSWER_SECONDS) -> bool:
     # A thread of its own: no timeout of urllib's covers the name look-up.
     threading.Thread(target=ask, daemon=True).start()
     return heard.wait(seconds)
+
+
+def reachable() -> str:
+    """The server's address, for commands that are useless without it.
+
+    Raises:
+        BenchError: there is no key for it.
+        EnvironmentFault: it does not answer.
+    """
+    url = server()
+    if not has_key(url):
+        raise BenchError(
+            f"no W&B key for {url}: `wandb login` says where to get yours and keeps it, or set WANDB_API_KEY"
+        )
+    if not answers(url):
+        raise EnvironmentFault(f"{url} did not answer within {ANSWER_SECONDS:g} s")
+    return url
 
 
 def choose_mode(config: LoggerConfig) -> tuple[str, str | None]:
@@ -151,6 +168,8 @@ class WandbRun(Sink):
                 shutil.rmtree(folder.wandb_path, ignore_errors=True)
             try:
                 self.run = self._init(config, folder, settings, run_id, mode).experiment
+                # Lightning has every chart drawn over its own count of steps, which stands still here: rows are epochs.
+                self.run.define_metric("*", step_metric="epoch")
             except Exception as error:  # wandb raises its own, its service's and the operating system's
                 reason = one_line(error)
             else:

@@ -195,7 +195,7 @@ def sync(named: Sequence[str], runs: Path, say: Callable[[str], None] = print) -
         EnvironmentFault: the server does not answer, or an upload failed.
     """
     # Imported here: Lightning takes seconds, and `submit` needs none of it.
-    from bench.logger import ANSWER_SECONDS, answers, has_key, server
+    from bench.logger import reachable
 
     paths = folders(named, False, runs) if named else sorted(path for path in runs.glob("*") if path.is_dir())
     offline = [(path, run) for path in paths for run in sorted(path.glob("wandb/offline-run-*"))]
@@ -203,16 +203,10 @@ def sync(named: Sequence[str], runs: Path, say: Callable[[str], None] = print) -
         raise BenchError(f"no offline W&B run in {', '.join(named) or runs}")
     waiting = [(path, run) for path, run in offline if not list(run.glob("*.wandb.synced"))]
     say(f"{len(waiting)} to upload, {len(offline) - len(waiting)} uploaded before")
-    url = server()
     if not waiting:
         return
-    if not has_key(url):
-        raise BenchError(
-            f"no W&B key for {url}: `wandb login` says where to get yours and keeps it, or set WANDB_API_KEY"
-        )
-    if not answers(url):
-        # `wandb sync` itself would try for minutes.
-        raise EnvironmentFault(f"{url} did not answer within {ANSWER_SECONDS:g} s; the runs stay where they are")
+    # `wandb sync` itself would try for minutes.
+    reachable()
     failed = []
     for path, run in waiting:
         done = subprocess.run([sys.executable, "-m", "wandb", "sync", str(run)], capture_output=True, text=True)

@@ -152,11 +152,16 @@ def test_offline_history_and_config_can_be_read_back(tmp_path: Path) -> None:
     assert tracker.mode == "offline"
     tracker.log(ROW)
     tracker.finish({"gap": 2.5, "synops_per_image": 1e6, "nothing": None}, 2)
-    text = json.dumps(inspect(folder))
+    lines = inspect(folder)
+    text = json.dumps(lines)
     assert text.count("test/acc") >= 2
     assert "spike_rate_layer/spikings.0" in text
     assert "strength" in text
     assert "synops_per_image" in text
+    # W&B draws each curve over the step that its key was last defined with.
+    steps = [line["metric"]["step_metric"] for line in lines if "glob_name" in line.get("metric", {})]
+    assert steps[-1] == "epoch"
+    assert [line["history"]["item"].get("trainer/global_step") for line in lines if "history" in line] == [None] * 3
 
 
 def test_a_failing_init_ends_offline_or_off_and_in_one_line(
