@@ -16,7 +16,8 @@ from bench.errors import BenchError, nearest
 COMMANDS = {
     "run": "train one configuration, or with -m a grid of them; `run --help` says more",
     "reproduce": "a paper's table: run what has no record yet, then write its report",
-    "list": "models, regularizers, data sets and experiments: what they are, their source and defaults",
+    "list": "models, regularizers, data sets, experiments and probes: what they are, their source and defaults",
+    "eval": "probes of finished runs: noise, attacks, corruptions; into the run's folder",
     "data": "what data is on disk; download and check it",
     "speed": "training images/s, memory and share of the floor, beside networks built from public packages",
     "report": "records into tables, figures and one page under reports/; --check says whether they still follow",
@@ -65,7 +66,7 @@ REPRODUCE = """\
 def list_(arguments: list[str]) -> None:
     """Print what is registered."""
     parser = Parser("bench list", description=COMMANDS["list"])
-    parser.add_argument("section", nargs="?", help="models, regs, data or experiments; all of them if left out")
+    parser.add_argument("section", nargs="?", help="models, regs, data, experiments or probes; all of them if left out")
     parser.add_argument("--json", action="store_true", help="as JSON")
     parser.add_argument("--markdown", action="store_true", help="as Markdown tables")
     parser.add_argument("--into", type=Path, metavar="FILE", help="renew the tables in a Markdown file")
@@ -89,6 +90,42 @@ def list_(arguments: list[str]) -> None:
             ])  # fmt: skip
         else:
             print(f"{name}: none")
+
+
+def eval_(arguments: list[str]) -> None:
+    """Probe finished runs."""
+    parser = Parser("bench eval", description=COMMANDS["eval"], epilog=EVAL, formatter_class=Raw)
+    parser.add_argument("words", nargs="*", metavar="RUN", help="run ids or folders of runs, and settings key=value")
+    parser.add_argument("--all", action="store_true", help="all finished runs")
+    parser.add_argument("--runs", type=Path, default=runs(), metavar="DIR", help="where they lie [%(default)s]")
+    options = parser.parse_intermixed_args(arguments)
+    from bench import evaluate
+    from bench.submit import folders
+
+    lines = [word for word in options.words if "=" in word and not Path(word).is_dir()]
+    cfg = evaluate.parse(lines)
+    paths = folders([word for word in options.words if word not in lines], options.all, options.runs)
+    for path, name, content, there in evaluate.evaluate(paths, cfg, lambda line: print(line, flush=True)):
+        # Not as the table's title: that would be folded to the table's width.
+        print(f"{path.name}: {name}" + (", measured before; force=true measures again" if there else ""))
+        rows = content["rows"]
+        table("", list(rows[0]), [[evaluate.shown(value) for value in row.values()] for row in rows])
+
+
+EVAL = """\
+  python -m bench eval RUN probe=noise,adversarial          into RUN/probes/noise.json, RUN/probes/adversarial.json
+  python -m bench eval --all probe=corruptions corruptions.images=200
+  python -m bench list probes                               what there is, with settings and defaults
+
+settings, with their defaults; a probe's own are written PROBE.KEY=VALUE:
+  probe=NAME,...    which probes; what is measured is skipped
+  force=false       measure again what is there
+  seed=0            of the probes, not of the runs
+  bake=true         fold what regularizers did into plain weights first, as for export
+  root=null         where the data sets lie, if no longer where the run had them
+  accelerator=auto  auto, cpu or gpu
+  ops=auto          which kernels
+"""
 
 
 def data(arguments: list[str]) -> None:
@@ -150,10 +187,16 @@ def report(arguments: list[str]) -> None:
     parser = Parser("bench report", description=COMMANDS["report"], epilog=REPORT, formatter_class=Raw)
     parser.add_argument("words", nargs="*", metavar="EXPERIMENT", help="and settings it was run with; all if left out")
     parser.add_argument("--check", action="store_true", help="write nothing: do the files follow from OUT/records?")
+    parser.add_argument("--into", type=Path, metavar="FILE", help="renew short tables of OUT/records in a Markdown file")
     parser.add_argument("--runs", metavar="DIR", help="runs beside OUT/records, `none` for no others [runs]")
     parser.add_argument("--out", type=Path, default=Path("reports"), metavar="DIR", help="where to [%(default)s]")
     parser.add_argument("--dirty", action="store_true", help="take in runs of a changed, uncommitted tree")
     options = parser.parse_intermixed_args(arguments)
+    if options.into is not None:
+        from bench.report.headline import write_into
+
+        print(f"{options.into} {'renewed' if write_into(options.into, options.out) else 'is as it should be'}")
+        return
     from bench.report.command import main as go
 
     go(options.words, options.check, options.runs, options.out, options.dirty)
@@ -287,8 +330,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     arguments = list(sys.argv[1:] if argv is None else argv)
     commands: dict[str, Callable[[list[str]], None]] = {
-        "run": run, "reproduce": reproduce, "list": list_, "data": data, "speed": speed, "report": report,
-        "submit": submit, "sync": sync, "dashboard": dashboard,
+        "run": run, "reproduce": reproduce, "list": list_, "eval": eval_, "data": data, "speed": speed,
+        "report": report, "submit": submit, "sync": sync, "dashboard": dashboard,
         "completion": completion,
     }  # fmt: skip
     command = arguments[0] if arguments else "--help"

@@ -12,10 +12,11 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
+from bench import marks
 from bench.config import config_dir, options, schema, shown
 from bench.data import DATASETS
-from bench.errors import BenchError, EnvironmentFault, nearest
-from bench.registry import MODELS, REGULARIZERS, Registry
+from bench.errors import BenchError, nearest
+from bench.registry import MODELS, PROBES, REGULARIZERS, Registry
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def source_of(text: str) -> str:
 
 
 def components(registry: Registry) -> list[Entry]:
-    """Every registered network or regularizer."""
+    """Every registered network, regularizer or probe."""
     rows = []
     for name, cls in registry.items():
         text = cls.__doc__ or ""
@@ -99,6 +100,7 @@ SECTIONS: dict[str, Callable[[], list[Entry]]] = {
     "regs": lambda: components(REGULARIZERS),
     "data": datasets,
     "experiments": experiments,
+    "probes": lambda: components(PROBES),
 }
 
 
@@ -132,14 +134,4 @@ def write_into(path: Path) -> bool:
     Raises:
         BenchError: it has no such mark.
     """
-    mark = re.compile(r"(<!-- bench list (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
-    try:
-        old = path.read_text()
-        new, count = mark.subn(lambda m: f"{m[1]}\n{markdown(section(m[2]))}\n\n{m[3]}", old)
-        if not count:
-            raise BenchError(f"{path} has no '<!-- bench list SECTION -->' ... '<!-- end -->'")
-        if new != old:
-            path.write_text(new)
-    except OSError as error:
-        raise EnvironmentFault(f"{path}: {error.strerror}") from error
-    return new != old
+    return marks.fill(path, "bench list", lambda name: markdown(section(name)))

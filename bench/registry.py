@@ -81,6 +81,7 @@ class Registry:
 
 MODELS = Registry("model", "bench.models")
 REGULARIZERS = Registry("regularizer", "bench.regularizers")
+PROBES = Registry("probe", "bench.probes")
 
 _plugins_loaded = False
 

@@ -14,31 +14,33 @@ if TYPE_CHECKING:
     from bench.data.cache import Dataset
 
 
-def resolve(chosen: Sequence[int | str], names: Sequence[str]) -> list[int]:
+def resolve(chosen: Sequence[int | str], names: Sequence[str], key: str = "data.classes", least: int = 2) -> list[int]:
     """Labels of the chosen classes, in the order given.
 
     Args:
         chosen: names, or labels from 0; what is both is the name, so that 7 is the digit.
         names: the data set's classes, by label.
+        key: the setting's name, for messages.
+        least: how many it takes.
 
     Raises:
-        BenchError: fewer than two, one that does not exist, or one twice.
+        BenchError: too few, one that does not exist, or one twice.
     """
-    if len(chosen) < 2:
-        raise BenchError(f"data.classes={list(chosen)} has {len(chosen)}: it takes at least two classes")
-    labels = [_label(entry, names) for entry in chosen]
+    if len(chosen) < least:
+        raise BenchError(f"{key}={list(chosen)} has {len(chosen)} of at least {least} classes")
+    labels = [_label(entry, names, key) for entry in chosen]
     for place, label in enumerate(labels):
         if label in labels[:place]:
-            raise BenchError(f"data.classes={list(chosen)} has class '{names[label]}' twice")
+            raise BenchError(f"{key}={list(chosen)} has class '{names[label]}' twice")
     return labels
 
 
-def _label(entry: int | str, names: Sequence[str]) -> int:
+def _label(entry: int | str, names: Sequence[str], key: str) -> int:
     if str(entry) in names:
         return list(names).index(str(entry))
-    if isinstance(entry, int) and 0 <= entry < len(names):
-        return entry
-    raise BenchError(f"data.classes: there is no class '{entry}'. {nearest(str(entry), names)}")
+    if str(entry).isdecimal() and int(entry) < len(names):
+        return int(entry)
+    raise BenchError(f"{key}: there is no class '{entry}'. {nearest(str(entry), names)}")
 
 
 def restrict(dataset: Dataset, chosen: Sequence[int | str] | None) -> Dataset:
@@ -53,7 +55,7 @@ def restrict(dataset: Dataset, chosen: Sequence[int | str] | None) -> Dataset:
         return dataset
     labels = resolve(chosen, dataset.classes)
     train, test = (
-        _cut(kind, images, own, labels, dataset.classes)
+        cut(images, own, labels, dataset.classes, kind)
         for kind, images, own in (
             ("training", dataset.train_images, dataset.train_labels),
             ("test", dataset.test_images, dataset.test_labels),
@@ -69,15 +71,26 @@ def restrict(dataset: Dataset, chosen: Sequence[int | str] | None) -> Dataset:
     )
 
 
-def _cut(
-    kind: str, images: torch.Tensor, labels: torch.Tensor, chosen: Sequence[int], names: Sequence[str]
+def cut(
+    images: torch.Tensor, labels: torch.Tensor, chosen: Sequence[int], names: Sequence[str], kind: str
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """One split's images and labels, cut down."""
+    """The images of some classes, with their labels renumbered to places among the chosen.
+
+    Args:
+        images: `[M, C, H, W]`.
+        labels: int64 `[M]`.
+        chosen: labels.
+        names: of all classes, for messages.
+        kind: of images, for messages.
+
+    Raises:
+        BenchError: a chosen class has no images.
+    """
     place = labels.new_full((len(names),), -1)
     for new, old in enumerate(chosen):
         place[old] = new
         if not bool((labels == old).any()):
-            raise BenchError(f"data.classes: class '{names[old]}' has no {kind} images")
+            raise BenchError(f"class '{names[old]}' has no {kind} images")
     renumbered = place[labels]
     kept = renumbered >= 0
     return images[kept], renumbered[kept]

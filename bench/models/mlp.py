@@ -62,6 +62,8 @@ class MLP(SpikingNetwork):
         encoding: what the first layer sees.
         rate: probability of an input spike in a step at full intensity, in (0, 1]; `poisson` only.
         bias: whether the layers in front of neurons have one; without it, silence in is silence out.
+        excitatory: start the first layer from weights of 0 and above, as the paper's synapses are; training may turn
+            them negative.
 
     Raises:
         BenchError: no hidden layer, a width below 1, or a rate outside (0, 1].
@@ -74,6 +76,7 @@ class MLP(SpikingNetwork):
         encoding: Encoding = Encoding.direct,
         rate: float = 1.0,
         bias: bool = True,
+        excitatory: bool = False,
     ) -> None:
         super().__init__(spec)
         if not hidden:
@@ -83,10 +86,14 @@ class MLP(SpikingNetwork):
         if not 0 < rate <= 1:
             raise BenchError(f"model.rate is {rate:g}, it must lie in (0, 1]: it is a probability")
         self.encoding, self.rate = Encoding(encoding), rate
+        self.spiking_input = self.encoding is Encoding.poisson
         sizes = [math.prod(spec.image_shape), *hidden]
         self.linears = nn.ModuleList(
             nn.Linear(inputs, width, bias=bias) for inputs, width in zip(sizes, hidden, strict=False)
         )
+        if excitatory:
+            with torch.no_grad():
+                self.linears[0].weight.abs_()  # type: ignore[operator]
         self.spikings = nn.ModuleList(self.spiking() for _ in hidden)
         self.head = nn.Linear(hidden[-1], spec.classes)
 

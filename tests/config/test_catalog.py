@@ -11,7 +11,7 @@ import pytest
 
 from bench import catalog, config
 from bench.data import DATASETS
-from bench.registry import MODELS, REGULARIZERS
+from bench.registry import MODELS, PROBES, REGULARIZERS
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -23,7 +23,8 @@ def test_everything_registered_is_listed_with_its_source(cli: Cli) -> None:
     assert [row["name"] for row in found["models"]] == MODELS.names()
     assert [row["name"] for row in found["regs"]] == REGULARIZERS.names()
     assert [row["name"] for row in found["data"]] == DATASETS.names()
-    assert all(row["summary"] and row["source"] for row in found["models"] + found["regs"])
+    assert [row["name"] for row in found["probes"]] == PROBES.names()
+    assert all(row["summary"] and row["source"] for row in found["models"] + found["regs"] + found["probes"])
     spikepen = next(row for row in found["regs"] if row["name"] == "spikepen")
     assert spikepen["defaults"]["weight"] == 0.1
     assert spikepen["source"].startswith("nandan2022 (arXiv 2201.02538), eq. 3.1")
@@ -47,7 +48,7 @@ def test_a_pipe_gets_every_word(cli: Cli, monkeypatch: pytest.MonkeyPatch, width
 def test_without_a_section_all_are_listed(cli: Cli) -> None:
     _, out, _ = cli("list")
     titles = [line.strip() for line in out.splitlines() if line.strip().partition(":")[0] in catalog.SECTIONS]
-    assert [title.partition(":")[0] for title in titles] == ["models", "regs", "data", "experiments"]
+    assert [title.partition(":")[0] for title in titles] == ["models", "regs", "data", "experiments", "probes"]
 
 
 def test_experiments_are_described_by_their_first_comment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

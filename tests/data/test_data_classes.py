@@ -49,8 +49,8 @@ def test_a_name_wins_over_a_label_and_labels_work() -> None:
 @pytest.mark.parametrize(
     ("chosen", "message"),
     [
-        ([], "it takes at least two classes"),
-        (["cat"], r"data.classes=\['cat'\] has 1: it takes at least two classes"),
+        ([], "of at least 2 classes"),
+        (["cat"], r"data.classes=\['cat'\] has 1 of at least 2 classes"),
         (["cat", "dgo"], "there is no class 'dgo'. Did you mean 'dog'"),
         (["cat", 4], "there is no class '4'"),
         (["cat", -1], "there is no class '-1'"),

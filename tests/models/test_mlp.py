@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.activity import activity_of
+from bench.activity import OpCounter, activity_of
 from bench.config import OptimConfig, Optimizer
 from bench.errors import BenchError
 from bench.models.base import Spec
@@ -76,6 +76,30 @@ def test_without_bias_silence_in_is_silence_out() -> None:
         net(torch.zeros(2, 1, 6, 6))
         fired = sum(int(layer.spikes.count_nonzero()) for layer in activity_of(net).values())
         assert (fired == 0) is silent
+
+
+def test_an_excitatory_start_has_no_negative_weights() -> None:
+    torch.manual_seed(0)
+    plain = MLP(SPEC, [8, 4])
+    torch.manual_seed(0)
+    net = MLP(SPEC, [8, 4], excitatory=True)
+    assert torch.equal(net.linears[0].weight, plain.linears[0].weight.abs())  # type: ignore[arg-type,operator]
+    assert torch.equal(net.linears[1].weight, plain.linears[1].weight)  # type: ignore[arg-type]
+
+
+def test_input_spikes_are_synaptic_operations() -> None:
+    """White images at full rate: 36 inputs x 10 steps x 4 neurons, then the head's events; directly they are MACs."""
+    for encoding, synops, macs in ((Encoding.poisson, 36 * 10 * 4, 0), (Encoding.direct, 0, 36 * 4)):
+        net = MLP(SPEC, [4], encoding).eval()
+        net.head.weight.data.zero_()
+        counter = OpCounter(net)
+        with counter.attached():
+            features = net.features(torch.ones(5, 1, 6, 6))
+        counter.batch(features)
+        found = counter.per_image()
+        fired = int(features.count_nonzero()) / 5 * 3
+        assert found["synops_per_image"] == pytest.approx(synops + fired)
+        assert found["macs_per_image"] == macs
 
 
 @pytest.mark.parametrize(

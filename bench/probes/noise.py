@@ -1,0 +1,198 @@
+"""How many spikes noise, known classes and unknown classes draw from a network."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bench.data import open_dataset
+from bench.data.classes import cut, resolve
+from bench.data.splits import fit, statistics
+from bench.errors import BenchError
+from bench.models.base import SpikingNetwork
+from bench.probes.base import Outcome, Probe, Say, Subject, at_least
+from bench.probes.noise_sets import NOTEBOOK_MEAN, Blur, Level, blurred, delta_noise
+from bench.random import generator
+from bench.registry import PROBES
+from bench.task import Meter
+
+PRUNED = 1e-3  # of the mean weight of used inputs
+
+
+@PROBES.register("noise")
+class NoiseProbe(Probe):
+    """Output spikes on four test sets: delta-correlated noise, blurred noise, known classes, unknown classes.
+
+    A network that tells signal from noise answers the first two with few spikes. Output spikes are those of the last
+    spiking layer, over all its neurons, time steps and images; those of all layers stand beside them. Noise has the
+    size of the data set's own images and is then padded like these. Unknown are the classes that `data.classes` left
+    out; a network trained on all classes has no such row. Where the test set has fewer images than asked for, counts
+    per image are what compares.
+
+    Source: antonov2024 (Antonov & Sukhov), section 3 and its table. What an output spike is in a network with
+    a linear read-out is this suite's.
+
+    Args:
+        images: of each set; the paper has 1,500.
+        level: mean intensity of the noise.
+        sigma: of the blur, in pixels.
+        blur: whether samples are blurred into each other too.
+        unknown: which of the classes left out, names or labels; null takes all of them.
+
+    Raises:
+        BenchError: fewer than 1 image, or a sigma of 0 or below.
+    """
+
+    def __init__(
+        self,
+        images: int = 1500,
+        level: Level = Level.training,
+        sigma: float = 2.0,
+        blur: Blur = Blur.image,
+        unknown: list[int | str] | None = None,
+    ) -> None:
+        at_least("noise", 1, images=images)
+        if not sigma > 0:
+            raise BenchError(f"noise.sigma is {sigma:g}, it must be above 0 pixels")
+        self.images, self.level, self.sigma, self.blur, self.unknown = images, Level(level), sigma, Blur(blur), unknown
+
+    def measure(self, subject: Subject, say: Say) -> Outcome:
+        if not subject.spiking:
+            raise BenchError("probe=noise counts spikes, and neuron=relu has none")
+        sets = self.sets(subject)
+        rows: list[dict[str, Any]] = []
+        meters: dict[str, Meter] = {}
+        for name, (images, labels) in sets.items():
+            meters[name] = meter = subject.measure(images, labels)
+            layers = [float(count) for count in meter.rates.spikes.values()]
+            rows.append(
+                {
+                    "set": name,
+                    "images": meter.images,
+                    "output_spikes": round(layers[-1]),
+                    "output_per_image": layers[-1] / meter.images,
+                    "relative": None,
+                    "all_spikes": round(sum(layers)),
+                    "spike_rate": meter.rates.global_rate(),
+                    "acc": meter.summary()["acc"] if name == "known" else None,
+                }
+            )
+            say(f"noise: {name}, {rows[-1]['output_per_image']:.4g} output spikes per image")
+        per_image = {row["set"]: row["output_per_image"] for row in rows}
+        for row in rows:
+            row["relative"] = ratio(row["output_per_image"], per_image["delta"])
+        last = list(meters["known"].rates.spikes)[-1]
+        return Outcome(
+            images=self.images,
+            rows=rows,
+            headline={
+                "known (spikes/image)": per_image["known"],
+                "unknown (spikes/image)": per_image.get("unknown"),
+                "delta noise (spikes/image)": per_image["delta"],
+                "blurred noise (spikes/image)": per_image["blurred"],
+                "delta noise / known": ratio(per_image["delta"], per_image["known"]),
+                "unknown / known": ratio(per_image["unknown"], per_image["known"]) if "unknown" in per_image else None,
+            },
+            notes={
+                "output_spikes": f"spikes of the last spiking layer, {last}, summed over neurons, "
+                f"{subject.task.model.time_steps} time steps and images",
+                "all_spikes": "spikes of all spiking layers; input spikes are not among them",
+                "relative": "output spikes per image over those of delta noise",
+                "delta": f"independent uniform pixels, mean {[round(m, 6) for m in self.mean(subject)]}",
+                "blurred": f"the same images, Gaussian of {self.sigma:g} pixels, "
+                + ("across samples too" if self.blur is Blur.across else "each by itself"),
+            },
+            more=input_weights(subject),
+        )
+
+    def mean(self, subject: Subject) -> tuple[float, ...]:
+        """Of the noise, by channel."""
+        images = subject.splits.dataset.train_images
+        return (NOTEBOOK_MEAN,) * images.shape[1] if self.level is Level.notebook else statistics(images)[0]
+
+    def sets(self, subject: Subject) -> dict[str, tuple[Tensor, Tensor]]:
+        """Name -> images in 0 to 255 and labels; those of noise and unknown classes mean nothing."""
+        shape = subject.splits.dataset.train_images.shape[1:]
+        draw = generator("cpu", subject.seed, "noise")
+        delta = delta_noise(self.images, (shape[0], shape[1], shape[2]), self.mean(subject), draw)
+        nothing = torch.zeros(self.images, dtype=torch.long)
+        sets = {
+            name: (fit(255 * noise, subject.data.size), nothing)
+            for name, noise in (("delta", delta), ("blurred", blurred(delta, self.sigma, self.blur)))
+        }
+        sets["known"] = subject.test_images(self.images)
+        other = self.left_out(subject)
+        if other is not None:
+            images, labels = subject.choose(*other, self.images)
+            sets["unknown"] = (images, torch.zeros_like(labels))
+        return sets
+
+    def left_out(self, subject: Subject) -> tuple[Tensor, Tensor] | None:
+        """Test images of the unknown classes and their labels from 0; None where all classes are known.
+
+        Raises:
+            BenchError: classes are asked for that were trained on, or do not exist.
+        """
+        if subject.data.classes is None:
+            if self.unknown is not None:
+                raise BenchError(f"noise.unknown={self.unknown}, but the run was trained on all classes")
+            return None
+        whole = open_dataset(subject.data)
+        known = subject.splits.dataset.classes
+        chosen = [name for name in whole.classes if name not in known] if self.unknown is None else self.unknown
+        if not chosen and self.unknown is None:
+            return None
+        labels = resolve(chosen, whole.classes, "noise.unknown", least=1)
+        for label in labels:
+            if whole.classes[label] in known:
+                raise BenchError(f"noise.unknown: class '{whole.classes[label]}' was trained on")
+        return cut(whole.test_images, whole.test_labels, labels, whole.classes, "test")
+
+
+def ratio(a: float, b: float) -> float | None:
+    """a / b; None where b is 0."""
+    return a / b if b else None
+
+
+def input_weights(subject: Subject) -> dict[str, Any]:
+    """What became of the weights behind pixels that are black on every training image (the paper's figure 2).
+
+    Returns:
+        Nothing for a network without a linear layer on the pixels.
+    """
+    layer = pixel_layer(subject.task.model)
+    if layer is None:
+        return {}
+    images = fit(subject.splits.dataset.train_images, subject.data.size)
+    black = (images.amax(0) == 0).flatten()
+    size = layer.weight.detach().float().abs().mean(0).cpu()
+    used = float(size[~black].mean())
+    silent = layer.weight.detach().float().abs().cpu()[:, black]
+    shape = subject.task.model.spec.image_shape
+    return {
+        "input_weights": {
+            "black_pixels": int(black.sum()),
+            "pixels": len(black),
+            "mean_abs_behind_black": float(silent.mean()) if silent.numel() else None,
+            "mean_abs_behind_others": used,
+            "pruned_behind_black": float((silent < PRUNED * used).float().mean()) if silent.numel() else None,
+            "pruned_behind_others": float(
+                (layer.weight.detach().abs().cpu()[:, ~black] < PRUNED * used).float().mean()
+            ),
+            "pruned": f"below {PRUNED:g} of the mean absolute weight behind pixels that are not always black",
+            "neuron_0": [round(value, 5) for value in layer.weight.detach()[0].float().tolist()],
+            "shape": list(shape),
+        }
+    }
+
+
+def pixel_layer(model: SpikingNetwork) -> nn.Linear | None:
+    """The linear layer that reads the pixels, if there is one."""
+    for module in model.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            fits = isinstance(module, nn.Linear) and module.in_features == math.prod(model.spec.image_shape)
+            return module if fits and isinstance(module, nn.Linear) else None
+    return None

@@ -1,0 +1,286 @@
+"""The probes on trained networks: counts and accuracies against independent ones, and networks left as they were."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from bench import ops
+from bench.data import DataConfig, open_dataset
+from bench.errors import BenchError
+from bench.ops import Backend
+from bench.probes.adversarial import AdversarialProbe, Attack, gradient_of
+from bench.probes.base import Outcome, Probe, Subject
+from bench.probes.corruptions import CorruptionsProbe
+from bench.probes.noise import NoiseProbe
+from bench.probes.noise_sets import Blur, Level
+from bench.results import read_json
+
+SubjectOf = Callable[..., Subject]
+
+
+def silent(line: str) -> None:
+    """No progress."""
+
+
+def state(subject: Subject) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in subject.task.state_dict().items()}
+
+
+def normalized(subject: Subject, images: Tensor) -> Tensor:
+    mean, std = (torch.tensor(of).view(-1, 1, 1) for of in (subject.splits.mean, subject.splits.std))
+    return (images.float() / 255 - mean) / std
+
+
+# -- noise ---------------------------------------------------------------------------------------------
+
+
+def by_name(found: Outcome) -> dict[str, dict[str, Any]]:
+    return {row["set"]: row for row in found.rows}
+
+
+def test_known_digits_draw_the_spikes_of_the_record(poisson_run: Path, subject_of: SubjectOf) -> None:
+    """Without the flush the network is the recorded one, and the known set is its whole test set."""
+    record = read_json(poisson_run / "result.json")
+    subject = subject_of(poisson_run, "bake=false")
+    known = by_name(NoiseProbe().measure(subject, silent))["known"]
+    assert known["images"] == record["test_images"] > 90
+    assert known["acc"] == record["test"]["acc"]
+    assert known["spike_rate"] == pytest.approx(record["test"]["spike_rate"])
+    # One spiking layer of 24 neurons and 6 time steps.
+    assert known["output_spikes"] == known["all_spikes"]
+    assert known["output_per_image"] == pytest.approx(record["test"]["spike_rate"] * 24 * 6)
+
+
+def test_unknown_digits_are_those_left_out(poisson_run: Path, subject_of: SubjectOf, shared_data: Path) -> None:
+    whole = open_dataset(DataConfig(name="digits", root=str(shared_data)))
+    left = ~torch.isin(whole.test_labels, torch.tensor([7, 4, 6]))
+    subject = subject_of(poisson_run)
+    images, _ = NoiseProbe().sets(subject)["unknown"]
+    assert torch.equal(images, whole.test_images[left])
+    few, _ = NoiseProbe(unknown=[9, 2, 1], images=30).sets(subject)["unknown"]
+    assert len(few) == 30
+    labels = {image.numpy().tobytes(): int(y) for image, y in zip(whole.test_images, whole.test_labels, strict=True)}
+    assert sorted(labels[image.numpy().tobytes()] for image in few) == [1] * 10 + [2] * 10 + [9] * 10
+
+
+def test_noise_is_as_bright_as_the_training_digits(poisson_run: Path, subject_of: SubjectOf) -> None:
+    subject = subject_of(poisson_run)
+    bright = subject.splits.dataset.train_images.float().mean().item()
+    sets = NoiseProbe(images=2000).sets(subject)
+    for name in ("delta", "blurred"):
+        assert sets[name][0].mean().item() == pytest.approx(bright, rel=0.01)
+    assert torch.equal(sets["delta"][0], NoiseProbe(images=2000).sets(subject)["delta"][0])
+    notebook = NoiseProbe(images=2000, level=Level.notebook).sets(subject)["delta"][0]
+    assert notebook.mean().item() == pytest.approx(255 / 32, rel=0.01)
+    across = NoiseProbe(images=2000, blur=Blur.across).sets(subject)["blurred"][0]
+    assert across.std() < 0.5 * sets["blurred"][0].std()
+
+
+def test_counts_are_those_of_the_last_spiking_layer(conv_run: Path, subject_of: SubjectOf) -> None:
+    """Counted again from the spikes themselves, which the probe does not keep."""
+    subject = subject_of(conv_run)
+    found = by_name(NoiseProbe(images=40).measure(subject, silent))
+    images, _ = NoiseProbe(images=40).sets(subject)["delta"]
+    with torch.no_grad():
+        _, activity = subject.task.forward_t(normalized(subject, images))
+    counts = [int(layer.spikes.count_nonzero()) for layer in activity.values()]
+    subject.task.model.forget()
+    # A spike at the threshold may fall either way when the normalization rounds differently.
+    assert found["delta"]["output_spikes"] == pytest.approx(counts[-1], rel=0.01)
+    assert found["delta"]["all_spikes"] == pytest.approx(sum(counts), rel=0.01)
+    assert sum(counts) > 3 * counts[-1] > 0
+    assert "unknown" not in found
+
+
+def test_the_flush_prunes_what_is_behind_black_pixels(poisson_run: Path, subject_of: SubjectOf) -> None:
+    found = NoiseProbe(images=10).measure(subject_of(poisson_run), silent).more["input_weights"]
+    assert found["black_pixels"] > 3
+    assert found["pixels"] == 32 * 32
+    assert found["pruned_behind_black"] == 1.0
+    assert found["mean_abs_behind_black"] < 1e-6 < found["mean_abs_behind_others"]
+    # The flush is what does it: the checkpoint's own weights are still there.
+    before = NoiseProbe(images=10).measure(subject_of(poisson_run, "bake=false"), silent).more["input_weights"]
+    assert before["mean_abs_behind_black"] > 0.01
+
+
+def test_a_silent_network_has_no_ratio(poisson_run: Path, subject_of: SubjectOf) -> None:
+    subject = subject_of(poisson_run)
+    for parameter in subject.task.model.parameters():
+        parameter.zero_()
+    found = NoiseProbe(images=10).measure(subject, silent)
+    assert {row["output_spikes"] for row in found.rows} == {0}
+    assert {row["relative"] for row in found.rows} == {None}
+    assert found.headline["delta noise / known"] is None
+
+
+def test_what_the_noise_probe_cannot_do(poisson_run: Path, conv_run: Path, subject_of: SubjectOf) -> None:
+    subject = subject_of(poisson_run)
+    for unknown, message in (
+        ([7], r"noise.unknown: class '7' was trained on"),
+        (["x"], r"noise.unknown: there is no class 'x'"),
+        ([1, 1], r"noise.unknown=\[1, 1\] has class '1' twice"),
+        ([], r"noise.unknown=\[\] has 0 of at least 1"),
+    ):
+        with pytest.raises(BenchError, match=message):
+            NoiseProbe(unknown=unknown).measure(subject, silent)  # type: ignore[arg-type]
+    with pytest.raises(BenchError, match=r"noise.unknown=\[1\], but the run was trained on all classes"):
+        NoiseProbe(unknown=[1]).measure(subject_of(conv_run), silent)
+    with pytest.raises(BenchError, match=r"noise\.images is 0, it must be at least 1"):
+        NoiseProbe(images=0)
+
+
+# -- attacks -------------------------------------------------------------------------------------------
+
+
+def test_radius_0_is_the_recorded_accuracy(conv_run: Path, subject_of: SubjectOf) -> None:
+    record = read_json(conv_run / "result.json")
+    found = AdversarialProbe(eps=[0.0], steps=2, images=10_000).measure(subject_of(conv_run, "bake=false"), silent)
+    assert found.images == 360
+    assert {row["acc"] for row in found.rows} == {record["test"]["acc"]}
+    assert found.rows[0]["spike_rate"] == pytest.approx(record["test"]["spike_rate"])
+    assert [row["attack"] for row in found.rows] == ["none", "fgsm", "pgd"]
+
+
+def test_pgd_beats_fgsm_which_beats_noise(conv_run: Path, subject_of: SubjectOf) -> None:
+    subject = subject_of(conv_run)
+    found = AdversarialProbe(eps=[0.1, 0.2], steps=8, images=120).measure(subject, silent)
+    acc = {(row["attack"], row["eps"]): row["acc"] for row in found.rows}
+    assert acc["none", 0.0] > 85
+    assert acc["pgd", 0.1] < acc["fgsm", 0.1] < acc["none", 0.0]
+    assert acc["pgd", 0.2] < acc["pgd", 0.1]
+    images, labels = subject.test_images(120)
+    signs = torch.randint(0, 2, images.shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    noisy = (images.float() + 0.1 * 255 * signs).clamp(0, 255)
+    assert acc["fgsm", 0.1] < subject.measure(noisy, labels).summary()["acc"]  # type: ignore[operator]
+    assert found.headline == {
+        "clean (%)": acc["none", 0.0], "pgd eps 0.1 (%)": acc["pgd", 0.1], "pgd eps 0.2 (%)": acc["pgd", 0.2],
+    }  # fmt: skip
+
+
+def test_attacked_images_stay_in_the_ball(conv_run: Path, subject_of: SubjectOf) -> None:
+    subject = subject_of(conv_run)
+    probe = AdversarialProbe(steps=3)
+    images, labels = subject.test_images(50)
+    for attack in (probe.fgsm, probe.pgd):
+        found = attack(subject, images.float(), labels, 0.05, 0)
+        assert (found - images).abs().max() == pytest.approx(0.05 * 255, rel=1e-4)
+        assert found.min() >= 0
+        assert found.max() <= 255
+
+
+def test_the_kernels_give_the_reference_gradient(conv_run: Path, subject_of: SubjectOf) -> None:
+    """An attack is only as good as the gradient that reaches the image through fused layers in evaluation."""
+    subject = subject_of(conv_run)
+    images, labels = subject.test_images(30)
+    found = []
+    for backend in (Backend.auto, Backend.reference):
+        with ops.using(backend):
+            found.append(gradient_of(subject)(images.float(), labels).flatten(1))
+    assert (found[1].abs().amax(1) > 0).all()
+    # An image whose spike at the threshold falls the other way has another gradient; most have the same.
+    assert (F.cosine_similarity(*found) > 0.999).double().mean() > 0.8
+
+
+def test_gradients_pass_poisson_inputs(poisson_run: Path, subject_of: SubjectOf) -> None:
+    subject = subject_of(poisson_run)
+    found = AdversarialProbe(eps=[0.3], steps=5, images=90).measure(subject, silent)
+    acc = {row["attack"]: row["acc"] for row in found.rows}
+    assert acc["pgd"] < acc["none"] - 20
+    assert found.more["zero_gradient"] < 50
+
+
+def test_autoattack_is_at_least_as_strong(conv_run: Path, subject_of: SubjectOf) -> None:
+    pytest.importorskip("pyautoattack", reason="the extra `robust` is not installed")
+    subject = subject_of(conv_run)
+    probe = AdversarialProbe([Attack.pgd, Attack.autoattack], eps=[0.15], steps=5, images=10)
+    acc = {row["attack"]: row["acc"] for row in probe.measure(subject, silent).rows}
+    assert acc["autoattack"] <= acc["pgd"] < acc["none"]
+
+
+def test_autoattack_says_what_it_needs(
+    poisson_run: Path, conv_run: Path, subject_of: SubjectOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probe = AdversarialProbe([Attack.autoattack], images=10)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(BenchError, match=r"pip install 'snn-bench\[robust\]'"):
+        probe.measure(subject_of(conv_run), silent)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    with pytest.raises(BenchError, match="compare four classes, and the run has 3"):
+        probe.measure(subject_of(poisson_run), silent)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"attacks": []}, "must name one or more attacks"),
+        ({"attacks": [Attack.pgd, Attack.pgd]}, r"\[pgd,pgd\] must name one or more attacks, each once"),
+        ({"eps": [0.1, 2.0]}, r"adversarial.eps has 2, it must lie in \[0, 1\]"),
+        ({"eps": []}, "it needs a radius"),
+        ({"steps": 0}, "adversarial.steps is 0, it must be at least 1"),
+        ({"step": -1.0}, "adversarial.step is -1, it must be above 0"),
+    ],
+)
+def test_attacks_out_of_range_get_one_line(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(BenchError, match=message):
+        AdversarialProbe(**settings)
+
+
+# -- corruptions ---------------------------------------------------------------------------------------
+
+
+def test_corruptions_cost_accuracy_and_are_averaged(conv_run: Path, subject_of: SubjectOf) -> None:
+    found = CorruptionsProbe(["jpeg", "gaussian_noise"], images=120).measure(subject_of(conv_run), silent)
+    assert len(found.rows) == 1 + 2 * 5
+    clean = found.rows[0]
+    assert (clean["corruption"], clean["severity"], clean["drop"]) == ("none", 0, 0.0)
+    of = {name: [row["acc"] for row in found.rows if row["corruption"] == name] for name in ("jpeg", "gaussian_noise")}
+    assert of["gaussian_noise"][-1] < clean["acc"] - 20
+    means = {name: sum(values) / 5 for name, values in of.items()}
+    assert found.more["means"]["jpeg"]["acc"] == pytest.approx(means["jpeg"])
+    assert found.headline["corrupted (%)"] == pytest.approx(sum(means.values()) / 2)
+    assert all(0 < row["spike_rate"] < 1 for row in found.rows)
+
+
+def test_an_unknown_corruption_gets_the_nearest() -> None:
+    with pytest.raises(BenchError, match=r"there is no 'jpg'\. Did you mean 'jpeg'"):
+        CorruptionsProbe(["jpg"])
+
+
+# -- all -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bake", ["true", "false"])
+@pytest.mark.parametrize(
+    "probe",
+    [
+        NoiseProbe(images=20),
+        AdversarialProbe(eps=[0.1], steps=2, images=20),
+        CorruptionsProbe(["rotate"], images=20),
+    ],
+    ids=lambda probe: type(probe).__name__,
+)
+@pytest.mark.parametrize("run", ["conv_run", "poisson_run"])
+def test_a_probe_changes_nothing(
+    run: str, probe: Probe, bake: str, subject_of: SubjectOf, request: pytest.FixtureRequest
+) -> None:
+    """Weights, running statistics, the clocks of use-it-or-lose-it, gradients, and torch's generator."""
+    subject = subject_of(request.getfixturevalue(run), f"bake={bake}")
+    before, rng = state(subject), torch.get_rng_state()
+    assert any("use_clock" in name for name in before) is (bake == "false")
+    first = probe.measure(subject, silent)
+    after = subject.task.state_dict()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    assert all(parameter.grad is None for parameter in subject.task.parameters())
+    assert torch.equal(torch.get_rng_state(), rng)
+    assert not subject.task.training
+    again = probe.measure(subject, silent)
+    assert (again.rows, again.headline) == (first.rows, first.headline)
