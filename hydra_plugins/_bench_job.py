@@ -49,13 +49,18 @@ class SentJob:
         # A copy: what this process adds to the state is not to be sent on with a run that is queued again.
         Singleton.set_state({**self.singletons, "instances": dict(self.singletons["instances"])})
         setup_globals()
-        done = run_job(
-            hydra_context=self.context,
-            task_function=self.task,
-            config=self.config,
-            job_dir_key="hydra.sweep.dir",
-            job_subdir_key="hydra.sweep.subdir",
-        )
+        try:
+            done = run_job(
+                hydra_context=self.context,
+                task_function=self.task,
+                config=self.config,
+                job_dir_key="hydra.sweep.dir",
+                job_subdir_key="hydra.sweep.subdir",
+            )
+        except KeyboardInterrupt:
+            # A time limit's signal, or the cluster's: no fault, so no traceback.
+            print(f"[{self.name}] interrupted", flush=True)
+            raise SystemExit(130) from None
         if done.status is JobStatus.FAILED:
             return failure(portable(done._return_value))
         # The configuration stays here: its classes are made from signatures, and the grid's process has its own.

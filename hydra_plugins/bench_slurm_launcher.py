@@ -2,6 +2,7 @@
 
 # No `from __future__ import annotations`: Hydra runs this file before it is in `sys.modules`, where dataclasses would
 # look the names up.
+import io
 import logging
 import re
 import shutil
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import redirect_stderr
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -143,7 +145,8 @@ class SlurmLauncher(SendingLauncher):
             before = [f"export OMP_NUM_THREADS={cores}", *before]
         executor.update_parameters(**named, name="snn-bench", stderr_to_stdout=True, slurm_setup=before)
         try:
-            with executor.batch():
+            # submitit prints what sbatch says and then raises it.
+            with redirect_stderr(io.StringIO()), executor.batch():
                 return [executor.submit(job) for job in jobs]
         except (submitit.core.utils.FailedJobError, submitit.core.utils.FailedSubmissionError) as error:
             said = [line for line in str(error).splitlines() if "error:" in line] or str(error).splitlines()
