@@ -175,6 +175,7 @@ class Config:
         trainer: how long and on what.
         logger: where the curves go beside the record.
         seed: every random number of the run derives from it.
+        init_seed: of the weights a network is built with, so that runs of several seeds have one start; null is `seed`.
         force: run again what is finished.
         ops: which kernels; changes numbers only as far as the order of a sum does.
         runs: the folder of the records.
@@ -190,6 +191,7 @@ class Config:
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     seed: int = 0
+    init_seed: int | None = None
     force: bool = False
     ops: Backend = Backend.auto
     runs: str = "${oc.env:BENCH_RUNS,runs}"

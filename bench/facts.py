@@ -47,6 +47,7 @@ def science(cfg: DictConfig, data_identity: tuple[str, str] | None = None, auto:
         "trainer": trainer,
         "precision": (auto or best_precision(plain["trainer"]["accelerator"])) if precision == "auto" else precision,
         "seed": plain["seed"],
+        "init_seed": plain["init_seed"],
     }
 
 

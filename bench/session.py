@@ -58,7 +58,7 @@ def pick_kernels(asked: ops.Backend, device: str) -> str:
 
 def make_task(cfg: DictConfig, splits: Splits) -> Task:
     """The network with its regularizers attached, initialized by the seed."""
-    seed_everything(cfg.seed, "init")
+    seed_everything(cfg.seed if cfg.init_seed is None else cfg.init_seed, "init")
     spec = Spec(
         splits.image_shape, splits.classes, cfg.time_steps, settings(cfg.neuron), mean=splits.mean, std=splits.std
     )

@@ -83,9 +83,10 @@ def load(key: str) -> Published:
 
 
 def claims(experiment: str) -> tuple[dict[str, Any], ...]:
-    """The testable findings of the table or figure that an experiment is named after, `nandan2022/figure3_1`."""
+    """The testable findings of the table or figure that an experiment is named after, `nandan2022/figure3_1`, or of
+    the figures, `lyu2023/figures2_5`."""
     name, _, item = experiment.partition("/")
-    found = re.fullmatch(r"(table|figure)(\d+)_(\d+)", item)
+    found = re.fullmatch(r"(table|figure)s?(\d+)_(\d+)", item)
     if found is None or not (FOLDER / f"{name}.yaml").exists():
         return ()
     of = paper(name).get(f"{found[1]}s", {}).get(f"{found[2]}.{found[3]}", {})
@@ -118,6 +119,8 @@ def judge(claims: Sequence[Mapping[str, Any]], lines: Sequence[Line], alpha: flo
     - `above: {argument: value}, below: {argument: value}`: at equal, low spike rates the lines whose regularizer has
       the first argument have the higher accuracy (interpolated over the log of the rate, seed by seed).
 
+    A line is named by what is published of it, or by `label` and `group`; a metric by its column, or as records do.
+
     Args:
         claims: of a `Published`.
         lines: of our table.
@@ -131,11 +134,8 @@ def judge(claims: Sequence[Mapping[str, Any]], lines: Sequence[Line], alpha: flo
 
 
 def _find(lines: Sequence[Line], wanted: Mapping[str, Any]) -> Line | None:
-    found = [
-        line
-        for line in lines
-        if line.published is not None and all(line.published.get(key) == value for key, value in wanted.items())
-    ]
+    facts = [(line, {**(line.published or {}), "label": line.label, "group": line.group}) for line in lines]
+    found = [line for line, of in facts if all(of.get(key) == value for key, value in wanted.items())]
     return found[0] if len(found) == 1 else None
 
 
@@ -143,7 +143,8 @@ def _pair(claim: Mapping[str, Any], lines: Sequence[Line]) -> Paired | None:
     """Differences in the direction of the claim, so that positive ones speak for it."""
     if "above" in claim:
         return _curves(claim, lines)
-    metric = METRICS[claim["falls"] if "falls" in claim else claim["in"]]
+    named = claim["falls"] if "falls" in claim else claim["in"]
+    metric = METRICS.get(named, named)
     names = {"better": ("better", "than"), "falls": ("from", "to"), "alike": ("alike", "with")}
     kind = next(kind for kind in names if kind in claim)
     first, second = (_find(lines, claim[name]) for name in names[kind])
