@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from omegaconf import DictConfig
-from scipy.stats import kendalltau
+from scipy.stats import kendalltau  # type: ignore[import-untyped]
 from torch.nn import functional as F
 
 from bench import evaluate
