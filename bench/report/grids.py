@@ -148,6 +148,9 @@ def context(record: Record) -> dict[str, Any]:
             # A key that a later version added, at rest, must not part old records from new ones.
             if key not in _IRRELEVANT and value is not None and value != "auto":
                 found.setdefault(f"{part}.{key}", value)
+    # Seeds of one start are no sample of starts.
+    if record.config.get("init_seed") is not None:
+        found["init_seed"] = record.config["init_seed"]
     return found
 
 

@@ -119,7 +119,7 @@ def judge(claims: Sequence[Mapping[str, Any]], lines: Sequence[Line], alpha: flo
     - `above: {argument: value}, below: {argument: value}`: at equal, low spike rates the lines whose regularizer has
       the first argument have the higher accuracy (interpolated over the log of the rate, seed by seed).
 
-    A line is named by what is published of it, or by `label` and `group`; a metric by its column, or as records do.
+    A line is named by what is published of it, or by its `label`; a metric by its column, or as records have it.
 
     Args:
         claims: of a `Published`.
@@ -134,7 +134,7 @@ def judge(claims: Sequence[Mapping[str, Any]], lines: Sequence[Line], alpha: flo
 
 
 def _find(lines: Sequence[Line], wanted: Mapping[str, Any]) -> Line | None:
-    facts = [(line, {**(line.published or {}), "label": line.label, "group": line.group}) for line in lines]
+    facts = [(line, {**(line.published or {}), "label": line.label}) for line in lines]
     found = [line for line, of in facts if all(of.get(key) == value for key, value in wanted.items())]
     return found[0] if len(found) == 1 else None
 
