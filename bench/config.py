@@ -43,10 +43,11 @@ from bench.registry import MODELS, REGULARIZERS, Registry
 
 
 class Optimizer(StrEnum):
-    """`sgd` with momentum, or `adamw`."""
+    """`sgd` with momentum, or `adamw`; `local` for networks with a rule of their own, whose changes the rate scales."""
 
     sgd = "sgd"
     adamw = "adamw"
+    local = "local"
 
 
 class Schedule(StrEnum):

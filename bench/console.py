@@ -44,8 +44,9 @@ def epoch_line(row: dict[str, Any], epochs: int) -> str:
     width = len(str(epochs))
     evaluated = row.get("val") or row.get("test") or {}
     name = "val" if row.get("val") else "test"
+    loss = row["train"]["loss"]
     return (
-        f"epoch {row['epoch'] + 1:>{width}}/{epochs}  loss {row['train']['loss']:.4f}  "
+        f"epoch {row['epoch'] + 1:>{width}}/{epochs}  loss {'-' if loss is None else f'{loss:.4f}'}  "
         f"train {percent(row['train']['acc'])}  {name} {percent(evaluated.get('acc'))}  "
         f"spikes {rate(row['train']['spike_rate'])}  {row['images_per_s']:,.0f} img/s"
     )

@@ -39,7 +39,8 @@ class Recorder(Checkpoint):
         self.began = self.trained = self.evaluated = 0.0
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        self.lr = trainer.optimizers[0].param_groups[0]["lr"]
+        groups = trainer.optimizers[0].param_groups  # a local rule has none
+        self.lr = groups[0]["lr"] if groups else pl_module.optim.lr
         self.began = clock(pl_module)
         self.trained = self.evaluated = 0.0
 

@@ -20,7 +20,7 @@ from bench.console import Reporter, say
 from bench.data import Splits
 from bench.data.batches import Chunks
 from bench.errors import BenchError
-from bench.models.base import Spec
+from bench.models.base import Spec, SpikingNetwork
 from bench.recorder import Recorder
 from bench.registry import MODELS, REGULARIZERS
 from bench.regularizers.base import Regularizer
@@ -62,10 +62,10 @@ def make_task(cfg: DictConfig, splits: Splits) -> Task:
     spec = Spec(
         splits.image_shape, splits.classes, cfg.time_steps, settings(cfg.neuron), mean=splits.mean, std=splits.std
     )
-    model = build(MODELS, cfg.model, spec=spec)
+    model: SpikingNetwork = build(MODELS, cfg.model, spec=spec)
     regs: dict[str, Regularizer] = {name: build(REGULARIZERS, node) for name, node in cfg.reg.items()}
     names = ["test"] if splits.val is None else ["test", "val"]
-    return Task(
+    return model.task()(
         model.to(memory_format=torch.channels_last),
         regs,
         settings(cfg.optim),

@@ -90,8 +90,11 @@ class Task(L.LightningModule):
         on_step: called after each of them.
 
     Raises:
-        BenchError: more than one regularizer replaces the loss.
+        BenchError: more than one regularizer replaces the loss, or the optimizer is none of those it takes.
     """
+
+    meter = Meter
+    takes: tuple[Optimizer, ...] = (Optimizer.sgd, Optimizer.adamw)
 
     def __init__(
         self,
@@ -104,6 +107,9 @@ class Task(L.LightningModule):
         splits: Iterable[str] = ("test",),
     ) -> None:
         super().__init__()
+        if optim.name not in self.takes:
+            names = " or ".join(name.value for name in self.takes)
+            raise BenchError(f"optim.name is '{optim.name.value}', and this network is trained by {names}")
         # The step is spelled out below: after_step hooks come between optimizer steps.
         self.automatic_optimization = False
         self.model = model
@@ -234,7 +240,7 @@ class Task(L.LightningModule):
             raise Diverged(f"the loss became NaN or infinite in epoch {self.current_epoch + 1}, by step {step + 1}")
 
     def on_train_epoch_start(self) -> None:
-        self.meters["train"] = Meter()
+        self.meters["train"] = self.meter()
         self.penalties = {}
         self.finite = None
         self.steps = 0
@@ -269,11 +275,11 @@ class Task(L.LightningModule):
             self.evaluation_step(batch, split)
 
     def on_validation_epoch_start(self) -> None:
-        self.meters.update({split: Meter() for split in self.splits})
+        self.meters.update({split: self.meter() for split in self.splits})
 
     def on_test_epoch_start(self) -> None:
         self.ops = OpCounter(self.model)
-        self.meters.update({split: Meter(per_neuron=True) for split in self.splits})
+        self.meters.update({split: self.meter(per_neuron=True) for split in self.splits})
 
     # -- optimizer --------------------------------------------------------------------------------
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
 from bench.errors import BenchError
 from bench.neurons import NeuronConfig, Spiking
+
+if TYPE_CHECKING:
+    from bench.task import Task
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,14 @@ class SpikingNetwork(nn.Module, ABC):
             raise BenchError(f"time_steps is {spec.time_steps}, it must be at least 1")
         self.spec = spec
         self.time_steps = 1 if spec.neuron.name == "relu" else spec.time_steps
+
+    @classmethod
+    def task(cls) -> type[Task]:
+        """What trains it."""
+        # Imported here: Lightning takes seconds, and the task knows this class.
+        from bench.task import Task
+
+        return Task
 
     def spiking(self) -> Spiking:
         """A new spiking layer of this network's neuron."""

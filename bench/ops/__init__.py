@@ -81,6 +81,11 @@ def set_backend(asked: Backend) -> None:
     _asked = Backend(asked)
 
 
+def asked() -> Backend:
+    """What `set_backend` was last given."""
+    return _asked
+
+
 @contextmanager
 def using(asked: Backend) -> Iterator[None]:
     """`set_backend` for a while."""

@@ -1,0 +1,72 @@
+"""Labels, votes and decisions, worked out by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.local.readout import NO_ANSWER, answers, assign, decide, reaction, vote
+
+
+def test_a_neuron_gets_the_class_it_answers_with_most_spikes_per_image() -> None:
+    """Neuron 0: 6 spikes on 3 images of class 0, 5 on 1 of class 1; it stands for class 1. Neuron 2 never fires."""
+    responses = np.array([[6.0, 5.0], [3.0, 0.0], [0.0, 0.0]])
+    assert assign(responses, np.array([3, 1])).tolist() == [1, 0, NO_ANSWER]
+
+
+def test_pools_vote_by_their_mean_and_silence_is_no_answer() -> None:
+    labels = np.array([0, 0, 0, 1, NO_ANSWER])
+    counts = np.array([[1, 1, 1, 2, 9], [0, 0, 6, 2, 0], [0, 0, 0, 0, 9], [2, 2, 2, 2, 0]])
+    votes = vote(counts, labels, 3)
+    np.testing.assert_allclose(votes, [[1, 2, 0], [2, 2, 0], [0, 0, 0], [2, 2, 0]])
+    assert answers(votes).tolist() == [1, 0, NO_ANSWER, 0]
+
+
+@pytest.mark.parametrize(
+    ("threshold", "answer"),
+    # Pool 0 fires at 1, 4 and twice at 9, pool 1 at 2, 3 and 9; neuron 3 has no label, 7 is inhibitory.
+    [(1, (0, 1)), (2, (1, 3)), (3, (0, 9)), (4, (0, 9)), (5, (NO_ANSWER, NO_ANSWER))],
+)
+def test_the_first_pool_to_reach_the_threshold_decides(threshold: int, answer: tuple[int, int]) -> None:
+    step = np.array([0, 1, 2, 3, 3, 4, 9, 9, 9])
+    neuron = np.array([3, 0, 2, 2, 7, 1, 2, 0, 1])
+    assert decide(step, neuron, np.array([0, 0, 1, NO_ANSWER]), 2, threshold) == answer
+
+
+def test_no_spike_decides_nothing() -> None:
+    nothing = np.array([], dtype=np.int32)
+    assert decide(nothing, nothing, np.array([0, 1]), 2, 1) == (NO_ANSWER, NO_ANSWER)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 30), st.integers(0, 5)), max_size=40).map(sorted),
+    st.integers(1, 6),
+)
+def test_a_decision_is_what_counting_spike_by_spike_finds(spikes: list[tuple[int, int]], threshold: int) -> None:
+    labels = np.array([0, 1, 2, 0, NO_ANSWER])
+    totals, expected = [0, 0, 0], (NO_ANSWER, NO_ANSWER)
+    for at in range(31):
+        for step, neuron in spikes:
+            if step == at and neuron < 5 and labels[neuron] >= 0:
+                totals[labels[neuron]] += 1
+        if max(totals) >= threshold:
+            expected = (totals.index(max(totals)), at)
+            break
+    step, neuron = (np.array([s[k] for s in spikes], dtype=np.int32) for k in (0, 1))
+    assert decide(step, neuron, labels, 3, threshold) == expected
+
+
+def test_reaction_times_of_right_and_wrong_answers() -> None:
+    decided = np.array([0, 1, 1, NO_ANSWER, 0])
+    found = reaction(decided, np.array([10.0, 20.0, 50.0, 999.0, 40.0]), np.array([0, 1, 0, 0, 1]), 3)
+    assert (found.acc, found.decided) == (40.0, 80.0)
+    assert (found.right, found.wrong) == (15.0, 45.0)
+    # Every right answer came before every wrong one: the distributions are 1 apart, by chance in 2 of 6 orders.
+    assert (found.statistic, found.p) == (1.0, pytest.approx(1 / 3))
+
+
+def test_without_wrong_answers_there_is_nothing_to_compare() -> None:
+    found = reaction(np.array([0, 1]), np.array([1.0, 2.0]), np.array([0, 1]), 1)
+    assert (found.right, found.wrong, found.statistic, found.p) == (1.5, None, None, None)
