@@ -12,7 +12,8 @@ from bench.regularizers.masking import At, Mask, Scaling, drop_scaled, insert
 class Dropout2d(Regularizer):
     """Dropout2d: zero whole channels of a sample with probability p and rescale the kept ones.
 
-    On a fully connected layer a channel is one unit, which makes it `dropout`.
+    On a fully connected layer a channel is one unit, which makes it `dropout`; in the spike response network (`srm`)
+    it is one unit with its delayed synapses.
 
     Source: lyu2023 (Lyu & Yin, A Discussion of Migration of Common Neural Network Regularization
     Methods on SNNs), eq. 7, and eq. 6 for the other scaling; Tompson et al. 2015 (arXiv 1411.4280),

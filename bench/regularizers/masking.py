@@ -42,7 +42,8 @@ def keep_mask(x: Tensor, p: float, mask: Mask, channels: bool = False) -> Tensor
         x: `[T, N, C, ...]`.
         p: probability of being dropped, in [0, 1].
         mask: whether the time steps share it.
-        channels: keep or drop a sample's whole channel; on `[T, N, C]` an entry is a channel.
+        channels: keep or drop a sample's whole channel; on `[T, N, C]` an entry is a channel, on srm's `[T, N, C, K]`
+            a unit with its K synapses.
 
     Returns:
         Booleans that broadcast against x: T is 1 for a fixed mask, the axes after C are 1 for channels.
