@@ -129,6 +129,8 @@ class TrainerConfig:
             data.limit, it may exceed what there is).
         precision: of the forward pass.
         accelerator: auto, cpu or gpu.
+        devices: how many of them share each batch.
+        sync_batchnorm: batch statistics over all of them, GPUs only; else each has its own.
         limit_train_batches: steps an epoch; null is all.
         limit_test_batches: batches of an evaluation, of images drawn by the seed; null is all.
         eval_every: epochs between evaluations.
@@ -139,6 +141,8 @@ class TrainerConfig:
     max_train_images: int | None = None
     precision: Precision = Precision.auto
     accelerator: Accelerator = Accelerator.auto
+    devices: int = 1
+    sync_batchnorm: bool = False
     limit_train_batches: int | None = None
     limit_test_batches: int | None = None
     eval_every: int = 1

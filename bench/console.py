@@ -76,7 +76,7 @@ class Reporter(L.Callback):
     def advance(self, task: Any, steps: int) -> None:
         """One more optimizer step of the epoch's `steps` is done."""
         if self.bar is not None:
-            images = task.meters["train"].images
+            images = task.meters["train"].images * task.ranks
             speed = f"{images / (time.monotonic() - self.began):,.0f} img/s"
             self.bar.update(self.line, completed=task.steps, speed=speed)
         if task.current_epoch > 0:

@@ -21,10 +21,15 @@ if TYPE_CHECKING:
     from bench.task import Task
 
 
+# Settings under `trainer` that say where to compute, not what. Precision counts as what `auto` stands for.
+UNCOUNTED = ("accelerator", "precision", "devices", "sync_batchnorm")
+
+
 def science(cfg: DictConfig, data_identity: tuple[str, str] | None = None, auto: str | None = None) -> dict[str, Any]:
     """Everything that changes the numbers of a run, as plain values; its hash is the run's identity.
 
-    Left out: paths, logger, kernels. Added: the checksum of the data and the precision that `auto` stands for here.
+    Left out: paths, logger, kernels, devices. Added: the checksum of the data and the precision that `auto` stands for
+    here.
 
     Args:
         cfg: of one run.
@@ -34,7 +39,7 @@ def science(cfg: DictConfig, data_identity: tuple[str, str] | None = None, auto:
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)  # type: ignore[assignment]
     checksum, copy = data_identity or identity(settings(cfg.data))
     data = {key: value for key, value in plain["data"].items() if key not in ("root", "path")}
-    trainer = {k: v for k, v in plain["trainer"].items() if k not in ("accelerator", "precision")}
+    trainer = {k: v for k, v in plain["trainer"].items() if k not in UNCOUNTED}
     precision = plain["trainer"]["precision"]
     return {
         "budget": plain["budget"],
@@ -77,6 +82,8 @@ def write_env(
     folder: RunFolder, facts: dict[str, Any], splits: Splits, device: str, ops: str, started: str, resumed: bool
 ) -> dict[str, Any]:
     """Write `env.json`: where, with what and on which data; a resumed run keeps its start and W&B id."""
+    from bench import distributed  # which imports torch
+
     path = folder.path / "env.json"
     commit, dirty = results.commit()
     env = {
@@ -88,6 +95,7 @@ def write_env(
         "dirty": dirty,
         "hardware": results.hardware(device),
         "device": device,
+        "devices": distributed.ranks(),
         "data_copy": splits.dataset.copy,
         "data_checksum": splits.dataset.checksum,
         "precision": facts["precision"],

@@ -30,11 +30,11 @@ class Recorder(Checkpoint):
 
     Args:
         folder: the run's folder.
-        tracker: W&B.
+        tracker: W&B; None in a process that records nothing.
         epochs: of the whole run.
     """
 
-    def __init__(self, folder: RunFolder, tracker: Tracker, epochs: int) -> None:
+    def __init__(self, folder: RunFolder, tracker: Tracker | None, epochs: int) -> None:
         self.folder, self.tracker, self.epochs = folder, tracker, epochs
         self.began = self.trained = self.evaluated = 0.0
 
@@ -52,10 +52,11 @@ class Recorder(Checkpoint):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         self.trained = self.trained or clock(pl_module)
-        row = self.row(pl_module)
-        self.folder.append(row)
-        self.tracker.log(row)
-        say(epoch_line(row, self.epochs))
+        if self.tracker is not None:
+            row = self.row(pl_module)
+            self.folder.append(row)
+            self.tracker.log(row)
+            say(epoch_line(row, self.epochs))
         self.save(trainer)
 
     def row(self, task: Task) -> dict[str, Any]:
@@ -76,7 +77,7 @@ class Recorder(Checkpoint):
         }
 
     def save(self, trainer: L.Trainer) -> None:
-        """Replace `last.ckpt` at once.
+        """Replace `last.ckpt` at once; all ranks call it, and the first writes.
 
         Raises:
             EnvironmentFault: the disk is full or the folder read-only; the last checkpoint stays.
@@ -85,7 +86,8 @@ class Recorder(Checkpoint):
         part = path.with_suffix(".part")
         try:
             trainer.save_checkpoint(part)
-            os.replace(part, path)
+            if trainer.is_global_zero:
+                os.replace(part, path)
         except OSError as error:
             part.unlink(missing_ok=True)
             raise EnvironmentFault(f"{path} could not be written: {error.strerror or error}") from error

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from bench import logger, results, twin
+from bench import devices, logger, results, twin
 from bench.config import settings
 from bench.console import console, say, summary_table
 from bench.errors import BenchError
@@ -35,7 +36,14 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     if done is not None:
         say(f"{folder.name} is finished: test {done['test']['acc']} %; force=true runs it again")
         return done
-    return train(cfg, facts, folder)
+    if cfg.trainer.devices == 1:
+        return train(cfg, facts, folder)
+    if starts_anew(cfg, folder):
+        twin.folder_of(cfg)  # trained here, so that no process of the run does it
+    devices.launch(cfg)
+    result = folder.finished()
+    assert result is not None, "the processes of the run have left its record"
+    return result
 
 
 def starts_anew(cfg: DictConfig, folder: RunFolder) -> bool:
@@ -44,9 +52,13 @@ def starts_anew(cfg: DictConfig, folder: RunFolder) -> bool:
 
 
 def train(cfg: DictConfig, facts: dict[str, Any], folder: RunFolder) -> dict[str, Any]:
-    """Train, evaluate and record, from the start or from the last finished epoch."""
+    """Train, evaluate and record, from the start or from the last finished epoch.
+
+    Returns:
+        The record; of a process that is not the run's first, which has it, nothing.
+    """
     # Imported here: Lightning takes seconds, and a finished run is skipped without it.
-    from bench import session
+    from bench import distributed, session
     from bench.data import prepare
 
     device = session.pick_device(cfg.trainer.accelerator.value)
@@ -64,6 +76,10 @@ def train(cfg: DictConfig, facts: dict[str, Any], folder: RunFolder) -> dict[str
     task = session.make_task(cfg, splits)
     if starts_anew(cfg, folder):
         twin.start(cfg, task.model)
+    splits.train.take_share(distributed.rank(), distributed.ranks())
+    if distributed.rank() > 0:
+        follow(cfg, facts, folder, task, splits, device)
+        return {}
     with folder.locked():
         if cfg.force:
             folder.clear()
@@ -74,7 +90,7 @@ def record(
     cfg: DictConfig, facts: dict[str, Any], folder: RunFolder, task: Task, splits: Splits, device: str, kernels: str
 ) -> dict[str, Any]:
     """Train in the folder that is ours, and leave the record in it."""
-    from bench import session
+    from bench import distributed, session
     from bench.logger import Tracker
     from bench.recorder import Recorder
     from bench.task import Diverged
@@ -83,6 +99,7 @@ def record(
     checkpoint = session.find_checkpoint(folder, task)
     folder.write_config(OmegaConf.to_yaml(cfg, resolve=True))
     rows = folder.cut_back(checkpoint["epoch"] + 1 if checkpoint else 0)
+    distributed.agree(len(rows))
     env = write_env(folder, facts, splits, device, kernels, started, resumed=bool(rows))
     if rows:
         say(f"{folder.name} goes on after epoch {len(rows)} of {epochs}")
@@ -107,6 +124,18 @@ def record(
     return result
 
 
+def follow(cfg: DictConfig, facts: dict[str, Any], folder: RunFolder, task: Task, splits: Splits, device: str) -> None:
+    """Train beside the process that records: its other devices' part of each batch."""
+    from bench import distributed, session
+    from bench.recorder import Recorder
+    from bench.task import Diverged
+
+    done: int = distributed.agree(None)
+    trainer = session.make_trainer(cfg, facts, device, Recorder(folder, None, cfg.trainer.epochs))
+    with suppress(Diverged):  # as in the process that records, at the same step
+        session.fit_and_test(trainer, task, splits, folder.checkpoint_path, done, cfg.trainer.limit_train_batches)
+
+
 def check(cfg: DictConfig) -> None:
     """Refuse numbers that no part of the suite could use.
 
@@ -117,6 +146,7 @@ def check(cfg: DictConfig) -> None:
         "time_steps": 1,
         "trainer.epochs": 1,
         "trainer.batch_size": 1,
+        "trainer.devices": 1,
         "trainer.eval_every": 1,
         "trainer.max_train_images": 1,
         "trainer.limit_train_batches": 1,
@@ -130,5 +160,11 @@ def check(cfg: DictConfig) -> None:
         value = OmegaConf.select(cfg, key)
         if value is not None and not value > 0:
             raise BenchError(f"{key} is {value:g}, it must be above 0")
+    count, batch = cfg.trainer.devices, cfg.trainer.batch_size
+    if batch % count:
+        nearest = " or ".join(str(size) for size in (batch // count * count, (batch // count + 1) * count) if size)
+        raise BenchError(f"trainer.batch_size={batch} is not to be shared equally by {count} devices; {nearest} is")
+    if cfg.trainer.sync_batchnorm and count == 1:
+        raise BenchError("trainer.sync_batchnorm is for several devices: set trainer.devices, or leave it out")
     if not 0 <= cfg.optim.momentum < 1:
         raise BenchError(f"optim.momentum is {cfg.optim.momentum:g}, it must lie in [0, 1)")

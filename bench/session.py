@@ -11,9 +11,10 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.plugins.environments import LightningEnvironment
+from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import DictConfig
 
-from bench import ops
+from bench import distributed, ops
 from bench.allocator import keep_freed_memory
 from bench.config import build, settings
 from bench.console import Reporter, say
@@ -30,15 +31,19 @@ from bench.task import Task, seed_everything
 INIT_IMAGES = 500  # nandan2022, section 4.1, after Salimans & Kingma 2016
 
 
-def pick_device(accelerator: str) -> str:
+def pick_device(accelerator: str, count: int = 1) -> str:
     """`cpu` or `cuda`.
 
     Raises:
-        BenchError: a GPU was asked for, and there is none.
+        BenchError: a GPU was asked for, and there is none, or not as many as there are to be devices.
     """
     if accelerator == "gpu" and not torch.cuda.is_available():
         raise BenchError("trainer.accelerator=gpu, but torch sees no CUDA GPU here; use auto or cpu")
-    return "cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu"
+    if accelerator == "cpu" or not torch.cuda.is_available():
+        return "cpu"
+    if count > torch.cuda.device_count():
+        raise BenchError(f"trainer.devices={count}, but torch sees {torch.cuda.device_count()} GPU(s) here")
+    return "cuda"
 
 
 def pick_kernels(asked: ops.Backend, device: str) -> str:
@@ -57,7 +62,12 @@ def pick_kernels(asked: ops.Backend, device: str) -> str:
 
 
 def make_task(cfg: DictConfig, splits: Splits) -> Task:
-    """The network with its regularizers attached, initialized by the seed."""
+    """The network with its regularizers attached, initialized by the seed.
+
+    Raises:
+        BenchError: settings that do not fit the data or one another, or a network whose way of learning several devices
+            cannot share.
+    """
     seed_everything(cfg.seed if cfg.init_seed is None else cfg.init_seed, "init")
     spec = Spec(
         splits.image_shape, splits.classes, cfg.time_steps, settings(cfg.neuron), mean=splits.mean, std=splits.std
@@ -65,7 +75,10 @@ def make_task(cfg: DictConfig, splits: Splits) -> Task:
     model: SpikingNetwork = build(MODELS, cfg.model, spec=spec)
     regs: dict[str, Regularizer] = {name: build(REGULARIZERS, node) for name, node in cfg.reg.items()}
     names = ["test"] if splits.val is None else ["test", "val"]
-    return model.task()(
+    kind = model.task()
+    if distributed.ranks() > 1 and kind.training_step is not Task.training_step:
+        raise BenchError("trainer.devices: this network learns in a way of its own, on one device; leave it out")
+    return kind(
         model.to(memory_format=torch.channels_last),
         regs,
         settings(cfg.optim),
@@ -111,10 +124,16 @@ def make_trainer(cfg: DictConfig, facts: dict[str, Any], device: str, recorder: 
     warnings.filterwarnings("ignore", ".*ended before the epoch ended.*")
     # It takes every machine with Slurm's commands for one whose jobs forgot `srun`.
     warnings.filterwarnings("ignore", "The `srun` command is available")
+    count = distributed.ranks()
+    # Not every network need use every parameter at every step.
+    strategy = DDPStrategy(find_unused_parameters=True) if count > 1 else "auto"
+    warnings.filterwarnings("ignore", ".*find_unused_parameters=True was specified.*")
     return L.Trainer(
         max_epochs=cfg.trainer.epochs,
         accelerator="gpu" if device == "cuda" else "cpu",
-        devices=1,
+        devices=count,
+        strategy=strategy,
+        sync_batchnorm=cfg.trainer.sync_batchnorm,
         # Nothing is guessed from Slurm's or MPI's variables: a run is one process wherever it is started, and the
         # signal of a time limit is submitit's.
         plugins=[LightningEnvironment()],

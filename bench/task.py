@@ -10,9 +10,11 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bench import distributed
 from bench.activity import Activity, OpCounter, RateMeter, activity_of
 from bench.config import OptimConfig, Optimizer, Schedule
 from bench.errors import BenchError
@@ -40,7 +42,10 @@ def seed_everything(seed: int, *keys: str | int) -> None:
 
 
 class Meter:
-    """Accuracy, loss and spike rates of one pass over a split, summed on the device."""
+    """Accuracy, loss and spike rates of one pass over a split, summed on the device.
+
+    Several ranks that saw different images: `join` makes the sums those of all.
+    """
 
     def __init__(self, per_neuron: bool = False) -> None:
         self.images = 0
@@ -57,6 +62,23 @@ class Meter:
         self.loss = self.loss + loss.detach().double() * len(logits)
         if activity:
             self.rates.update(activity)
+
+    def join(self) -> None:
+        """Take in what the other ranks' meters saw; all ranks call it."""
+        own = self.rates
+        state = (self.images, self.correct, self.loss, own.spikes, own.chances, own.neurons, own.ever, own.always)
+        parts = distributed.gather(move_data_to_device(state, "cpu"))
+        del parts[distributed.rank()]
+        for images, correct, loss, spikes, chances, neurons, ever, always in parts:
+            self.images += images
+            self.correct, self.loss = self.correct + correct, self.loss + loss
+            for name in spikes:
+                own.neurons[name] = neurons[name]
+                own.chances[name] = own.chances.get(name, 0) + chances[name]
+                own.spikes[name] = own.spikes.get(name, 0) + spikes[name]
+            for name in ever:
+                own.ever[name] = ever[name] | own.ever[name].cpu() if name in own.ever else ever[name]
+                own.always[name] = always[name] & own.always[name].cpu() if name in own.always else always[name]
 
     def summary(self) -> dict[str, float | None]:
         """acc in percent, loss, spike_rate and spike_rate_layer_mean (None for the ReLU twin)."""
@@ -75,6 +97,11 @@ class Task(L.LightningModule):
     A step: forget, features `[T, N, F]`, mean over time, head, cross-entropy, penalties, optimizer,
     the regularizers' own updates.
 
+    In a run over several devices each rank has a task of its own, and they stay equal: gradients are averaged by
+    Lightning's DDP; what a forward pass or a regularizer writes into parameters and buffers (batch norm's running
+    statistics, use-it-or-lose-it's clocks), and so what only a rank's own images went into, is averaged here at every
+    step. Masks are drawn apart. Sums over a split are joined at its end.
+
     Args:
         model: the network; regularizers are attached here.
         regularizers: by name, in the order in which they attach.
@@ -88,6 +115,7 @@ class Task(L.LightningModule):
         penalties: each term summed over the epoch's steps.
         steps: optimizer steps done in the epoch.
         on_step: called after each of them.
+        rank: of this process; `ranks` is how many there are.
 
     Raises:
         BenchError: more than one regularizer replaces the loss, or the optimizer is none of those it takes.
@@ -137,6 +165,7 @@ class Task(L.LightningModule):
         self.finite: Tensor | None = None
         self.steps = 0
         self.on_step: Callable[[], None] | None = None
+        self.rank, self.ranks = distributed.rank(), distributed.ranks()
 
     @property
     def regs(self) -> list[Regularizer]:
@@ -197,23 +226,43 @@ class Task(L.LightningModule):
         Raises:
             Diverged: the loss became NaN or infinite.
         """
-        seed_everything(self.seed, "step", self.current_epoch, self.steps)
+        seed_everything(self.seed, "step", self.current_epoch, self.steps, *([self.rank] if self.rank else []))
         for reg in self.regs:
             x, y = reg.batch(x, y)
+        written = self._writes()
         total, logits, loss, penalties, activity = self.objective(x, y)
         for name, term in penalties.items():
             self.penalties[name] = self.penalties.get(name, 0.0) + term.detach()
         optimizer.zero_grad()
-        total.backward()
+        self._descend(total)
+        self._level(written)
         if self.optim.clip is not None:
             nn.utils.clip_grad_norm_(self.parameters(), self.optim.clip)
         optimizer.step()
+        written = self._writes()
         for reg in self.regs:
             reg.after_step(activity)
+        self._level(written)
+        distributed.average(self.buffers())
         self.meters["train"].update(logits, y, loss, activity)
         self._watch(total)
         self.model.forget()
         self.steps += 1
+
+    def _descend(self, total: Tensor) -> None:
+        if self.ranks > 1:
+            self.manual_backward(total)  # DDP averages the gradients
+        else:
+            total.backward()
+
+    def _writes(self) -> int:
+        """How often anything has written into a parameter."""
+        return sum(parameter._version for parameter in self.parameters()) if self.ranks > 1 else 0
+
+    def _level(self, written: int) -> None:
+        """Average the parameters if something has written into them since `_writes` returned `written`."""
+        if self._writes() != written:
+            distributed.average(parameter.data for parameter in self.parameters())
 
     def training_step(self, batch: Sequence[tuple[Tensor, Tensor]], batch_idx: int) -> None:
         """The optimizer steps of one list of `bench.data.batches.Chunks`."""
@@ -236,7 +285,7 @@ class Task(L.LightningModule):
         Raises:
             Diverged: says in which epoch and by which step.
         """
-        if self.finite is not None and not bool(self.finite):
+        if self.finite is not None and not bool(distributed.everywhere(self.finite)):
             raise Diverged(f"the loss became NaN or infinite in epoch {self.current_epoch + 1}, by step {step + 1}")
 
     def on_train_epoch_start(self) -> None:
@@ -247,6 +296,10 @@ class Task(L.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         self.stop_if_diverged(self.steps - 1)
+        if self.ranks > 1:
+            self.meters["train"].join()
+            parts = distributed.gather({name: float(value) for name, value in self.penalties.items()})
+            self.penalties = {name: sum(part[name] for part in parts) / self.ranks for name in self.penalties}
         scheduler = self.lr_schedulers()
         if scheduler is not None:
             scheduler.step()  # type: ignore[union-attr]
@@ -264,22 +317,41 @@ class Task(L.LightningModule):
         self.model.forget()
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
-        self.evaluation_step(batch, self.splits[dataloader_idx])
+        if self.evaluates(batch_idx):
+            self.evaluation_step(batch, self.splits[dataloader_idx])
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
         split = self.splits[dataloader_idx]
+        if not self.evaluates(batch_idx):
+            return
         if self.ops is None or split != "test":
             self.evaluation_step(batch, split)
             return
         with self.ops.attached():
             self.evaluation_step(batch, split)
 
+    def evaluates(self, batch_idx: int) -> bool:
+        """Whether this batch of an evaluation is this rank's: each is one rank's, whole, so that it is computed as one
+        process alone would."""
+        return batch_idx % self.ranks == self.rank
+
     def on_validation_epoch_start(self) -> None:
         self.meters.update({split: self.meter() for split in self.splits})
+
+    def on_validation_epoch_end(self) -> None:
+        if self.ranks > 1:
+            for split in self.splits:
+                self.meters[split].join()
 
     def on_test_epoch_start(self) -> None:
         self.ops = OpCounter(self.model)
         self.meters.update({split: self.meter(per_neuron=True) for split in self.splits})
+
+    def on_test_epoch_end(self) -> None:
+        self.on_validation_epoch_end()
+        if self.ranks > 1 and self.ops is not None:
+            for name in ("synops", "nonbinary", "macs", "images"):
+                setattr(self.ops, name, sum(distributed.gather(move_data_to_device(getattr(self.ops, name), "cpu"))))
 
     # -- optimizer --------------------------------------------------------------------------------
 

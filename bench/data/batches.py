@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bench.errors import BenchError
 from bench.random import derive, generator
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ class Batches:
         self.augment = augment
         self.seed = seed
         self.epoch = 0
+        self._share = (0, 1)
         # On a GPU a kernel's launch costs more than its work on one batch: augment many batches at a time.
         self._stride = self.batch_size * (max(1, 2048 // batch_size) if self.device.type == "cuda" else 1)
         self._images = images if augment and augment.randaugment else images.to(self.device)
@@ -101,6 +103,16 @@ class Batches:
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch, from 0, that the next iteration gives."""
         self.epoch = epoch
+
+    def take_share(self, rank: int, ranks: int) -> None:
+        """Give only the rank's part of each training batch: the parts of all ranks, in their order, are the batch.
+
+        Raises:
+            BenchError: the batch has no `ranks` equal parts.
+        """
+        if self.batch_size % ranks:
+            raise BenchError(f"a batch of {self.batch_size} images is not to be shared equally by {ranks} devices")
+        self._share = (rank, ranks)
 
     def __len__(self) -> int:
         """Batches in an epoch."""
@@ -132,20 +144,30 @@ class Batches:
         draw = generator("cpu", self.seed, "augment", epoch)
         offsets = torch.randint(2 * augment.crop + 1, (2, count), generator=draw).to(self.device)
         flips = (torch.rand(count, generator=draw) < 0.5).to(self.device) if augment.flip else None
-        for start in range(0, count, self._stride):
-            part = slice(start, min(start + self._stride, count))
+        rank, ranks = self._share
+        own = slice(rank * self.batch_size // ranks, (rank + 1) * self.batch_size // ranks)
+        places, size, stride = torch.arange(count), self.batch_size, self._stride
+        # Mixup needs the whole batch: it pairs images across it.
+        if ranks > 1 and augment.mixup is None:
+            places = places.view(-1, size)[:, own].flatten()
+            size, stride = size // ranks, stride // ranks
+            order, labels = order[places.to(order.device)], labels[places.to(self.device)]
+            offsets = offsets[:, places.to(self.device)]
+            flips = None if flips is None else flips[places.to(self.device)]
+        for start in range(0, len(places), stride):
+            part = slice(start, min(start + stride, len(places)))
             images = self._images.index_select(0, order[part])
             if augment.randaugment is not None:
-                seeds = [derive(self.seed, "augment", epoch, step) for step in range(part.start, part.stop)]
+                seeds = [derive(self.seed, "augment", epoch, place) for place in places[part].tolist()]
                 images = rand_augment(images, augment.randaugment, seeds).to(self.device)
             images = crop_flip(images, augment.crop, offsets[:, part], None if flips is None else flips[part])
             images = self._normalize(images)
-            for first in range(0, len(images), self.batch_size):
-                x, y = images[first : first + self.batch_size], labels[start + first :][: self.batch_size]
+            for first in range(0, len(images), size):
+                x, y = images[first : first + size], labels[start + first :][:size]
                 if augment.mixup is not None:
-                    step = (start + first) // self.batch_size
-                    with global_seed(derive(self.seed, "mixup", epoch, step)):
+                    with global_seed(derive(self.seed, "mixup", epoch, (start + first) // size)):
                         x, y = augment.mixup(x, y)
+                    x, y = x[own], y[own]
                 yield x, y
 
 

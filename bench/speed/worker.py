@@ -79,6 +79,8 @@ class Arm:
 
 def device_of(cfg: DictConfig) -> str:
     """`cpu` or `cuda`, as `bench.session.pick_device` chooses it, whose module takes seconds to import."""
+    if cfg.trainer.devices != 1:
+        raise BenchError("trainer.devices: bench speed measures one device; leave it out")
     wanted = cfg.trainer.accelerator.value
     if wanted == "gpu" and not torch.cuda.is_available():
         raise BenchError("trainer.accelerator=gpu, but torch sees no CUDA GPU here; use auto or cpu")

@@ -18,6 +18,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tvf
 
 from bench.data.batches import Augment, Batches, crop_flip, global_seed, rand_augment
+from bench.errors import BenchError
 from bench.random import generator
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
@@ -127,6 +128,31 @@ def test_augmenting_many_batches_at_a_time_changes_nothing() -> None:
             assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize("stride", [1, 4])
+@pytest.mark.parametrize("ranks", [2, 3, 6])
+def test_the_shares_of_all_devices_are_the_batch(ranks: int, stride: int) -> None:
+    for augment in (Augment(2, True), Augment(), all_augmentations()):
+        whole = train(augment, n=40, size=6)
+        parts = [train(augment, n=40, size=6) for _ in range(ranks)]
+        for rank, part in enumerate(parts):
+            part.take_share(rank, ranks)
+            part._stride = stride * part.batch_size  # as on a GPU
+        for batches in (whole, *parts):
+            batches.set_epoch(2)
+        assert [len(part) for part in parts] == [len(whole)] * ranks == [6] * ranks
+        for (x, y), *shares in zip(whole, *parts, strict=True):
+            assert [len(share[1]) for share in shares] == [6 // ranks] * ranks
+            assert torch.equal(torch.cat([share[0] for share in shares]), x)
+            assert torch.equal(torch.cat([share[1] for share in shares]), y)
+
+
+def test_a_batch_that_has_no_equal_shares() -> None:
+    few = train(n=3, size=50)
+    few.take_share(2, 3)
+    with pytest.raises(BenchError, match="a batch of 3 images is not to be shared equally by 2 devices"):
+        few.take_share(0, 2)
+
+
 def test_same_batches_in_another_process() -> None:
     code = """
 import hashlib, sys, test_data_batches as t
@@ -144,7 +170,7 @@ print(hashlib.sha256(x.numpy().tobytes() + y.numpy().tobytes()).hexdigest())
 
 def all_augmentations() -> Augment:
     transform = rand_augment_transform("rand-m9-n2", {"translate_const": 3, "img_mean": (128, 128, 128)})
-    return Augment(2, True, transform, Mixup(0.5, label_smoothing=0, num_classes=24))
+    return Augment(2, True, transform, Mixup(0.5, label_smoothing=0, num_classes=40))
 
 
 def test_mixup_is_timms_and_leaves_the_global_generators_alone() -> None:
