@@ -17,13 +17,12 @@ from bench.config import Accelerator, Config, build, component_name, explained, 
 from bench.errors import BenchError, EnvironmentFault, nearest
 from bench.facts import arguments_of
 from bench.ops import Backend
+from bench.probes import files
 from bench.registry import MODELS, PROBES, REGULARIZERS, Registry
 from bench.results import RunFolder
 
 if TYPE_CHECKING:
     from bench.probes.base import Outcome, Say, Subject
-
-SCHEMA_VERSION = 1
 
 
 @dataclass
@@ -147,6 +146,13 @@ def finished(path: Path) -> dict[str, Any]:
     return record
 
 
+def probeable(path: Path) -> bool:
+    """Whether a run has an outcome and a checkpoint; a damaged record is an error all the same."""
+    folder = RunFolder(path.parent, path.name)
+    record = folder.finished()
+    return record is not None and record["status"] == "finished" and folder.checkpoint_path.exists()
+
+
 def evaluate(paths: Sequence[Path], cfg: DictConfig, say: Say) -> Iterator[tuple[Path, str, dict[str, Any], bool]]:
     """Probe some runs; all are looked at before the first is probed.
 
@@ -200,7 +206,7 @@ def current(
     if not file.exists():
         return None
     try:
-        content = read(file, record)
+        content = files.read(file, record)
     except BenchError as error:
         raise BenchError(f"{error}; force=true measures it again") from error
     if content is None:
@@ -213,30 +219,6 @@ def current(
     return content
 
 
-def read(file: Path, record: dict[str, Any]) -> dict[str, Any] | None:
-    """A probe's file; None where the run was trained anew after it.
-
-    Raises:
-        BenchError: it is damaged or of another schema.
-    """
-    content = results.read_json(file)
-    if not isinstance(content, dict) or content.get("schema_version") != SCHEMA_VERSION:
-        raise BenchError(f"{file} is no probe of schema version {SCHEMA_VERSION}")
-    kinds = {
-        "run_id": str,
-        "run_finished": str,
-        "settings": dict,
-        "headline": dict,
-        "rows": list,
-        "seed": int,
-        "baked": bool,
-    }
-    for key, kind in kinds.items():
-        if not isinstance(content.get(key), kind):
-            raise BenchError(f"{file}: key '{key}' is no {kind.__name__}")
-    return content if (content["run_id"], content["run_finished"]) == (record["run_id"], record["finished"]) else None
-
-
 def load(path: Path, record: dict[str, Any], cfg: DictConfig) -> Subject:
     """The trained network of a run, in evaluation mode.
 
@@ -246,14 +228,13 @@ def load(path: Path, record: dict[str, Any], cfg: DictConfig) -> Subject:
     from bench import session
     from bench.data import prepare
     from bench.probes.base import Subject
-    from bench.run import EVAL_BATCH
 
     own = read_config(path / "config.yaml")
     if cfg.eval.root is not None:
         own.data.root = cfg.eval.root
     device = session.pick_device(cfg.eval.accelerator.value)
     session.pick_kernels(cfg.eval.ops, device)
-    batch_size = min(EVAL_BATCH, 8 * own.trainer.batch_size)
+    batch_size = session.eval_batch_size(own.trainer.batch_size)
     splits = prepare(settings(own.data), seed=own.seed, batch_size=own.trainer.batch_size, eval_batch_size=batch_size)
     if splits.dataset.checksum != record["data_checksum"]:
         raise BenchError(f"{path.name} was trained on another copy of {record['data']}; root=DIR names where it lies")
@@ -277,7 +258,7 @@ def compile_probe(
     """The content of `probes/<name>.json`."""
     commit, dirty = results.commit()
     return {
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": files.SCHEMA_VERSION,
         "probe": name,
         "run_id": record["run_id"],
         "run_finished": record["finished"],

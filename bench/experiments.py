@@ -62,6 +62,7 @@ class ExperimentFile:
         seeds: of every row.
         fixed: overrides of every row.
         across: the rows are repeated for each value of this setting, which names their group.
+        probes: what `bench reproduce` probes the finished runs with, as they come.
         rows: the table.
     """
 
@@ -76,6 +77,7 @@ class ExperimentFile:
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
     fixed: list[str] = field(default_factory=list)
     across: dict[str, list[str]] = field(default_factory=dict)
+    probes: list[str] = field(default_factory=list)
     rows: list[RowFile] = MISSING
 
 
@@ -123,6 +125,7 @@ class Experiment:
     columns: tuple[str, ...]
     seeds: tuple[int, ...]
     rows: tuple[Row, ...]
+    probes: tuple[str, ...] = ()
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -200,6 +203,7 @@ def load(name: str) -> Experiment:
             rows=tuple(_rows(file)),
             columns=tuple(file.columns),
             seeds=tuple(file.seeds),
+            probes=tuple(file.probes),
             **{key: getattr(file, key) for key in _COPIED},
         ))  # fmt: skip
     except BenchError as error:

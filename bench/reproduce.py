@@ -1,4 +1,4 @@
-"""A paper's table in one command: run what has no record yet, then write its report."""
+"""A paper's table in one command: run what has no record yet, probe it where the table says so, write its report."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from pathlib import Path
 
 from bench.config import launch
 from bench.errors import BenchError
-from bench.experiments import load
+from bench.experiments import Experiment, expand, identified, load
 from hydra_plugins.bench_sweeper import RunsFailed
 
 
 def reproduce(words: Sequence[str], out: Path, dirty: bool = False) -> None:
-    """Run what some experiments lack, then write their reports.
+    """Run what some experiments lack, probe the runs that are to be, then write their reports.
 
     Args:
         words: names of experiments, and settings as `bench run` takes them.
@@ -33,6 +33,9 @@ def reproduce(words: Sequence[str], out: Path, dirty: bool = False) -> None:
         launch(["-m", f"experiment={','.join(names)}", *settings])
     except RunsFailed as error:
         failed = error
+    for experiment in experiments:
+        if experiment.probes:
+            probe(experiment, settings)
     # Imported here: plotting takes a second, and a mistyped name should be told at once.
     from bench.report.command import main as report
 
@@ -47,3 +50,20 @@ def reproduce(words: Sequence[str], out: Path, dirty: bool = False) -> None:
             raise
     if failed is not None:
         raise failed
+
+
+def probe(experiment: Experiment, settings: Sequence[str]) -> None:
+    """Measure the experiment's probes on all of its runs that have finished and have not been probed.
+
+    Raises:
+        BenchError: a probe does not exist, does not fit a run, or was measured with other settings.
+    """
+    # Imported here: torch takes seconds.
+    from bench import evaluate
+
+    cfg = evaluate.parse([f"probe={','.join(experiment.probes)}"])
+    paths = [Path(facts["runs"]) / name for _, name, facts in identified(expand(experiment, settings))]
+    able = [path for path in dict.fromkeys(paths) if evaluate.probeable(path)]
+    for path, name, _, there in evaluate.evaluate(able, cfg, print):
+        if not there:
+            print(f"{path.name}: {name} measured", flush=True)

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from bench.errors import BenchError, EnvironmentFault
+from bench.probes import files
 from bench.results import read_json, validate, write_atomic
 
 FILES = ("result.json", "metrics.jsonl", "config.yaml", "env.json")
@@ -104,11 +105,31 @@ def prepared(path: Path) -> dict[str, str]:
         "config.yaml": yaml.safe_dump(config, sort_keys=False),
         "env.json": json.dumps(env, indent=1) + "\n",
     }
-    for name, content in zip(FILES, (result, rows, config, env), strict=True):
+    contents = dict(zip(FILES, (result, rows, config, env), strict=True))
+    for file in sorted((path / "probes").glob("*.json")):
+        name = f"probes/{file.name}"
+        contents[name] = probed(file, result)
+        texts[name] = json.dumps(contents[name], indent=1) + "\n"
+    for name, content in contents.items():
         for where, text in strings(content):
             if found := PATH.search(text):
                 raise BenchError(f"{name}: {where} holds a path of this machine, '{found[1]}'")
     return texts
+
+
+def probed(file: Path, result: dict[str, Any]) -> dict[str, Any]:
+    """The content of a probe that belongs to the record and that others could repeat.
+
+    Raises:
+        BenchError: says why not.
+    """
+    content = files.read(file, result)
+    again = f"`python -m bench eval {result['run_id']} probe={file.stem} force=true` measures it again"
+    if content is None:
+        raise BenchError(f"probes/{file.name} was measured on an earlier training of the run; {again}")
+    if content.get("commit") is None or content.get("dirty") is not False:
+        raise BenchError(f"probes/{file.name} was not measured at a commit without changes; {again}")
+    return content
 
 
 def check(name: str, result: dict[str, Any], env: Any, config: Any, rows: Sequence[Any]) -> None:
@@ -162,17 +183,24 @@ def put(texts: dict[str, str], target: Path) -> str:
         EnvironmentFault: the folder cannot be written.
     """
     if target.exists():
-        same = all((target / name).is_file() and (target / name).read_text() == text for name, text in texts.items())
-        if not same:
+        other = [n for n, text in texts.items() if not (target / n).is_file() or (target / n).read_text() != text]
+        if any(name in FILES or (target / name).exists() for name in other):
             raise BenchError(
                 f"{target} has another record of this run; which of them counts is yours to say: remove it"
             )
-        return "is there already"
+        try:
+            for name in other:
+                (target / name).parent.mkdir(exist_ok=True)
+                write_atomic(target / name, texts[name])
+        except OSError as error:
+            raise EnvironmentFault(f"{target} cannot be written: {error.strerror}") from error
+        return f"is there already; {', '.join(other)} joined it" if other else "is there already"
     part = target.with_name(f".{target.name}.part")
     try:
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
         for name, text in texts.items():
+            (part / name).parent.mkdir(exist_ok=True)
             write_atomic(part / name, text)
         part.rename(target)
     except OSError as error:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from bench.errors import BenchError
+from bench.probes import files
 from bench.results import read_json, validate
 
 # What two honest repetitions of a run may differ in.
@@ -30,6 +31,7 @@ class Record:
         epochs: the lines of `metrics.jsonl`, empty when it is missing or not whole.
         config: the content of `config.yaml`, empty when it is missing or not whole.
         dirty: whether tracked files differed from the commit; None when no `env.json` says so.
+        probes: by name, the content of each `probes/<name>.json` that belongs to the result and is whole.
     """
 
     result: dict[str, Any]
@@ -37,6 +39,7 @@ class Record:
     epochs: list[dict[str, Any]] = field(default_factory=list, repr=False)
     config: dict[str, Any] = field(default_factory=dict, repr=False)
     dirty: bool | None = None
+    probes: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
 
     @property
     def run_id(self) -> str:
@@ -107,12 +110,14 @@ def collect(folders: Sequence[Path], dirty: bool = False) -> Collection:
         except BenchError as error:
             found.left_out.append((path, str(error)))
         else:
-            by_id.setdefault(record.run_id, []).append(record)
+            probes = _probes(path.with_name("probes"), record, found)
+            by_id.setdefault(record.run_id, []).append(replace(record, probes=probes))
     for run_id, same in sorted(by_id.items()):
         if any(_outcome(other) != _outcome(same[0]) for other in same):
             found.left_out += [(r.path, f"{len(same)} records of {run_id} differ in their outcome") for r in same]
             continue
-        found.records.append(same[0])
+        probes = {name: probe for record in reversed(same) for name, probe in record.probes.items()}
+        found.records.append(replace(same[0], probes=probes))
         found.repeated += len(same) - 1
     return found
 
@@ -191,6 +196,24 @@ def _dirty(path: Path) -> bool | None:
         return bool(read_json(path.with_name("env.json"))["dirty"])
     except (OSError, BenchError, KeyError, TypeError):
         return None
+
+
+def _probes(folder: Path, record: Record, found: Collection) -> dict[str, dict[str, Any]]:
+    probes = {}
+    for file in sorted(folder.glob("*.json")):
+        name = f"probes/{file.name}"
+        try:
+            content = files.read(file, record.result)
+            if content is None:
+                raise BenchError(f"{name} was measured on an earlier training of the run")
+        except OSError as error:
+            found.left_out.append((record.path, f"{name} cannot be read: {error.strerror}"))
+        except BenchError as error:
+            # The path is said already where this is shown.
+            found.left_out.append((record.path, str(error).replace(str(file), name)))
+        else:
+            probes[file.stem] = content
+    return probes
 
 
 def _outcome(record: Record) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from bench.report import probes
 from bench.report.analysis import MEASURES, Analysis, Row, share
 from bench.report.collect import Record
 from bench.report.grids import Table
@@ -133,6 +134,9 @@ def readme(found: Analysis, figures: Sequence[tuple[str, str]]) -> str:
         parts += ["## Published beside ours", _beside(found)]
     parts += ["## Against the baseline", _against(found)]
     parts += ["## What it costs", _costs(found)]
+    measured = probes.sections(found)
+    if measured:
+        parts += ["## Probes", *(f"### {of.name}\n\n{of.text}\n\n{markdown(of.columns, of.rows)}" for of in measured)]
     if found.findings:
         parts += ["## Does the paper's finding hold?" + (" (reduced run)" if table.reduced else ""), _findings(found)]
     if found.standings:

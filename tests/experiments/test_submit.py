@@ -212,3 +212,53 @@ def test_what_waits_is_uploaded_and_failures_are_named(offline: Path, monkeypatc
     sync(["b"], offline, said.append)
     assert said[-1] == "0 to upload, 1 uploaded before"
     assert folders(["a"], False, offline) == [(offline / "a").resolve()]
+
+
+def with_probe(path: Path, **changes: Any) -> Path:
+    """Put a probe beside a record, as `bench eval` does."""
+    result = json.loads((path / "result.json").read_text())
+    content = {
+        "schema_version": 1, "probe": "noise", "run_id": result["run_id"], "run_finished": result["finished"],
+        "settings": {}, "seed": 0, "baked": True, "headline": {"known": 1.5}, "rows": [], "commit": "0" * 40,
+        "dirty": False, "notes": {},
+    }  # fmt: skip
+    (path / "probes").mkdir(exist_ok=True)
+    (path / "probes" / "noise.json").write_text(json.dumps(content | changes))
+    return path
+
+
+def test_probes_go_with_the_record_or_follow_it(record: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    target = tmp_path / "records" / record.name
+    submit([record], tmp_path / "records", said.append)
+    with_probe(record)
+    submit([record], tmp_path / "records", said.append)
+    assert said[-1] == f"{record.name}: is there already; probes/noise.json joined it"
+    assert json.loads((target / "probes" / "noise.json").read_text())["headline"] == {"known": 1.5}
+    submit([record], tmp_path / "records", said.append)
+    assert said[-1] == f"{record.name}: is there already"
+    submit([record], tmp_path / "elsewhere", said.append)
+    assert (tmp_path / "elsewhere" / record.name / "probes" / "noise.json").is_file()
+    # Another measurement does not slip in.
+    with_probe(record, headline={"known": 2.5})
+    with pytest.raises(BenchError, match="has another record of this run"):
+        submit([record], tmp_path / "records", said.append)
+    assert json.loads((target / "probes" / "noise.json").read_text())["headline"] == {"known": 1.5}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"run_finished": "1999-01-01T00:00:00+00:00"}, "was measured on an earlier training of the run"),
+        ({"dirty": True}, "was not measured at a commit without changes"),
+        ({"commit": None}, "was not measured at a commit without changes"),
+        ({"run_id": "another"}, "is of the run another"),
+        ({"notes": {"root": "/home/anna/data"}}, "probes/noise.json: notes.root holds a path of this machine"),
+    ],
+)
+def test_probes_that_do_not_belong_are_refused(
+    changes: dict[str, Any], message: str, record: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(BenchError, match=message):
+        submit([with_probe(record, **changes)], tmp_path / "records", lambda line: None)
+    assert not (tmp_path / "records" / record.name).exists()

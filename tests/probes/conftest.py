@@ -16,6 +16,7 @@ POISSON = (
     "model.encoding=poisson", "time_steps=6", "trainer.batch_size=32", "trainer.epochs=6", "optim.lr=0.01",
     "trainer.precision=fp32", "logger=none",
 )  # fmt: skip
+POISSON_REG = ("reg=uselose", "reg.uselose.form=literal", "reg.uselose.tau=10")
 CONV = (
     "data=digits", "data.crop=0", "model=cnn", "model.channels=8", "model.depth=3", "time_steps=2", "data.limit=400",
     "trainer.batch_size=32", "trainer.epochs=4", "optim.lr=0.01", "trainer.precision=fp32", "logger=none",
@@ -34,8 +35,7 @@ def train(root: Path, runs: Path, *overrides: str) -> Path:
 @pytest.fixture(scope="session")
 def poisson_run(tmp_path_factory: pytest.TempPathFactory, shared_data: Path) -> Path:
     """Of a fully connected network under use-it-or-lose-it; not to be changed."""
-    reg = ("reg=uselose", "reg.uselose.form=literal", "reg.uselose.tau=10")
-    return train(shared_data, tmp_path_factory.mktemp("poisson"), *POISSON, *reg)
+    return train(shared_data, tmp_path_factory.mktemp("poisson"), *POISSON, *POISSON_REG)
 
 
 @pytest.fixture(scope="session")

@@ -13,9 +13,17 @@ import pytest
 
 from bench import evaluate
 from bench.__main__ import main
+from bench.config import compose, settings
 from bench.errors import BenchError
-from bench.evaluate import SCHEMA_VERSION, parse, read_config, shown
+from bench.evaluate import parse, read_config, shown
+from bench.experiments import Experiment, Row, load, names
+from bench.models.base import Spec
+from bench.models.mlp import MLP
+from bench.probes.files import SCHEMA_VERSION
+from bench.registry import PROBES
+from bench.reproduce import probe
 from bench.results import read_json
+from tests.probes.conftest import POISSON, POISSON_REG
 
 Bench = Callable[..., subprocess.CompletedProcess[str]]
 Copied = Callable[[Path], Path]
@@ -33,13 +41,13 @@ def test_a_trained_run_is_probed_from_the_command_line(
     """A process of its own, as a user has it: files, table, skipping, force, and the checkpoint as it was."""
     run = copied(conv_run)
     checkpoint = (run / "checkpoints" / "last.ckpt").read_bytes()
-    settings = (
+    words = (
         "probe=corruptions,noise",
         "corruptions.images=20",
         "corruptions.kinds=[jpeg,darkness]",
         "noise.images=12",
     )
-    done = bench("eval", run.name, "--runs", str(run.parent), *settings)
+    done = bench("eval", run.name, "--runs", str(run.parent), *words)
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in (run / "probes").iterdir()) == ["corruptions.json", "noise.json"]
     lines = done.stdout.splitlines()
@@ -54,7 +62,7 @@ def test_a_trained_run_is_probed_from_the_command_line(
     assert found["versions"]["torch"] == record["versions"]["torch"]
     assert len(found["rows"]) == 11
     stamp = (run / "probes" / "noise.json").stat().st_mtime_ns
-    status, out, _ = call(capsys, str(run), *settings)
+    status, out, _ = call(capsys, str(run), *words)
     assert status == 0
     assert out.count(", measured before; force=true measures again\n") == 2
     assert (run / "probes" / "noise.json").stat().st_mtime_ns == stamp
@@ -182,7 +190,7 @@ def test_all_runs_are_looked_at_before_the_first_is_probed(
     ("arguments", "message"),
     [
         (["nope", "probe=noise"], "no run 'nope' in"),
-        (["RUN"], "probe what? Say probe=NAME; there are: adversarial, corruptions, noise"),
+        (["RUN"], "probe what? Say probe=NAME; there are: adversarial, corruptions, "),
         (["RUN", "probe=nois"], "no probe is called 'nois'. Did you mean 'noise'"),
         (["RUN", "probe=noise", "noise.imgs=3"], "noise has no setting 'imgs'. Did you mean 'images'"),
         (["RUN", "probe=noise", "forse=true"], "bench eval has no setting 'forse'. Did you mean 'force'"),
@@ -240,3 +248,45 @@ def test_settings_of_a_probe_are_typed() -> None:
 )
 def test_cells_are_short(value: Any, text: str) -> None:
     assert shown(value) == text
+
+
+def test_reproducing_a_table_probes_its_finished_runs(
+    poisson_run: Path, copied: Copied, shared_data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = copied(poisson_run)
+    rows = [
+        Row(label, overrides, overrides)
+        for label, overrides in (("run", (*POISSON, *POISSON_REG)), ("not run", (*POISSON, "reg=none")))
+    ]
+    table = Experiment(
+        name="a/b", title="", published=None, finding="", note="", small_note="", budget="quick",
+        selection="last_epoch", baseline="run", columns=(), seeds=(0,), rows=tuple(rows), probes=("noise",),
+    )  # fmt: skip
+    given = [f"runs={run.parent}", f"data.root={shared_data}"]
+    probe(table, given)
+    assert f"{run.name}: noise measured" in capsys.readouterr().out
+    stamp = (run / "probes" / "noise.json").stat().st_mtime_ns
+    probe(table, given)
+    assert capsys.readouterr().out == ""
+    assert (run / "probes" / "noise.json").stat().st_mtime_ns == stamp
+
+
+def test_tables_name_probes_that_exist() -> None:
+    wanted = {name: load(name).probes for name in names()}
+    assert wanted["antonov2024/table1_surrogate"] == ("noise",)
+    assert {probe for probes in wanted.values() for probe in probes} <= set(PROBES.names())
+
+
+def test_the_surrogate_twin_has_the_papers_network_and_classes() -> None:
+    """784 inputs, 30 neurons, no bias: 23,520 weights from 0 up, and a linear read-out of three digits."""
+    table = load("antonov2024/table1_surrogate")
+    for row in table.rows:
+        cfg = compose([f"budget={table.budget}", *row.overrides])
+        assert list(cfg.data.classes) == [7, 4, 6]
+        assert (cfg.model.hidden, cfg.model.encoding.value, cfg.time_steps) == ([30], "poisson", 20)
+        net = MLP(
+            Spec((1, 28, 28), 3, cfg.time_steps, settings(cfg.neuron)),
+            [30], cfg.model.encoding, cfg.model.rate, cfg.model.bias, cfg.model.excitatory,
+        )  # fmt: skip
+        assert sum(p.numel() for p in net.parameters()) == 784 * 30 + 30 * 3 + 3
+        assert (bool((net.linears[0].weight >= 0).all())) is not row.label.startswith("signed")

@@ -1,0 +1,132 @@
+"""Probes in reports: means over seeds and differences by hand, settings kept apart, nothing where nothing is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from bench.report import tables
+from bench.report.analysis import Analysis, analyse
+from bench.report.collect import collect
+from bench.report.grids import groups
+from bench.report.probes import sections
+
+SPIKES = {"none": (10.0, 12.0, 14.0), "spikepen": (1.0, 2.5, 5.5)}
+
+
+def probe(result: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """A probe's file, as `bench eval` writes it, without what no report reads."""
+    content = {
+        "schema_version": 1, "probe": "noise", "run_id": result["run_id"], "run_finished": result["finished"],
+        "settings": {"images": 1500, "unknown": None}, "seed": 0, "baked": True,
+        "headline": {"known (spikes/image)": SPIKES[result["reg"]][result["seed"]], "unknown (spikes/image)": None},
+        "rows": [],
+    }  # fmt: skip
+    return content | changes
+
+
+def put(folder: Path, content: Any, name: str = "noise") -> None:
+    path = folder / content["run_id"] / "probes" / f"{name}.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(content))
+
+
+@pytest.fixture
+def runs(records: SimpleNamespace, tmp_path: Path) -> list[dict[str, Any]]:
+    """Three seeds of a baseline and of a penalty."""
+    made = []
+    for place, (reg, regs) in enumerate((("none", {"none": {}}), ("spikepen", {"spikepen": {"weight": 0.1}}))):
+        for seed in range(3):
+            name = f"digits-cnn-{reg}-s{seed}-{place:08x}"
+            result = records.record(run_id=name, reg=reg, regs=regs, seed=seed, strength=0.1 if place else None)
+            records.put(tmp_path, result)
+            made.append(result)
+    return made
+
+
+def only(folder: Path) -> Analysis:
+    (table,) = groups(collect([folder]))
+    return analyse(table)
+
+
+def test_means_and_differences_over_seeds(runs: list[dict[str, Any]], tmp_path: Path) -> None:
+    for result in runs:
+        put(tmp_path, probe(result))
+    (section,) = sections(only(tmp_path))
+    assert section.name == "noise"
+    assert "Measured with bake=true, images=1500, seed=0, unknown=null." in section.text
+    assert section.columns == ["setting", "seeds", "known (spikes/image)", "unknown (spikes/image)"]
+    # Means 12 and 3; t = 4.303 at two degrees of freedom, deviations 2 and 2.291: half widths 4.968 and 5.692.
+    # Differences -9, -9.5, -8.5: mean -9, deviation 0.5, t = -31, p = 0.001.
+    assert section.rows == [
+        ["none", "3", "12 [7.032, 16.97]", "-"],
+        ["spikepen weight=0.1", "3", "3 [-2.692, 8.692]; **-9**", "-"],
+    ]
+
+
+def test_one_seed_has_a_difference_and_no_verdict(runs: list[dict[str, Any]], tmp_path: Path) -> None:
+    for result in (runs[0], runs[3]):
+        put(tmp_path, probe(result))
+    (section,) = sections(only(tmp_path))
+    assert [row[1:3] for row in section.rows] == [["1", "10"], ["1", "1; -9"]]
+
+
+def test_other_settings_make_another_table(runs: list[dict[str, Any]], tmp_path: Path) -> None:
+    for result in runs:
+        put(tmp_path, probe(result) if result["seed"] else probe(result, seed=7))
+    found = sections(only(tmp_path))
+    assert [(section.name, [row[1] for row in section.rows]) for section in found] == [
+        ("noise", ["2", "2"]), ("noise", ["1", "1"]),
+    ]  # fmt: skip
+    assert "seed=7" in found[1].text
+
+
+def test_what_does_not_belong_is_not_shown(runs: list[dict[str, Any]], tmp_path: Path) -> None:
+    before = tables.readme(only(tmp_path), [])
+    assert "## Probes" not in before
+    wrong = ("run_finished", "1999"), ("run_id", "another"), ("schema_version", 2), ("headline", {"a": "NaN"})
+    for result, (key, value) in zip(runs, wrong, strict=False):
+        content = probe(result, **{key: value})
+        path = tmp_path / result["run_id"] / "probes"
+        path.mkdir()
+        (path / "noise.json").write_text(json.dumps(content))
+    path = tmp_path / runs[5]["run_id"] / "probes"
+    path.mkdir()
+    (path / "noise.json").write_text('{"schema_version": 1, "pro')
+    assert tables.readme(only(tmp_path), []) == before
+    said = {path.parent.name: reason for path, reason in collect([tmp_path]).left_out}
+    assert said == {
+        runs[0]["run_id"]: "probes/noise.json was measured on an earlier training of the run",
+        runs[1]["run_id"]: "probes/noise.json is of the run another",
+        runs[2]["run_id"]: "probes/noise.json is no probe of schema version 1",
+        runs[3]["run_id"]: "probes/noise.json: 'a' is 'NaN', no finite number",
+        runs[5]["run_id"]: said[runs[5]["run_id"]],
+    }
+    assert said[runs[5]["run_id"]].startswith("probes/noise.json is damaged (")
+    assert len(collect([tmp_path]).records) == 6
+
+
+def test_the_page_of_a_table_has_them(runs: list[dict[str, Any]], tmp_path: Path) -> None:
+    for result in runs:
+        put(tmp_path, probe(result))
+        put(tmp_path, probe(result, probe="attack", headline={"clean (%)": 90.0}), "attack")
+    text = tables.readme(only(tmp_path), [])
+    assert text.index("## What it costs") < text.index("## Probes") < text.index("### attack") < text.index("### noise")
+    assert "| spikepen weight=0.1 | 3 | 3 [-2.692, 8.692]; **-9** | - |" in text
+    assert "| spikepen weight=0.1 | 3 | 90; +0 |" in text
+
+
+def test_a_probe_is_found_where_it_is(runs: list[dict[str, Any]], records: SimpleNamespace, tmp_path: Path) -> None:
+    """The same records twice, as in `reports/records` and `runs`: the probes of either count."""
+    submitted, local = tmp_path / "submitted", tmp_path / "local"
+    for result in runs:
+        records.put(submitted, result)
+        records.put(local, result)
+        put(local, probe(result))
+    found = collect([submitted, local])
+    assert found.repeated == 6
+    assert all(list(record.probes) == ["noise"] for record in found.records)
