@@ -35,6 +35,7 @@ from bench.models.diet import (
     DietSpiking,
     balanced_threshold,
     bounded,
+    diet_layer,
     diet_steps,
     linear_spike,
     percentile,
@@ -156,6 +157,45 @@ def test_gradients_of_leak_and_threshold_by_finite_differences() -> None:
         return spikes
 
     assert torch.autograd.gradcheck(smooth, (x, leak, threshold))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 1000),
+    leak=st.floats(0, 1),
+    threshold=st.floats(0.1, 2),
+    length=st.integers(1, 6),
+    detach=st.booleans(),
+    goes_on=st.booleans(),
+    reads=st.sampled_from(["spikes", "potentials", "both"]),
+)
+def test_the_fast_layer_is_the_plain_one_in_values_and_gradients(
+    seed: int, leak: float, threshold: float, length: int, detach: bool, goes_on: bool, reads: str
+) -> None:
+    draw = torch.Generator().manual_seed(seed)
+
+    def leaf(*shape: int) -> Tensor:
+        return torch.randn(*shape, dtype=torch.float64, generator=draw).requires_grad_()
+
+    x, u, o = leaf(length, 4, 5), leaf(4, 5), leaf(4, 5)
+    by_spikes, by_potentials = leaf(length, 4, 5).detach(), leaf(length, 4, 5).detach()
+    scalars = [torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in (leak, threshold)]
+    inputs = [x, *scalars, *([u, o] if goes_on else [])]
+    last = (u, o) if goes_on else None
+    plain = diet_steps(x, *scalars, lambda z: linear_spike(z, 0.4), detach, last)
+    fast = diet_layer(x, *scalars, 0.4, detach, last)
+    if (plain[1] / threshold - 1).abs().min() < 1e-9:
+        return
+    grads = []
+    for spikes, potentials in (plain, fast):
+        loss = torch.zeros((), dtype=torch.float64)
+        loss = loss + ((spikes * by_spikes).sum() if reads != "potentials" else 0)
+        loss = loss + ((potentials * by_potentials).sum() if reads != "spikes" else 0)
+        grads.append(torch.autograd.grad(loss, inputs, allow_unused=True, materialize_grads=True))
+    assert torch.equal(plain[0], fast[0])
+    torch.testing.assert_close(plain[1], fast[1])
+    for one, other in zip(*grads, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_the_threshold_in_the_reset_has_a_gradient_when_the_spike_in_it_has_none() -> None:
