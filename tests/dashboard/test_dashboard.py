@@ -43,7 +43,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory, shared_data: Path) -> dic
     folder = tmp_path_factory.mktemp("recorded")
     command = [sys.executable, "-m", "bench", "run", *TINY, "logger=wandb", "logger.mode=offline", "reg=spikepen"]
     env = {**os.environ, "BENCH_DATA": str(shared_data), "BENCH_RUNS": str(folder), "HOME": str(folder)}
-    subprocess.run([*command, "data.val_fraction=0.2"], env=env, cwd=ROOT, check=True, capture_output=True, timeout=120)
+    subprocess.run([*command, "data.val_fraction=0.2"], env=env, cwd=ROOT, check=True, capture_output=True, timeout=300)
     (log,) = folder.rglob("*.wandb")
     inspect = [Path(sys.executable).parent / "wandb", "leet", "inspect", "--json", log]
     shown = subprocess.run(inspect, capture_output=True, text=True, timeout=60, check=True).stdout
@@ -363,7 +363,7 @@ def test_a_server_that_falls_silent_ends_in_a_line(wandb_server: tuple[str, type
     code = "import sys, bench.dashboard as d; d.SAVE_SECONDS = 2.0; from bench.__main__ import main; sys.exit(main())"
     command = [sys.executable, "-c", code, "dashboard", "suite/precision"]
     env = {**os.environ, **account(url), "PYTHONPATH": str(ROOT), "BENCH_DATA": str(shared_data)}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100, env=env, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=env, check=False)
     assert done.returncode == 1
     assert done.stderr == f"error: {url} did not take the dashboard within 2 s\n"
 
