@@ -107,9 +107,7 @@ def decay_of(regularizers: Mapping[str, Regularizer], period: int) -> Decay:
             rate = reg.k_p / (reg.tau * period) ** 2
             decay = Decay(rate if reg.form is Form.literal else 0.0, rate)
         elif not isinstance(reg, NoRegularizer):
-            raise BenchError(
-                f"reg={name} is for gradients, which model=diehl_cook does not have; it takes none or uselose"
-            )
+            raise BenchError(f"reg={name} needs a gradient, model=diehl_cook has none; it takes reg=none or uselose")
     return decay
 
 

@@ -155,9 +155,7 @@ class DiehlCook(SpikingNetwork):
             raise BenchError(f"model.rate: {error}") from error
         longest = max(c.delay_in, c.delay_ei, c.delay_ie)
         if not longest <= c.pause < float("inf"):
-            raise BenchError(
-                f"model.pause is {c.pause:g} ms, it must be no shorter than the longest delay, {longest:g}"
-            )
+            raise BenchError(f"model.pause is {c.pause:g} ms, it must be at least {longest:g}, the longest delay")
         if self.supervised and neurons % classes:
             fits = [k * classes for k in (neurons // classes, neurons // classes + 1) if k]
             raise BenchError(

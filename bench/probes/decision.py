@@ -95,7 +95,7 @@ class DecisionProbe(Probe):
 
 def compare(a: np.ndarray, b: np.ndarray) -> dict[str, Any]:
     """The Kolmogorov-Smirnov test of two samples of reaction times, where both have any."""
-    from scipy.stats import ks_2samp
+    from scipy.stats import ks_2samp  # type: ignore[import-untyped]
 
     if not len(a) or not len(b):
         return {"ks": None, "p": None}
