@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from bench.data import Splits
     from bench.task import Task
 
-EVAL_BATCH = 500
-
 
 def run(cfg: DictConfig) -> dict[str, Any]:
     """Train one configuration and record it; a recorded one is returned as it is.
@@ -67,7 +65,7 @@ def train(cfg: DictConfig, facts: dict[str, Any], folder: RunFolder) -> dict[str
         settings(cfg.data),
         seed=cfg.seed,
         batch_size=cfg.trainer.batch_size,
-        eval_batch_size=min(EVAL_BATCH, 8 * cfg.trainer.batch_size),
+        eval_batch_size=session.eval_batch_size(cfg.trainer.batch_size),
         max_train_images=cfg.trainer.max_train_images,
         eval_batches=cfg.trainer.limit_test_batches,
         device=device,
@@ -110,8 +108,7 @@ def record(
     trainer = session.make_trainer(cfg, facts, device, Recorder(folder, tracker, epochs))
     outcome, reason = None, None
     try:
-        limit = cfg.trainer.limit_train_batches
-        outcome = session.fit_and_test(trainer, task, splits, folder.checkpoint_path, len(rows), limit)
+        outcome = session.fit_and_test(cfg, trainer, task, splits, folder.checkpoint_path, done=len(rows))
     except Diverged as error:
         reason = str(error)
     except BaseException:
@@ -133,7 +130,7 @@ def follow(cfg: DictConfig, facts: dict[str, Any], folder: RunFolder, task: Task
     done: int = distributed.agree(None)
     trainer = session.make_trainer(cfg, facts, device, Recorder(folder, None, cfg.trainer.epochs))
     with suppress(Diverged):  # as in the process that records, at the same step
-        session.fit_and_test(trainer, task, splits, folder.checkpoint_path, done, cfg.trainer.limit_train_batches)
+        session.fit_and_test(cfg, trainer, task, splits, folder.checkpoint_path, done)
 
 
 def check(cfg: DictConfig) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import time
 import warnings
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ import torch
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import DictConfig
+from torch import Tensor
 
 from bench import distributed, ops
 from bench.allocator import keep_freed_memory
@@ -20,15 +24,21 @@ from bench.config import build, settings
 from bench.console import Reporter, say
 from bench.data import Splits
 from bench.data.batches import Chunks
-from bench.errors import BenchError
+from bench.errors import BenchError, EnvironmentFault
 from bench.models.base import Spec, SpikingNetwork
 from bench.recorder import Recorder
 from bench.registry import MODELS, REGULARIZERS
 from bench.regularizers.base import Regularizer
 from bench.results import RunFolder
-from bench.task import Task, seed_everything
+from bench.task import Diverged, Task, seed_everything
 
+EVAL_BATCH = 500
 INIT_IMAGES = 500  # nandan2022, section 4.1, after Salimans & Kingma 2016
+
+
+def eval_batch_size(batch_size: int) -> int:
+    """Images evaluated at a time: without gradients there is room for several batches."""
+    return min(EVAL_BATCH, 8 * batch_size)
 
 
 def pick_device(accelerator: str, count: int = 1) -> str:
@@ -151,18 +161,32 @@ def make_trainer(cfg: DictConfig, facts: dict[str, Any], device: str, recorder: 
 
 
 def fit_and_test(
-    trainer: L.Trainer, task: Task, splits: Splits, checkpoint: Path, done: int, limit: int | None = None
+    cfg: DictConfig, trainer: L.Trainer, task: Task, splits: Splits, checkpoint: Path, done: int
 ) -> dict[str, Any]:
     """Train to the end, then measure the final network on every split.
 
     Args:
+        cfg: the run.
         trainer: of `make_trainer`.
         task: freshly made; a checkpoint's state is loaded into it.
         splits: what to train and test on.
         checkpoint: where the finished epochs left off.
         done: how many epochs are finished; with 0 there is no checkpoint.
-        limit: optimizer steps in an epoch at most.
+
+    Raises:
+        EnvironmentFault: the device has too little memory; says which batch size has room.
     """
+    try:
+        return _fit_and_test(cfg, trainer, task, splits, checkpoint, done)
+    except torch.OutOfMemoryError as error:
+        # Its frames hold the tensors of the step that did not fit.
+        error.__traceback__ = None
+        raise too_large(cfg, task, splits, trainer.precision_plugin.forward_context) from None
+
+
+def _fit_and_test(
+    cfg: DictConfig, trainer: L.Trainer, task: Task, splits: Splits, checkpoint: Path, done: int
+) -> dict[str, Any]:
     # Lightning makes the first epoch's iterator before it says which epoch that is.
     splits.train.set_epoch(done)
     if not done:
@@ -171,10 +195,10 @@ def fit_and_test(
         for regularizer in task.regs:
             regularizer.initialize(task.model, images)
         task.model.initialize(images)
+    train = Chunks(splits.train, cfg.trainer.limit_train_batches)
     loaders = [splits.test] if splits.val is None else [splits.test, splits.val]
     try:
-        start = checkpoint if done else None
-        trainer.fit(task, Chunks(splits.train, limit), loaders, ckpt_path=start, weights_only=True)
+        trainer.fit(task, train, loaders, ckpt_path=checkpoint if done else None, weights_only=True)
     except SystemExit as error:
         # Lightning turns Ctrl-C into an exit; the command line wants to say how to go on.
         if trainer.interrupted:
@@ -190,3 +214,62 @@ def fit_and_test(
         "layers": task.meters["test"].rates.layers(),
         "ops": task.ops.per_image(),
     }
+
+
+def too_large(
+    cfg: DictConfig, task: Task, splits: Splits, precision: Callable[[], AbstractContextManager[Any]]
+) -> EnvironmentFault:
+    """What to tell when a run has run out of the device's memory: the first half of a half ... of its batch that fits.
+
+    Args:
+        cfg: the run.
+        task: what did not fit, in train mode or, while evaluating, in eval mode.
+        splits: what it was trained on.
+        precision: makes the context that a step runs in.
+    """
+    training = task.training
+    task.model.forget()
+    task.cpu()
+    (x, y), (images, _) = next(iter(splits.train)), next(iter(splits.test))
+    size = whole = len(y)
+    while size := size // 2:
+        room = eval_batch_size(size * task.ranks)
+        if fits(make_task(cfg, splits), (x[:size], y[:size]), images[:0] if training else images[:room], precision):
+            break
+    device = torch.cuda.get_device_name() if x.device.type == "cuda" else "this machine"
+    found = f"{size * task.ranks} does" if size else "no batch size does, not even one image a device"
+    asked = f"trainer.batch_size={whole * task.ranks}"
+    return EnvironmentFault(f"{asked} does not fit into the memory of {device}; {found}")
+
+
+def fits(
+    task: Task,
+    batch: tuple[Tensor, Tensor],
+    images: Tensor,
+    precision: Callable[[], AbstractContextManager[Any]],
+) -> bool:
+    """Whether the device has room for two steps (the second with the optimizer's state), then for an evaluation.
+
+    Args:
+        task: freshly made; of no use afterwards.
+        batch: images `[N, C, H, W]` and labels of a step.
+        images: to evaluate, `[M, C, H, W]`; none skips that.
+        precision: makes the context that a step runs in.
+    """
+    gc.collect()
+    if batch[0].device.type == "cuda":
+        torch.cuda.empty_cache()
+    try:
+        task.to(batch[0].device)
+        task.ranks = 1  # the others wait
+        task.on_train_epoch_start()
+        optimizer = task.make_optimizer()
+        with suppress(Diverged), precision():
+            task.step(*batch, optimizer)
+            task.step(*batch, optimizer)
+        if len(images):
+            with torch.no_grad(), precision():
+                task.eval().forward_t(images, keep_spikes=True)
+    except torch.OutOfMemoryError:
+        return False
+    return True

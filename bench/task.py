@@ -221,7 +221,7 @@ class Task(L.LightningModule):
         Args:
             x: images `[N, C, H, W]`.
             y: labels `[N]`, or soft labels `[N, classes]`.
-            optimizer: of `configure_optimizers`.
+            optimizer: of `make_optimizer`.
 
         Raises:
             Diverged: the loss became NaN or infinite.
@@ -243,7 +243,8 @@ class Task(L.LightningModule):
         for reg in self.regs:
             reg.after_step(activity)
         self._level(written)
-        distributed.average(self.buffers())
+        if self.ranks > 1:
+            distributed.average(self.buffers())
         self.meters["train"].update(logits, y, loss, activity)
         self._watch(total)
         self.model.forget()
@@ -285,7 +286,9 @@ class Task(L.LightningModule):
         Raises:
             Diverged: says in which epoch and by which step.
         """
-        if self.finite is not None and not bool(distributed.everywhere(self.finite)):
+        if self.finite is None:
+            return
+        if not bool(distributed.everywhere(self.finite) if self.ranks > 1 else self.finite):
             raise Diverged(f"the loss became NaN or infinite in epoch {self.current_epoch + 1}, by step {step + 1}")
 
     def on_train_epoch_start(self) -> None:
@@ -367,15 +370,17 @@ class Task(L.LightningModule):
             groups.setdefault(repr(sorted(option.items())), {**option, "params": []})["params"].append(parameter)
         return list(groups.values())
 
-    def configure_optimizers(self) -> Any:
+    def make_optimizer(self) -> torch.optim.Optimizer:
+        """The optimizer of all parameters, at the rate of the first step."""
         optim, groups = self.optim, self.parameter_groups()
-        optimizer: torch.optim.Optimizer
         # Without a regularizer nothing decays: AdamW's own default is 0.01.
         if optim.name is Optimizer.sgd:
-            optimizer = torch.optim.SGD(groups, lr=optim.lr, momentum=optim.momentum, weight_decay=0.0)
-        else:
-            optimizer = torch.optim.AdamW(groups, lr=optim.lr, betas=tuple(optim.betas), weight_decay=0.0)  # type: ignore[arg-type]
-        if optim.schedule is Schedule.constant:
+            return torch.optim.SGD(groups, lr=optim.lr, momentum=optim.momentum, weight_decay=0.0)
+        return torch.optim.AdamW(groups, lr=optim.lr, betas=tuple(optim.betas), weight_decay=0.0)  # type: ignore[arg-type]
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.make_optimizer()
+        if self.optim.schedule is Schedule.constant:
             return optimizer
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda e: cosine(e, self.epochs))
         return [optimizer], [scheduler]

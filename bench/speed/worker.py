@@ -182,9 +182,7 @@ class BenchArm(Arm):
     """Ours: the task's own step, with all that a run does in it."""
 
     def __init__(self, task: Any, batch: tuple[Tensor, Tensor], precision: AbstractContextManager[Any]) -> None:
-        optimizer = task.configure_optimizers()
-        optimizer = optimizer if isinstance(optimizer, torch.optim.Optimizer) else optimizer[0][0]
-        super().__init__(batch, task, self._loss, optimizer, task.model.forget, [])
+        super().__init__(batch, task, self._loss, task.make_optimizer(), task.model.forget, [])
         self.precision = precision
         task.on_train_epoch_start()
 

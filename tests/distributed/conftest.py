@@ -37,7 +37,7 @@ def together(tmp_path: Path, shared_data: Path) -> Callable[[str, int], list[Any
             env = {**os.environ, "BENCH_DATA": str(shared_data), "PYTHONPATH": str(ROOT), "LOCAL_RANK": str(rank)}
             command = [sys.executable, str(script), str(rank), str(count), str(tmp_path / f"meeting-{count}"), str(out)]
             processes.append(subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True))
-        errors = [process.communicate(timeout=240)[1] for process in processes]
+        errors = [process.communicate(timeout=300)[1] for process in processes]
         assert [process.returncode for process in processes] == [0] * count, errors
         return [torch.load(out, weights_only=True) for out in outs]
 
