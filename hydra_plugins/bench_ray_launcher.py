@@ -88,7 +88,8 @@ class RayLauncher(SendingLauncher):
         jobs = self.jobs(job_overrides, initial_job_idx)
         if not jobs:
             return []
-        with running_ray(self.address, self.local_cpus) as ray:
+        environment = worker_environment(os.environ, self.needs["CPU"])
+        with running_ray(self.address, self.local_cpus, environment) as ray:
             nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
             check_fits(self.needs, nodes)
             many = f"{len(nodes)} machine{'s' * (len(nodes) > 1)}"
@@ -97,7 +98,6 @@ class RayLauncher(SendingLauncher):
                 num_cpus=self.needs["CPU"],
                 num_gpus=self.needs["GPU"],
                 max_retries=self.max_retries,
-                runtime_env={"env_vars": worker_environment(os.environ, self.needs["CPU"])},
             )(SentJob.__call__)
             # The name stands before each line that the run prints.
             waiting = {task.options(name=job.name).remote(job): i for i, job in enumerate(jobs)}
@@ -122,16 +122,21 @@ def received(ray: Any, ref: Any, retries: int) -> JobReturn:
 
 
 @contextmanager
-def running_ray(address: str | None, local_cpus: int | None) -> Iterator[Any]:
+def running_ray(address: str | None, local_cpus: int | None, environment: dict[str, str]) -> Iterator[Any]:
     """The module `ray`, connected; what was started here is stopped, and with it the grid's tasks everywhere.
+
+    Args:
+        address: of a running Ray; None starts one.
+        local_cpus: cores of the one that is started; None is all.
+        environment: variables of all workers.
 
     Raises:
         EnvironmentFault: it could not be reached or started.
     """
     # All lines of all runs, not one for those that look alike; colours for a terminal alone; no report of use to
-    # Ray's makers; and what will once be its default, lest it warns.
+    # Ray's makers; what will once be its default, lest it warns; no workers made ready for nobody.
     own = {"DEDUP_LOGS": "0", "COLOR_PREFIX": str(int(sys.stdout.isatty())), "USAGE_STATS_ENABLED": "0"}
-    for name, value in {**own, "ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}.items():
+    for name, value in {**own, "ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "prestart_worker_first_driver": "0"}.items():
         os.environ.setdefault(f"RAY_{name}", value)
     import ray
 
@@ -139,7 +144,13 @@ def running_ray(address: str | None, local_cpus: int | None) -> Iterator[Any]:
         check_answers(address)
     here: dict[str, Any] = {"num_cpus": local_cpus, "object_store_memory": OBJECT_STORE, "include_dashboard": False}
     try:
-        ray.init(address or "local", logging_level=logging.ERROR, **({} if address else here))
+        # For the whole grid and not for each task: Ray keeps workers ready that have it.
+        ray.init(
+            address or "local",
+            logging_level=logging.ERROR,
+            runtime_env={"env_vars": environment},
+            **({} if address else here),
+        )
     except (ConnectionError, RuntimeError, TimeoutError, ValueError) as error:
         said = str(error).strip().splitlines() or [type(error).__name__]
         raise EnvironmentFault(f"no Ray at {address or 'this machine'}: {said[0]}") from error
