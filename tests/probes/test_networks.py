@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,11 @@ from bench.data import DataConfig, open_dataset
 from bench.errors import BenchError
 from bench.ops import Backend
 from bench.probes.adversarial import AdversarialProbe, Attack, gradient_of
-from bench.probes.base import Outcome, Probe, Subject
+from bench.probes.base import Outcome, Probe, Say, Subject
 from bench.probes.corruptions import CorruptionsProbe
 from bench.probes.noise import NoiseProbe
 from bench.probes.noise_sets import Blur, Level
+from bench.registry import PROBES
 from bench.results import read_json
 
 SubjectOf = Callable[..., Subject]
@@ -284,3 +286,20 @@ def test_a_probe_changes_nothing(
     assert not subject.task.training
     again = probe.measure(subject, silent)
     assert (again.rows, again.headline) == (first.rows, first.headline)
+
+
+def test_the_probe_of_the_docs_is_one(conv_run: Path, subject_of: SubjectOf) -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs" / "probes.md").read_text()
+    (example,) = re.findall(r"```python\n(.+?)```", text, re.DOTALL)
+    known = {"PROBES": PROBES, "Probe": Probe, "Outcome": Outcome, "Subject": Subject, "Say": Say}
+    PROBES.load()
+    try:
+        exec(example, known)
+        subject = subject_of(conv_run)
+        found = PROBES.get("half")(images=60).measure(subject, silent)
+    finally:
+        PROBES._items.pop("half", None)
+    images, labels = subject.test_images(60)
+    with torch.no_grad():
+        right = subject.logits(normalized(subject, images / 2)).argmax(1) == labels
+    assert found.rows == [{"set": "half", "acc": pytest.approx(100 * float(right.double().mean()), abs=2)}]
