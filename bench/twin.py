@@ -126,7 +126,7 @@ def chosen(cfg: DictConfig) -> RunFolder:
     result = folder.finished()
     if result is None or result["status"] != "finished":
         records = folder.path.parent.glob(f"*-{component_name(MODELS, cfg.model)}-*/result.json")
-        twins = [record.parent.name for record in records]
+        twins = [record.parent.name for record in records if '"neuron": "relu"' in record.read_text()]
         hint = nearest(folder.name, twins) if twins else "There is none; auto trains one."
         raise BenchError(f"model.twin={name}: no run of that name has finished in {folder.path.parent}. {hint}")
     facts = science(cfg)

@@ -576,6 +576,9 @@ def test_a_twin_that_is_missing_or_foreign_is_one_line(shared_data: Path) -> Non
 
 def test_a_spiking_run_is_no_twin_on_the_command_line(bench: Command, shared_data: Path) -> None:
     name = go(shared_data, "model.twin=none")["run_id"]
+    missing = bench("run", *TINY, "model.twin=digits-diet-none-s7")
+    assert missing.returncode == 2
+    assert missing.stderr.endswith("There is none; auto trains one.\n"), "a spiking run is not proposed"
     done = bench("run", *TINY, f"model.twin={name}")
     assert done.returncode == 2
     assert done.stderr == f"error: model.twin={name} is no twin of this run: its neuron is if, not relu\n"
