@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +20,7 @@ from bench import experiments
 from bench.errors import BenchError, EnvironmentFault
 
 Cli = Callable[..., tuple[int, str, str]]
+ROOT = Path(__file__).parents[2]
 NAME = "experiment=nandan2022/table4_2"
 
 
@@ -176,6 +180,37 @@ def test_a_tiny_experiment_for_real_twice_and_after_damage(
     assert re.search(r"\[1/1\] .*seed=0.*: exit 2, .*result\.json: .* is damaged", third.stderr)
     assert results[1].stat().st_mtime_ns == before[1]
     assert json.loads(results[1].read_text())["status"] == "finished"
+
+
+@pytest.mark.slow
+def test_a_killed_grid_started_again_runs_what_was_missing(
+    bench: Callable[..., subprocess.CompletedProcess[str]], tiny: tuple[str, ...], shared_data: Path, tmp_path: Path
+) -> None:
+    """A process that is killed with -9 between two records: nothing short of one shows what is left on the disk."""
+    typed = ("run", "-m", *tiny, "seed=0,1,2", "trainer.epochs=30")
+    env = {**os.environ, "BENCH_DATA": str(shared_data), "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen([sys.executable, "-m", "bench", *typed], stdout=subprocess.PIPE, text=True, env=env) as grid:
+        assert grid.stdout is not None
+        lines = iter(grid.stdout.readline, "")
+        assert any(line.startswith("[2/3] ") for line in lines)
+        assert any(line.startswith("epoch  2/30 ") for line in lines)
+        grid.send_signal(signal.SIGKILL)
+    runs = tmp_path / "runs"
+    (done,) = runs.glob("*/result.json")
+    before = done.stat().st_mtime_ns
+    again = bench(*typed, timeout=300)
+    assert again.returncode == 0, again.stderr
+    said = [line for line in again.stdout.splitlines() if re.match(r"digits-cnn-none-s\d-\w+[ :].*[a-z]", line)]
+    assert len(said) == 3
+    assert re.match(rf"{done.parent.name} is finished: test .*; force=true runs it again$", said[0])
+    assert re.search(r"-s1-\w+ goes on after epoch \d+ of 30$", said[1])
+    assert re.search(r"-s2-\w+: 40 training images, 30 epochs; ", said[2])
+    assert done.stat().st_mtime_ns == before
+    for path in runs.iterdir():
+        assert json.loads((path / "result.json").read_text())["status"] == "finished"
+        rows = (path / "metrics.jsonl").read_text().splitlines()
+        assert [json.loads(row)["epoch"] for row in rows] == list(range(30))
+    assert len(list(runs.iterdir())) == 3
 
 
 def test_reproduce_refuses_what_is_no_experiment(cli: Cli, asked: list[DictConfig]) -> None:
