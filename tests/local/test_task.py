@@ -214,6 +214,13 @@ def test_rule_and_optimizer_belong_together(shared_data: Path) -> None:
             run(compose([f"data.root={shared_data}", "budget=smoke", "logger=none", *wrong]))
 
 
+def test_its_speed_is_no_matter_of_gradient_steps(shared_data: Path) -> None:
+    from bench.speed.command import parse, speed
+
+    with pytest.raises(BenchError, match=r"^model=diehl_cook learns without gradients: `bench run` says"):
+        speed(parse(["model=diehl_cook", f"data.root={shared_data}"]))
+
+
 def test_a_refused_run_leaves_nothing_behind(bench: Callable[..., CompletedProcess[str]], tmp_path: Path) -> None:
     done = bench("run", *TINY, "reg=dropout", f"runs={tmp_path / 'runs'}")
     assert done.returncode == 2
