@@ -106,7 +106,7 @@ def test_failures_are_named_and_a_share_of_a_gpu_is_enough(
     assert re.search(r"^  \[2/4\] .*weight=1: exit 1, the disk of this machine is full$", summary[1])
     assert re.search(r"^  \[3/4\] .*weight=2: exit 1, ZeroDivisionError$", summary[2])
     assert sorted(result["strength"] for result in records(tmp_path / "runs").values()) == [0, 3]
-    refused = grid(*words, "hydra.launcher.num_gpus=2", env={"BENCH_PLUGINS": str(plugin)})
+    refused = grid(*words, "seed=9", "hydra.launcher.num_gpus=2", env={"BENCH_PLUGINS": str(plugin)})
     assert refused.finish() == 2
     assert refused.errors[-1] == (
         "error: no machine of this Ray has room for a run with hydra.launcher.num_cpus=0.25 and "

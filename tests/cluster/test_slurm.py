@@ -89,7 +89,7 @@ def test_a_run_queued_again_and_one_killed_cost_no_record(
     assert many.errors[0] == "error: 1 of 24 runs failed"
     assert re.search(rf"\[6/24\] .*: exit 1, Slurm job {array}_5 left the queue without a result; .*", many.errors[1])
     log = (runs / f".slurm/{array}_3/{array}_3_0_log.out").read_text()
-    assert log.count("[4/24] ") == 2
+    assert log.count("[4/24] budget=") == 2
     assert len(records(runs)) == 23
     rest = grid(*words)
     assert rest.finish() == 0
