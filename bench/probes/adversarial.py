@@ -178,7 +178,7 @@ def check_autoattack(subject: Subject) -> None:
 
 
 def gradient_of(subject: Subject) -> Callable[[Tensor, Tensor], Tensor]:
-    """The gradient of the summed cross-entropy by images in 0 to 255."""
+    """The gradient of the summed cross-entropy by images in 0 to 255; raises a BenchError where there is none."""
 
     def gradient(images: Tensor, labels: Tensor) -> Tensor:
         images = images.detach().requires_grad_()
@@ -186,7 +186,10 @@ def gradient_of(subject: Subject) -> Callable[[Tensor, Tensor], Tensor]:
             losses = [
                 F.cross_entropy(subject.logits(x), y, reduction="sum") for x, y in subject.batches(images, labels)
             ]
-            (found,) = torch.autograd.grad(torch.stack(losses).sum(), images)
+            loss = torch.stack(losses).sum()
+            (found,) = torch.autograd.grad(loss, images, allow_unused=True) if loss.requires_grad else (None,)
+        if found is None:
+            raise BenchError("probe=adversarial follows gradients, and none reaches the image through this network")
         return found
 
     return gradient

@@ -22,7 +22,7 @@ from bench.probes.base import Outcome, Probe, Say, Subject
 from bench.probes.corruptions import CorruptionsProbe
 from bench.probes.noise import NoiseProbe
 from bench.probes.noise_sets import Blur, Level
-from bench.registry import PROBES
+from bench.registry import MODELS, PROBES
 from bench.results import read_json
 
 SubjectOf = Callable[..., Subject]
@@ -219,6 +219,16 @@ def test_autoattack_says_what_it_needs(
         probe.measure(subject_of(poisson_run), silent)
 
 
+def test_without_a_gradient_there_is_no_attack(
+    poisson_run: Path, subject_of: SubjectOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subject = subject_of(poisson_run)
+    model = subject.task.model
+    monkeypatch.setattr(model, "logits", lambda features: model.head(features.detach().mean(0)))
+    with pytest.raises(BenchError, match="probe=adversarial follows gradients, and none reaches the image"):
+        AdversarialProbe(eps=[0.1], images=10).measure(subject, silent)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -286,6 +296,33 @@ def test_a_probe_changes_nothing(
     assert not subject.task.training
     again = probe.measure(subject, silent)
     assert (again.rows, again.headline) == (first.rows, first.headline)
+
+
+def untrained(model: str, root: Path) -> Subject:
+    """A network of the smallest budget as it starts."""
+    from bench.config import compose, settings
+    from bench.data import prepare
+    from bench.session import make_task
+
+    cfg = compose([f"data.root={root}", "budget=smoke", f"model={model}", "data.limit=40"])
+    splits = prepare(settings(cfg.data), seed=0, batch_size=8)
+    task = make_task(cfg, splits).eval()
+    return Subject(task.requires_grad_(False), splits, settings(cfg.data), "fp32", 8, "cpu", 0, root, pytest.fail)
+
+
+@pytest.mark.parametrize("model", MODELS.names())
+def test_every_network_can_be_probed(model: str, shared_data: Path) -> None:
+    subject = untrained(model, shared_data)
+    found = NoiseProbe(images=10).measure(subject, silent)
+    assert [row["images"] for row in found.rows] == [10, 10, 10]
+    assert all(row["output_spikes"] >= 0 for row in found.rows)
+    assert len(CorruptionsProbe(["jpeg"], images=10).measure(subject, silent).rows) == 6
+    attack = AdversarialProbe(eps=[0.1], steps=1, images=10)
+    if model == "diehl_cook":  # learns locally
+        with pytest.raises(BenchError, match="gradient"):
+            attack.measure(subject, silent)
+    else:
+        assert len(attack.measure(subject, silent).rows) == 3
 
 
 def test_the_probe_of_the_docs_is_one(conv_run: Path, subject_of: SubjectOf) -> None:
