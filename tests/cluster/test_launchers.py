@@ -266,6 +266,18 @@ def test_a_job_lost_twice_is_given_up_and_no_other(
     ]
 
 
+def test_a_run_inside_a_slurm_job_is_one_process(
+    played: Path, run_tiny: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lightning would want four, and warns wherever there is an `srun`; warnings are errors here."""
+    for name, value in {"JOB_ID": "7", "NTASKS": "4", "PROCID": "0", "LOCALID": "0", "NODEID": "0"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    assert run_tiny()["status"] == "finished"
+    for name in ("JOB_ID", "NTASKS"):
+        monkeypatch.delenv(f"SLURM_{name}")
+    assert run_tiny("seed=1")["status"] == "finished"
+
+
 def test_slurm_refuses_in_one_line(played: Path, bench: Callable[..., subprocess.CompletedProcess[str]]) -> None:
     pytest.importorskip("submitit")
     (played / "sbatch").write_text(
