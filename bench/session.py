@@ -138,6 +138,8 @@ def make_trainer(cfg: DictConfig, facts: dict[str, Any], device: str, recorder: 
     # Not every network need use every parameter at every step.
     strategy = DDPStrategy(find_unused_parameters=True) if count > 1 else "auto"
     warnings.filterwarnings("ignore", ".*find_unused_parameters=True was specified.*")
+    # A kernel of one input channel has two layouts that are the same.
+    warnings.filterwarnings("ignore", ".*Grad strides do not match bucket view strides.*")
     return L.Trainer(
         max_epochs=cfg.trainer.epochs,
         accelerator="gpu" if device == "cuda" else "cpu",
