@@ -17,9 +17,10 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# The tables of models, regularizers and data sets in README.md follow from the registry.
+# The tables in README.md follow from the registry and from the submitted records.
 readme: $(VENV)/installed
-	$(BIN)/python -m bench list --markdown --into README.md
+	$(BIN)/python -m bench list --into README.md
+	$(BIN)/python -m bench report --into README.md
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

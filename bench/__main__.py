@@ -187,7 +187,7 @@ def report(arguments: list[str]) -> None:
     parser = Parser("bench report", description=COMMANDS["report"], epilog=REPORT, formatter_class=Raw)
     parser.add_argument("words", nargs="*", metavar="EXPERIMENT", help="and settings it was run with; all if left out")
     parser.add_argument("--check", action="store_true", help="write nothing: do the files follow from OUT/records?")
-    parser.add_argument("--into", type=Path, metavar="FILE", help="renew short tables of OUT/records in a Markdown file")
+    parser.add_argument("--into", type=Path, metavar="FILE", help="renew the short tables in a Markdown file")
     parser.add_argument("--runs", metavar="DIR", help="runs beside OUT/records, `none` for no others [runs]")
     parser.add_argument("--out", type=Path, default=Path("reports"), metavar="DIR", help="where to [%(default)s]")
     parser.add_argument("--dirty", action="store_true", help="take in runs of a changed, uncommitted tree")

@@ -21,11 +21,12 @@ from torch import Tensor
 from bench import distributed, ops
 from bench.allocator import keep_freed_memory
 from bench.config import build, settings
-from bench.console import Reporter, say
+from bench.console import say
 from bench.data import Splits
 from bench.data.batches import Chunks
 from bench.errors import BenchError, EnvironmentFault
 from bench.models.base import Spec, SpikingNetwork
+from bench.progress import Reporter
 from bench.recorder import Recorder
 from bench.registry import MODELS, REGULARIZERS
 from bench.regularizers.base import Regularizer

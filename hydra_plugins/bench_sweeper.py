@@ -11,7 +11,6 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 
 from bench.errors import BenchError
-from hydra_plugins._bench_job import SendingLauncher
 
 ConfigStore.instance().store(
     group="hydra/sweeper",
@@ -47,7 +46,6 @@ class BenchSweeper(BasicSweeper):
             RunsFailed: after the last job, if any failed.
         """
         # Imported here: Hydra imports its plugins in every program, and this brings torch along.
-        from bench.config import check
         from bench.experiments import chosen
 
         assert self.launcher is not None
@@ -55,12 +53,7 @@ class BenchSweeper(BasicSweeper):
         if names:
             jobs = self.missing(names, settings)
         else:
-            jobs = self.jobs(arguments)
-            for job in jobs:
-                check(job)
-            self.validate_batch_is_legal(jobs)
-            if isinstance(self.launcher, SendingLauncher):
-                jobs = self.unfinished(jobs)
+            jobs = self.unfinished(self.jobs(arguments))
         # The job's name tells the job, wherever it runs, its place in the grid. The mode is an experiment file's,
         # which no job has.
         named = [[*job, f"hydra.job.name={i}/{len(jobs)}", "hydra.mode=MULTIRUN"] for i, job in enumerate(jobs, 1)]
@@ -86,7 +79,11 @@ class BenchSweeper(BasicSweeper):
 
     @staticmethod
     def unfinished(jobs: Sequence[list[str]]) -> list[list[str]]:
-        """The jobs that have no record yet: the others are not worth a place in a queue; says how many there are."""
+        """The jobs that have no record yet; says how many there are.
+
+        Raises:
+            BenchError: one of them cannot be composed, or has no data.
+        """
         from pathlib import Path
 
         from bench.config import compose_all
@@ -96,7 +93,9 @@ class BenchSweeper(BasicSweeper):
 
         configs = zip(jobs, compose_all(jobs), strict=True)
         missing = [job for job, cfg in configs if cfg.force or not is_finished(Path(cfg.runs), run_id(science(cfg)))]
-        print(f"{len(jobs)} runs, {len(jobs) - len(missing)} finished, {len(missing)} to do", flush=True)
+        done = len(jobs) - len(missing)
+        hint = "; force=true runs them again" if done else ""
+        print(f"{len(jobs)} runs, {done} finished, {len(missing)} to do{hint}", flush=True)
         return missing
 
     @staticmethod

@@ -201,10 +201,10 @@ def test_a_killed_grid_started_again_runs_what_was_missing(
     again = bench(*typed, timeout=300)
     assert again.returncode == 0, again.stderr
     said = [line for line in again.stdout.splitlines() if re.match(r"digits-cnn-none-s\d-\w+[ :].*[a-z]", line)]
-    assert len(said) == 3
-    assert re.match(rf"{done.parent.name} is finished: test .*; force=true runs it again$", said[0])
-    assert re.search(r"-s1-\w+ goes on after epoch \d+ of 30$", said[1])
-    assert re.search(r"-s2-\w+: 40 training images, 30 epochs; ", said[2])
+    assert "3 runs, 1 finished, 2 to do; force=true runs them again" in again.stdout
+    assert len(said) == 2
+    assert re.search(r"-s1-\w+ goes on after epoch \d+ of 30$", said[0])
+    assert re.search(r"-s2-\w+: 40 training images, 30 epochs; ", said[1])
     assert done.stat().st_mtime_ns == before
     for path in runs.iterdir():
         assert json.loads((path / "result.json").read_text())["status"] == "finished"
