@@ -50,10 +50,7 @@ class BenchSweeper(BasicSweeper):
 
         assert self.launcher is not None
         names, settings = chosen([*self._parse_config(), *arguments])
-        if names:
-            jobs = self.missing(names, settings)
-        else:
-            jobs = self.unfinished(self.jobs(arguments))
+        jobs = self.missing(names, settings) if names else self.unfinished(self.jobs(arguments))
         # The job's name tells the job, wherever it runs, its place in the grid. The mode is an experiment file's,
         # which no job has.
         named = [[*job, f"hydra.job.name={i}/{len(jobs)}", "hydra.mode=MULTIRUN"] for i, job in enumerate(jobs, 1)]
