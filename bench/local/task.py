@@ -262,9 +262,8 @@ class LocalTask(Task):
         """
         if x.requires_grad:
             raise BenchError("model=diehl_cook has no gradient with respect to its images")
-        if self.model.evaluation is None:
-            self.model.evaluation, self.shown = self.frozen(), 0
-        return self.outcome(self.answer(x))
+        features, activity = self.outcome(self.answer(x))
+        return features.to(x.device), activity
 
     def answer(self, x: Tensor) -> list[Spikes]:
         """The spikes of each image `[N, 1, H, W]` of a sequence with learning off."""
