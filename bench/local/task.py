@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -114,9 +115,9 @@ def decay_of(regularizers: Mapping[str, Regularizer], period: int) -> Decay:
 class LocalTask(Task):
     """Trains `DiehlCook` image by image, and answers from a copy of it that does not learn.
 
-    Evaluations start from rest and then keep time: an image's spikes may reach into the next one's presentation, as
-    they do in training. Input spikes derive from (seed, epoch, step, place in the batch), in evaluations from the
-    place in the sequence.
+    A batch of an evaluation starts from rest and then keeps time: an image's spikes may reach into the next one's
+    presentation, as they do in training. Input spikes derive from (seed, epoch, step, place in the batch), in
+    evaluations from the seed and the image.
 
     Args:
         model: the network.
@@ -151,7 +152,6 @@ class LocalTask(Task):
         model.learn_at(optim.lr)
         model.reference = asked() is Backend.reference
         self.recent: list[tuple[NDArray[np.uint8], NDArray[np.int64]]] = []
-        self.shown = 0
 
     # -- training ------------------------------------------------------------------------------------
 
@@ -266,13 +266,15 @@ class LocalTask(Task):
         return features.to(x.device), activity
 
     def answer(self, x: Tensor) -> list[Spikes]:
-        """The spikes of each image `[N, 1, H, W]` of a sequence with learning off."""
-        model, key, seen = self.model, derive(self.seed, "test spikes"), []
+        """The spikes of each image `[N, 1, H, W]` with learning off, from rest if the last pass was forgotten."""
+        model, key = self.model, derive(self.seed, "test spikes")
         if model.evaluation is None:
-            model.evaluation, self.shown = self.frozen(), 0
+            model.evaluation = self.frozen()
+        seen = []
         for image in model.pixels(x):
-            seen.append(model.present(model.evaluation, image, Mode(), np.random.default_rng([key, self.shown])))
-            self.shown += 1
+            # By its pixels: what came before an image, in this set or another, does not change its input.
+            rng = np.random.default_rng([key, zlib.crc32(image.tobytes())])
+            seen.append(model.present(model.evaluation, image, Mode(), rng))
         return seen
 
     def outcome(self, seen: list[Spikes]) -> tuple[Tensor, Activity]:
@@ -310,10 +312,8 @@ class LocalTask(Task):
     def on_validation_epoch_start(self) -> None:
         super().on_validation_epoch_start()
         self.give_labels()
-        self.model.evaluation = None
 
     def on_test_epoch_start(self) -> None:
         super().on_test_epoch_start()
         self.give_labels()
-        self.model.evaluation = None
         self.ops = LocalOps(self.model)  # type: ignore[assignment]

@@ -197,6 +197,10 @@ class DiehlCook(SpikingNetwork):
         """Stay on the CPU and in float64, whatever the rest of a run does."""
         return self
 
+    def forget(self) -> None:
+        """Let the next evaluation start from rest; training keeps time."""
+        self.evaluation = None
+
     # -- presentations -------------------------------------------------------------------------------
 
     def pixels(self, x: Tensor) -> NDArray[np.float64]:

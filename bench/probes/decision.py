@@ -80,7 +80,10 @@ class DecisionProbe(Probe):
     ) -> tuple[list[tuple[Reaction, np.ndarray]], np.ndarray]:
         """Each threshold's reaction times in ms with their comparison; and spike counts [images, neurons]."""
         model, classes, y = task.model, subject.splits.classes, labels.numpy()
-        seen = [spikes for x, _ in subject.batches(images, labels) for spikes in task.answer(x)]
+        seen = []
+        for x, _ in subject.batches(images, labels):
+            seen += task.answer(x)
+            model.forget()
         own, window, dt = model.labels.numpy(), model.time_steps, model.network.constants.dt
         found = []
         for threshold in self.thresholds:

@@ -133,6 +133,18 @@ def test_evaluation_changes_nothing_that_training_uses() -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in task.state_dict().items())
 
 
+def test_what_was_asked_before_changes_no_answer() -> None:
+    """An image draws the same input spikes wherever it stands, and a pass starts from rest."""
+    task = task_of(make(present=100.0))
+    x = torch.rand(3, 1, 8, 8, generator=torch.manual_seed(1))
+    alone, activity = task.forward_t(x)
+    assert int(activity["excitatory"].count) > 0  # type: ignore[arg-type]
+    task.model.forget()
+    task.forward_t(x.flip(0))
+    task.model.forget()
+    assert torch.equal(task.forward_t(x)[0], alone)
+
+
 def test_silence_is_no_answer() -> None:
     features, activity = task_of(make()).forward_t(torch.zeros(2, 1, 8, 8))
     assert features.tolist() == [[[0.0, 0.0, 1.0]] * 2]
