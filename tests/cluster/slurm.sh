@@ -91,6 +91,14 @@ start() {
 
 stop() {
     local name pid
+    # Jobs end before the daemons that they report to: else their srun waits for them.
+    if running slurmctld; then
+        scancel --quiet --user="$(id -un)"
+        for _ in $(seq 60); do
+            [ -n "$(squeue --noheader)" ] || break
+            sleep 0.5
+        done
+    fi
     for name in slurmd slurmctld munged; do
         running "$name" || continue
         pid=$(cat "$dir/$name.pid")

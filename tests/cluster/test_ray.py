@@ -88,7 +88,8 @@ def test_a_worker_killed_in_a_grid_of_two_machines_costs_no_run(
     assert all(result["hardware"].endswith(", 1 threads") for result in done.values())
     same = grid(*words, "trainer.epochs=3", "trainer.limit_train_batches=20")
     assert same.finish() == 0
-    assert same.lines == ["24 runs, 24 finished, 0 to do"]
+    (line,) = same.lines
+    assert line.startswith("24 runs, 24 finished, 0 to do")
 
 
 @pytest.mark.slow

@@ -93,7 +93,7 @@ def test_a_run_queued_again_and_one_killed_cost_no_record(
     assert len(records(runs)) == 23
     rest = grid(*words)
     assert rest.finish() == 0
-    assert rest.lines[0] == "24 runs, 23 finished, 1 to do"
+    assert rest.lines[0].startswith("24 runs, 23 finished, 1 to do")
     done = records(runs)
     assert {(result["seed"], result["reg"]) for result in done.values()} == {
         (seed, reg) for seed in range(12) for reg in ("none", "spikepen")
