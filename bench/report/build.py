@@ -17,7 +17,7 @@ Say = Callable[[str], None]
 
 ASIDE = {
     "budget", "seed", "logger", "runs", "force", "hydra", "logger.mode", "logger.project", "logger.entity",
-    "data.root", "data.path", "trainer.accelerator",
+    "data.root", "data.path", "trainer.accelerator", "trainer.devices", "trainer.sync_batchnorm", "ops",
 }  # fmt: skip
 """Settings that do not make another table: the budget is in its name already, the others change no number."""
 

@@ -280,7 +280,15 @@ def test_an_experiment_with_overrides_is_built_again_from_its_first_line(
             reg="weightnorm", regs=facts["reg"], epochs=2,
         ))  # fmt: skip
     said: list[str] = []
-    settings = ["budget=cpu", "seed=0,1", extra, "logger=none", "hydra/launcher=basic", "runs=/tmp/x"]
+    settings = [
+        "budget=cpu",
+        "seed=0,1",
+        extra,
+        "logger=none",
+        "hydra/launcher=basic",
+        "runs=/tmp/x",
+        "trainer.devices=2",
+    ]
     (folder,) = build.write([out / "records"], out, ["nandan2022/table4_2"], settings, say=said.append)
     assert folder == out / "nandan2022" / "table4_2" / f"cpu+{extra}"
     assert f"report nandan2022/table4_2 budget=cpu {extra}`" in (folder / "README.md").read_text()
