@@ -195,6 +195,7 @@ def _fit_and_test(
     if not done:
         seed_everything(task.seed, "initialize")
         images = splits.train_clean.sample(INIT_IMAGES, task.seed)
+        task.to(images.device)  # where Lightning would bring it too, but only after this
         for regularizer in task.regs:
             regularizer.initialize(task.model, images)
         task.model.initialize(images)
