@@ -65,7 +65,7 @@ def complete(line: str, commands: Iterable[str]) -> list[str]:
     if command == "run":
         return [*of_run(word, rest)]
     if command == "list":
-        return starting(word, ["models", "regs", "data", "experiments", "--json", "--markdown", "--into"])
+        return starting(word, ["models", "regs", "data", "experiments", "probes", "--json", "--markdown", "--into"])
     if command == "data":
         names = index()["groups"]["data"] if "prepare" in rest else ["status", "prepare", "--json", "--root"]
         return starting(word, [name for name in names if name not in rest])
@@ -84,6 +84,8 @@ def complete(line: str, commands: Iterable[str]) -> list[str]:
         return starting(word, [*runs(), "--runs"])
     if command == "speed":
         return [*of_speed(word, rest)]
+    if command == "eval":
+        return of_eval(word)
     return starting(word, SCRIPTS) if command == "completion" and not rest else []
 
 
@@ -111,6 +113,20 @@ def of_run(word: str, before: list[str]) -> Iterator[str]:
         # As far as the next dot: `trainer.` first, then what is in it.
         found = {key[: key.find(".", len(word)) + 1] or key for key in keys if key.startswith(word)}
         yield from sorted(found)
+
+
+def of_eval(word: str) -> list[str]:
+    """Runs, flags, and the settings of `bench eval` and its probes."""
+    known = index()["probes"]
+    key, there, value = word.partition("=")
+    if not there:
+        keys = ["probe", *(f"{probe}.{name}" for probe in known for name in known[probe])]
+        return [*starting(word, [*runs(), "--all", "--runs"]), *(f"{k}=" for k in keys if k.startswith(word))]
+    *chosen, last = value.split(",")
+    if key == "probe":
+        return [f"{word.removesuffix(last)}{name} " for name in known if name.startswith(last) and name not in chosen]
+    probe, _, name = key.partition(".")
+    return [f"{key}={choice} " for choice in known.get(probe, {}).get(name, []) if choice.startswith(value)]
 
 
 SPEED = {
@@ -202,7 +218,7 @@ def build() -> dict[str, Any]:
     import yaml
 
     from bench import config
-    from bench.registry import MODELS, REGULARIZERS, Registry
+    from bench.registry import MODELS, PROBES, REGULARIZERS, Registry
 
     def choices(kind: Any) -> list[str]:
         for part in getattr(kind, "__args__", (kind,)):
@@ -233,4 +249,5 @@ def build() -> dict[str, Any]:
         "model": next(line["model"] for line in defaults if "model" in line),
         "models": arguments(MODELS),
         "regs": arguments(REGULARIZERS),
+        "probes": arguments(PROBES),
     }

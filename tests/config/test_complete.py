@@ -14,6 +14,7 @@ import pytest
 
 from bench import complete
 from bench.__main__ import COMMANDS
+from bench.registry import MODELS
 
 ROOT = Path(__file__).parents[2]
 
@@ -45,7 +46,7 @@ def offered(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], lis
         ("bench l", ["list "]),
         ("bench run mod", ["model.", "model="]),
         ("bench run model=c", ["model=cnn ", "model=convmixer "]),
-        ("bench run -m model=cnn,", ["model=cnn,convmixer ", "model=cnn,sew "]),
+        ("bench run -m model=cnn,", [f"model=cnn,{name} " for name in MODELS.names() if name != "cnn"]),
         ("bench run reg=[spikepen,weight", ["reg=[spikepen,weight_decay", "reg=[spikepen,weightnorm"]),
         ("bench run reg=[spikepen,spike", []),
         ("bench run trainer.epo", ["trainer.epochs="]),
@@ -72,6 +73,10 @@ def offered(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], lis
             ["experiment=suite/digits ", "experiment=suite/mnist ", "experiment=suite/precision "],
         ),
         ("bench submit --a", ["--all "]),
+        ("bench eval --a", ["--all "]),
+        ("bench eval x probe=noise,corr", ["probe=noise,corruptions "]),
+        ("bench eval x noise.le", ["noise.level="]),
+        ("bench eval x noise.level=", ["noise.level=training ", "noise.level=notebook "]),
         ("bench sync ", ["--runs "]),
         ("bench completion ", ["bash ", "zsh ", "fish "]),
         ("bench completion bash ", []),
@@ -89,7 +94,7 @@ def test_answering_imports_nothing_slow(cache: Path) -> None:
     )
     environment = os.environ | {"XDG_CACHE_HOME": str(cache)}
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert done.stdout.splitlines() == ["model=cnn ", "model=convmixer ", "model=sew ", "[]"]
+    assert done.stdout.splitlines() == [*(f"model={name} " for name in MODELS.names()), "[]"]
 
 
 def test_the_index_is_built_anew_when_a_file_changed_or_it_is_damaged(
