@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from bench import config
-from bench.config import build, component_name, compose, config_dir, groups, options
+from bench.config import build, component_name, compose, config_dir, groups, options, settings
 from bench.errors import BenchError
 from bench.models.base import Spec
 from bench.models.sew import Connect, SEWResNet
@@ -167,7 +167,7 @@ def test_every_argument_can_be_set_and_rejects_a_wrong_type(group: str, name: st
 def test_every_default_is_the_constructors(group: str, name: str, cls: type) -> None:
     cfg = compose([f"{group}={name}", "budget=paper"])
     if group == "model":
-        built = build(MODELS, cfg.model, spec=Spec((3, 32, 32), 10))
+        built = build(MODELS, cfg.model, spec=Spec((1, 32, 32), 10, neuron=settings(cfg.neuron)))
     else:
         built = build(REGULARIZERS, cfg.reg[name])
     assert type(built) is cls
