@@ -14,7 +14,7 @@ from bench.data.splits import fit, statistics
 from bench.errors import BenchError
 from bench.models.base import SpikingNetwork
 from bench.probes.base import Outcome, Probe, Say, Subject, at_least
-from bench.probes.noise_sets import NOTEBOOK_MEAN, Blur, Level, blurred, delta_noise
+from bench.probes.noise_sets import DARK_MEAN, Blur, Level, blurred, delta_noise
 from bench.random import generator
 from bench.registry import PROBES
 from bench.task import Meter
@@ -111,7 +111,7 @@ class NoiseProbe(Probe):
     def mean(self, subject: Subject) -> tuple[float, ...]:
         """Of the noise, by channel."""
         images = subject.splits.dataset.train_images
-        return (NOTEBOOK_MEAN,) * images.shape[1] if self.level is Level.notebook else statistics(images)[0]
+        return (DARK_MEAN,) * images.shape[1] if self.level is Level.dark else statistics(images)[0]
 
     def sets(self, subject: Subject) -> dict[str, tuple[Tensor, Tensor]]:
         """Name -> images in 0 to 255 and labels; those of noise and unknown classes mean nothing."""

@@ -14,10 +14,10 @@ from bench.errors import BenchError
 
 
 class Level(StrEnum):
-    """Mean intensity of the noise: `training`, the training set's, or `notebook`, 1/32, as U(0, 1) / 16 has it."""
+    """Mean intensity of the noise: `training`, the training set's, or `dark`, 1/32, as U(0, 1) / 16 has it."""
 
     training = "training"
-    notebook = "notebook"
+    dark = "dark"
 
 
 class Blur(StrEnum):
@@ -27,13 +27,14 @@ class Blur(StrEnum):
     across = "across"
 
 
-NOTEBOOK_MEAN = 1 / 32
+DARK_MEAN = 1 / 32
 
 
 def delta_noise(count: int, shape: tuple[int, int, int], mean: Sequence[float], draw: torch.Generator) -> Tensor:
     """Independent pixels, uniform on the widest interval within [0, 1] around a mean.
 
-    That is U(0, 2 mean) for a mean up to 1/2, so that the notebooks' U(0, 1) / 16 is a mean of 1/32.
+    That is U(0, 2 mean) for a mean up to 1/2, so that U(0, 1) / 16 is a mean of 1/32. (The notebooks have that divider,
+    on images that they have divided by 4 before: a mean of 1/8, about the training set's.)
 
     Source: antonov2024, section 3, test set 1; the distribution is the notebooks'.
 

@@ -76,7 +76,7 @@ def offered(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], lis
         ("bench eval --a", ["--all "]),
         ("bench eval x probe=noise,corr", ["probe=noise,corruptions "]),
         ("bench eval x noise.le", ["noise.level="]),
-        ("bench eval x noise.level=", ["noise.level=training ", "noise.level=notebook "]),
+        ("bench eval x noise.level=", ["noise.level=training ", "noise.level=dark "]),
         ("bench sync ", ["--runs "]),
         ("bench completion ", ["bash ", "zsh ", "fish "]),
         ("bench completion bash ", []),

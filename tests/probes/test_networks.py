@@ -80,8 +80,8 @@ def test_noise_is_as_bright_as_the_training_digits(poisson_run: Path, subject_of
     for name in ("delta", "blurred"):
         assert sets[name][0].mean().item() == pytest.approx(bright, rel=0.01)
     assert torch.equal(sets["delta"][0], NoiseProbe(images=2000).sets(subject)["delta"][0])
-    notebook = NoiseProbe(images=2000, level=Level.notebook).sets(subject)["delta"][0]
-    assert notebook.mean().item() == pytest.approx(255 / 32, rel=0.01)
+    dark = NoiseProbe(images=2000, level=Level.dark).sets(subject)["delta"][0]
+    assert dark.mean().item() == pytest.approx(255 / 32, rel=0.01)
     across = NoiseProbe(images=2000, blur=Blur.across).sets(subject)["blurred"][0]
     assert across.std() < 0.5 * sets["blurred"][0].std()
 

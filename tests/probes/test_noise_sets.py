@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bench.errors import BenchError
-from bench.probes.noise_sets import NOTEBOOK_MEAN, Blur, blurred, delta_noise
+from bench.probes.noise_sets import DARK_MEAN, Blur, blurred, delta_noise
 
 
 def noise(mean: list[float], count: int = 400, size: int = 28, seed: int = 0) -> Tensor:
@@ -30,7 +30,7 @@ def test_the_mean_is_what_was_asked_for_and_pixels_are_pixels(mean: float) -> No
 
 
 def test_the_notebooks_noise_is_uniform_to_a_sixteenth() -> None:
-    x = noise([NOTEBOOK_MEAN])
+    x = noise([DARK_MEAN])
     assert x.max().item() == pytest.approx(1 / 16, rel=1e-4)
     assert x.max().item() <= 1 / 16
     assert x.var().item() == pytest.approx((1 / 16) ** 2 / 12, rel=0.02)
