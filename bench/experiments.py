@@ -62,7 +62,7 @@ class ExperimentFile:
         seeds: of every row.
         fixed: overrides of every row.
         across: the rows are repeated for each value of this setting, which names their group.
-        probes: what `bench reproduce` probes the finished runs with, as they come.
+        probes: what `bench reproduce` probes the finished runs with: names, and settings such as `noise.images=100`.
         rows: the table.
     """
 

@@ -61,7 +61,9 @@ def probe(experiment: Experiment, settings: Sequence[str]) -> None:
     # Imported here: torch takes seconds.
     from bench import evaluate
 
-    cfg = evaluate.parse([f"probe={','.join(experiment.probes)}"])
+    names = [word for word in experiment.probes if "=" not in word]
+    own = [word for word in experiment.probes if "=" in word]
+    cfg = evaluate.parse([f"probe={','.join(names)}", *own])
     paths = [Path(facts["runs"]) / name for _, name, facts in identified(expand(experiment, settings))]
     able = [path for path in dict.fromkeys(paths) if evaluate.probeable(path)]
     for path, name, _, there in evaluate.evaluate(able, cfg, print):

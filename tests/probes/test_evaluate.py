@@ -260,11 +260,13 @@ def test_reproducing_a_table_probes_its_finished_runs(
     ]
     table = Experiment(
         name="a/b", title="", published=None, finding="", note="", small_note="", budget="quick",
-        selection="last_epoch", baseline="run", columns=(), seeds=(0,), rows=tuple(rows), probes=("noise",),
+        selection="last_epoch", baseline="run", columns=(), seeds=(0,), rows=tuple(rows),
+        probes=("noise", "noise.images=30"),
     )  # fmt: skip
     given = [f"runs={run.parent}", f"data.root={shared_data}"]
     probe(table, given)
     assert f"{run.name}: noise measured" in capsys.readouterr().out
+    assert json.loads((run / "probes" / "noise.json").read_text())["settings"]["images"] == 30
     stamp = (run / "probes" / "noise.json").stat().st_mtime_ns
     probe(table, given)
     assert capsys.readouterr().out == ""
@@ -274,7 +276,9 @@ def test_reproducing_a_table_probes_its_finished_runs(
 def test_tables_name_probes_that_exist() -> None:
     wanted = {name: load(name).probes for name in names()}
     assert wanted["antonov2024/table1_surrogate"] == ("noise",)
-    assert {probe for probes in wanted.values() for probe in probes} <= set(PROBES.names())
+    words = [word for probes in wanted.values() for word in probes]
+    assert {word for word in words if "=" not in word} <= set(PROBES.names())
+    assert list(parse(["probe=noise", *(word for word in words if "=" in word)]).noise.unknown) == [9, 2, 1]
 
 
 def test_the_surrogate_twin_has_the_papers_network_and_classes() -> None:
