@@ -4,13 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
-.PHONY: demo test lint readme clean
+.PHONY: demo test test-clusters lint readme clean
 
 demo: $(VENV)/installed
 	$(BIN)/python -m bench run model=sew reg=spikepen
 
 test: $(VENV)/installed-dev lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+
+# Real clusters of Ray and Slurm on this machine; Slurm is installed from Debian if it is not there, as root.
+test-clusters: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -m cluster tests/cluster
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .

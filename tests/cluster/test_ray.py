@@ -62,6 +62,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     made.shutdown()
 
 
+@pytest.mark.cluster
 @pytest.mark.slow
 def test_a_worker_killed_in_a_grid_of_two_machines_costs_no_run(
     grid: Callable[..., Grid], cluster: Any, tmp_path: Path
@@ -92,6 +93,7 @@ def test_a_worker_killed_in_a_grid_of_two_machines_costs_no_run(
     assert line.startswith("24 runs, 24 finished, 0 to do")
 
 
+@pytest.mark.cluster
 @pytest.mark.slow
 def test_failures_are_named_and_a_share_of_a_gpu_is_enough(
     grid: Callable[..., Grid], cluster: Any, tmp_path: Path
@@ -115,6 +117,7 @@ def test_failures_are_named_and_a_share_of_a_gpu_is_enough(
     )
 
 
+@pytest.mark.cluster
 @pytest.mark.slow
 def test_an_interrupt_leaves_no_worker_and_the_next_grid_goes_on(grid: Callable[..., Grid], tmp_path: Path) -> None:
     """Ctrl-C as a terminal sends it, with workers at work in processes that do not get it."""

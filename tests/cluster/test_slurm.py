@@ -64,6 +64,7 @@ def wait_for(what: Callable[[], bool], seconds: float = 200) -> None:
         time.sleep(0.2)
 
 
+@pytest.mark.cluster
 @pytest.mark.slow
 def test_a_run_queued_again_and_one_killed_cost_no_record(
     grid: Callable[..., Grid], slurm: Callable[..., str], tmp_path: Path
@@ -103,6 +104,7 @@ def test_a_run_queued_again_and_one_killed_cost_no_record(
     assert all(result["hardware"].endswith(", 1 threads") for result in done.values())
 
 
+@pytest.mark.cluster
 @pytest.mark.slow
 def test_a_run_at_its_time_limit_goes_on_where_it_was(
     grid: Callable[..., Grid], slurm: Callable[..., str], tmp_path: Path
