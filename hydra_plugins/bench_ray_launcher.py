@@ -192,7 +192,7 @@ def check_fits(needs: Mapping[str, float], nodes: Sequence[Mapping[str, float]])
     if at_once(needs, nodes):
         return
     asked = " and ".join(f"hydra.launcher.num_{kind.lower()}s={value:g}" for kind, value in needs.items() if value)
-    have = "; ".join(dict.fromkeys(f"{n.get('CPU', 0):g} cores, {n.get('GPU', 0):g} GPUs" for n in nodes))
+    have = "; ".join(sorted({f"{n.get('CPU', 0):g} cores, {n.get('GPU', 0):g} GPUs" for n in nodes}))
     raise BenchError(f"no machine of this Ray has room for a run with {asked}. There are: {have}.")
 
 

@@ -42,6 +42,7 @@ from bench.config import compose, settings
 from bench.data import prepare
 from bench.data.batches import Chunks
 from bench.facts import science
+from bench.models.base import SpikingNetwork
 from bench.task import Task
 
 class Exact(Task):
@@ -66,7 +67,7 @@ def train(overrides, steps, kind=Task, double=False):
     cfg = compose(overrides)
     splits = prepare(settings(cfg.data), seed=cfg.seed, batch_size=cfg.trainer.batch_size)
     splits.train.take_share(distributed.rank(), distributed.ranks())
-    session.Task = kind
+    SpikingNetwork.task = lambda network: kind
     task = session.make_task(cfg, splits)
     if double:
         ops.set_backend(ops.Backend.reference)
