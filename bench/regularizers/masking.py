@@ -13,6 +13,8 @@ from bench.models.base import SpikingNetwork
 SELU_FLOOR = -1.7580993408473766
 """alpha' = -lambda alpha, the limit of SELU at minus infinity (lyu2023, eq. 8; Klambauer et al. 2017)."""
 
+INT32, INT64 = torch.iinfo(torch.int32), torch.iinfo(torch.int64)
+
 
 class Mask(StrEnum):
     """`per_step` draws a new mask at every time step, `fixed` one a forward pass for all steps."""
@@ -46,12 +48,19 @@ def keep_mask(x: Tensor, p: float, mask: Mask, channels: bool = False) -> Tensor
             a unit with its K synapses.
 
     Returns:
-        Booleans that broadcast against x: T is 1 for a fixed mask, the axes after C are 1 for channels.
+        Booleans that broadcast against x, and lie in memory as x does: T is 1 for a fixed mask, the axes after C are 1
+        for channels.
     """
-    steps = 1 if mask is Mask.fixed else x.shape[0]
-    inner = [1] * (x.ndim - 3) if channels else list(x.shape[3:])
-    # rand is in [0, 1): p = 0 keeps everything and p = 1 nothing.
-    return torch.rand([steps, *x.shape[1:3], *inner], device=x.device) >= p
+    like = x[:1] if mask is Mask.fixed else x
+    if channels:
+        like = like.new_empty([*like.shape[:3], *[1] * (x.ndim - 3)])
+    # Drawing is what a mask costs: 64 random bits are the numbers of two entries.
+    keep = torch.empty_like(like, dtype=torch.int32)
+    bits = torch.empty((keep.numel() + 1) // 2, dtype=torch.int64, device=x.device).random_(INT64.min, None)
+    numbers = bits.view(torch.int32)[: keep.numel()].as_strided(keep.shape, keep.stride())
+    # Of the 2^32 numbers the lowest are dropped: none for p = 0, all for p = 1.
+    lowest = round(p * 2**32) + INT32.min
+    return numbers >= lowest if lowest <= INT32.max else torch.zeros_like(keep, dtype=torch.bool)
 
 
 def drop(x: Tensor, keep: Tensor, p: float) -> Tensor:

@@ -290,7 +290,7 @@ def test_a_channel_is_a_unit_and_an_element_one_of_its_synapses(name: str, at: s
     alive = torch.ones_like(x, dtype=torch.bool) if "alpha" in name or "feature" in name else x != 0
     both = alive[..., 0] & alive[..., 1]
     alike = (gone[..., 0] == gone[..., 1])[both].float().mean().item()
-    assert alike == 1 if name in ("dropout2d", "feature_dropout") else 0.25 < alike < 0.75
+    assert alike == 1 if name in ("dropout2d", "feature_dropout") else 0.05 < alike < 0.95
     assert 0.3 < gone[alive].float().mean().item() < 0.7
     again = alive[:-1] & alive[1:]
     if again.any():
