@@ -10,6 +10,7 @@ from pathlib import Path
 
 from bench.catalog import write_into
 from bench.config import compose
+from bench.report import headline
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
@@ -45,6 +46,12 @@ def test_the_tables_follow_from_the_registry(tmp_path: Path) -> None:
     copy = tmp_path / "README.md"
     copy.write_text(README)
     assert not write_into(copy), "make readme"
+
+
+def test_the_results_follow_from_the_submitted_records(tmp_path: Path) -> None:
+    copy = tmp_path / "README.md"
+    copy.write_text(README)
+    assert not headline.write_into(copy, ROOT / "reports"), "make readme"
 
 
 def test_the_commands_compose() -> None:
