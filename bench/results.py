@@ -239,7 +239,9 @@ class RunFolder:
         if path.exists() and self.checkpoint_path.exists():
             try:
                 stored = yaml.safe_load(path.read_text())
-                whole = isinstance(stored, dict) and set(yaml.safe_load(text)) <= set(stored)
+                # A setting that came later and was not asked for is in no older file.
+                asked = {key for key, value in yaml.safe_load(text).items() if value is not None}
+                whole = isinstance(stored, dict) and asked <= set(stored)
             except (yaml.YAMLError, UnicodeDecodeError):
                 whole = False
             if not whole:

@@ -274,6 +274,16 @@ def test_a_config_cut_in_half(run_tiny: Run) -> None:
     assert len(path.read_text()) == 150
 
 
+def test_a_run_goes_on_though_the_suite_has_a_new_setting(run_tiny: Run) -> None:
+    whole = run_tiny()
+    folder = interrupt(whole)
+    path = folder / "config.yaml"
+    assert "init_seed: null\n" in path.read_text()
+    path.write_text(path.read_text().replace("init_seed: null\n", ""))
+    assert run_tiny()["run_id"] == whole["run_id"]
+    assert "init_seed: null\n" in path.read_text()
+
+
 def test_metrics_shorter_than_the_checkpoint(run_tiny: Run) -> None:
     folder = interrupt(run_tiny())
     path = folder / "metrics.jsonl"

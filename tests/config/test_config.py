@@ -23,7 +23,7 @@ from bench.regularizers.base import Regularizer
 
 ROOT = Path(__file__).parents[2]
 
-# DESIGN, section 2: the small networks, and section 6: the papers'.
+# The small networks, and the papers'.
 SMALL = {
     "cnn": {"channels": 32},
     "sew": {"channels": 16},
