@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from enum import StrEnum
 
@@ -48,19 +49,19 @@ def keep_mask(x: Tensor, p: float, mask: Mask, channels: bool = False) -> Tensor
             a unit with its K synapses.
 
     Returns:
-        Booleans that broadcast against x, and lie in memory as x does: T is 1 for a fixed mask, the axes after C are 1
-        for channels.
+        Booleans that broadcast against x: T is 1 for a fixed mask, the axes after C are 1 for channels. They lie in
+        memory with C last, as the kernels' activations do, whatever x does: no kernel may change what is drawn.
     """
-    like = x[:1] if mask is Mask.fixed else x
-    if channels:
-        like = like.new_empty([*like.shape[:3], *[1] * (x.ndim - 3)])
+    steps = 1 if mask is Mask.fixed else x.shape[0]
+    inner = [1] * (x.ndim - 3) if channels else list(x.shape[3:])
+    shape = [steps, x.shape[1], *inner, x.shape[2]]
     # Drawing is what a mask costs: 64 random bits are the numbers of two entries.
-    keep = torch.empty_like(like, dtype=torch.int32)
-    bits = torch.empty((keep.numel() + 1) // 2, dtype=torch.int64, device=x.device).random_(INT64.min, None)
-    numbers = bits.view(torch.int32)[: keep.numel()].as_strided(keep.shape, keep.stride())
+    count = math.prod(shape)
+    bits = torch.empty((count + 1) // 2, dtype=torch.int64, device=x.device).random_(INT64.min, None)
+    numbers = bits.view(torch.int32)[:count].view(shape).movedim(-1, 2)
     # Of the 2^32 numbers the lowest are dropped: none for p = 0, all for p = 1.
     lowest = round(p * 2**32) + INT32.min
-    return numbers >= lowest if lowest <= INT32.max else torch.zeros_like(keep, dtype=torch.bool)
+    return numbers >= lowest if lowest <= INT32.max else torch.zeros_like(numbers, dtype=torch.bool)
 
 
 def drop(x: Tensor, keep: Tensor, p: float) -> Tensor:

@@ -19,7 +19,7 @@ Cli = Callable[..., tuple[int, str, str]]
 
 # What was typed, and what the one line must say.
 MISTAKES = [
-    ("model=swe", "no model is called 'swe'. Did you mean 'sew'? There are: cnn, convmixer, sew."),
+    ("model=swe", "no model is called 'swe'. Did you mean 'sew'? There are: cnn, convmixer, diehl_cook, diet, mlp, sew, srm."),
     ("reg=spikpen", "no regularizer is called 'spikpen'. Did you mean 'spikepen'? There are: "),
     ("reg=[weight_decay,spikpen]", "no regularizer is called 'spikpen'. Did you mean 'spikepen'?"),
     ("data=cifar", "no data set is called 'cifar'. Did you mean 'cifar10' or 'cifar100'?"),
@@ -30,7 +30,7 @@ MISTAKES = [
     ("experiment=nowhere/table1", "no experiment is called 'nowhere/table1'."),
     ("hydra/launcher=basci", "no launcher is called 'basci'. Did you mean 'basic'?"),
     ("modell=cnn", "no setting is called 'modell'. Did you mean 'model'?"),
-    ("seeed=1", "no setting is called 'seeed'. Did you mean 'seed'?"),
+    ("seeed=1", "no setting is called 'seeed'. Did you mean 'seed' or 'init_seed'?"),
     ("trainer.epoch=1", "trainer has no setting 'epoch'. Did you mean 'epochs'?"),
     ("model.chanels=1", "model has no setting 'chanels'. Did you mean 'channels'?"),
     ("data.limt=1", "data has no setting 'limt'. Did you mean 'limit'"),
@@ -56,7 +56,7 @@ MISTAKES = [
     ("model.cnf=ADDD", "model.cnf is 'ADDD', which is no choice. Did you mean 'ADD'"),
     ("trainer.precision=fp16", "trainer.precision is 'fp16', which is no choice. Did you mean"),
     ("logger.mode=offlin", "logger.mode is 'offlin', which is no choice. Did you mean 'offline'"),
-    ("model=3", "model is 3, it must be a name. There are: cnn, convmixer, sew."),
+    ("model=3", "model is 3, it must be a name. There are: cnn, convmixer, diehl_cook, diet, mlp, sew, srm."),
     ("model=[cnn,sew]", "only reg takes a list; to run each, write model=cnn,sew -m"),
     ("reg=[spikepen,spikepen]", "names 'spikepen' twice"),
     ("reg=none,spikepen", "add -m to start them all, or write reg=[none,spikepen] to use them together"),
@@ -199,5 +199,5 @@ def test_the_module_exits_with_the_status() -> None:
     typed = [sys.executable, "-m", "bench", "run", "model=swe"]
     done = subprocess.run(typed, cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
-    said = "no model is called 'swe'. Did you mean 'sew'? There are: cnn, convmixer, sew."
+    said = "no model is called 'swe'. Did you mean 'sew'? There are: cnn, convmixer, diehl_cook, diet, mlp, sew, srm."
     assert done.stderr == f"error: {said}\n"
