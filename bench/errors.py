@@ -12,6 +12,13 @@ class BenchError(Exception):
     code = 2
 
 
+class RunsFailed(BenchError):
+    """Some runs of a grid failed; the message names each with its exit code, the code is the worst of theirs.
+
+    Not in the plugin that raises it: Hydra may import its plugins anew, and their classes with them.
+    """
+
+
 class EnvironmentFault(BenchError):
     """The input was right, but the machine could not do it (no network, disk full, file locked)."""
 

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.config import launch
-from bench.errors import BenchError
+from bench.errors import BenchError, RunsFailed
 from bench.experiments import Experiment, expand, identified, load
-from hydra_plugins.bench_sweeper import RunsFailed
 
 
 def reproduce(words: Sequence[str], out: Path, dirty: bool = False) -> None:

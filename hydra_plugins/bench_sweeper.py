@@ -10,7 +10,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 
-from bench.errors import BenchError
+from bench.errors import BenchError, RunsFailed
 
 ConfigStore.instance().store(
     group="hydra/sweeper",
@@ -18,10 +18,6 @@ ConfigStore.instance().store(
     node=BasicSweeperConf(_target_="hydra_plugins.bench_sweeper.BenchSweeper"),
     provider="bench",
 )
-
-
-class RunsFailed(BenchError):
-    """Some runs of a grid failed; the message names each with its exit code, the code is the worst of theirs."""
 
 
 class BenchSweeper(BasicSweeper):

@@ -19,7 +19,7 @@ Cli = Callable[..., tuple[int, str, str]]
 
 # What was typed, and what the one line must say.
 MISTAKES = [
-    ("model=swe", "no model is called 'swe'. Did you mean 'sew'? There are: cnn, convmixer, diehl_cook, diet, mlp, sew, srm."),
+    ("model=swe", "no model is called 'swe'. Did you mean 'sew'? There are: cnn, convmixer, diehl_cook, diet, mlp, "),
     ("reg=spikpen", "no regularizer is called 'spikpen'. Did you mean 'spikepen'? There are: "),
     ("reg=[weight_decay,spikpen]", "no regularizer is called 'spikpen'. Did you mean 'spikepen'?"),
     ("data=cifar", "no data set is called 'cifar'. Did you mean 'cifar10' or 'cifar100'?"),
