@@ -67,9 +67,14 @@ def poisson(rates: NDArray[np.floating], dt: float, steps: int, total: int, rng:
     # Gaps enough to pass the end almost always; whoever has not gets more.
     mean = steps * chance.max()
     draws = int(mean + 6 * mean**0.5) + 2
-    at = rng.geometric(chance, size=(draws, len(active))).cumsum(0) - 1
+
+    def gaps() -> NDArray[np.integer]:
+        # A gap past the end is as good as the longest: sums of those of tiny rates would overflow.
+        return np.minimum(rng.geometric(chance, size=(draws, len(active))), steps + 1).cumsum(0)
+
+    at = gaps() - 1
     while (at[-1] < steps).any():
-        more = rng.geometric(chance, size=(draws, len(active))).cumsum(0)
+        more = gaps()
         at = np.concatenate([at, at[-1] + more])
     inside = at < steps
     inputs = np.broadcast_to(active, at.shape)[inside]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bench.errors import BenchError
@@ -30,6 +30,7 @@ def test_each_step_is_a_coin_toss_of_its_own() -> None:
 @given(
     st.lists(st.floats(0, 2000), min_size=1, max_size=8), st.integers(0, 300), st.integers(0, 20), st.integers(0, 99)
 )
+@example([840.0, 1e-05, 216.0, 1.1e-308], 111, 14, 0)
 @settings(max_examples=60, deadline=None)
 def test_trains_are_sorted_and_within_the_presentation(rates: list[float], steps: int, rest: int, seed: int) -> None:
     trains = poisson(np.array(rates), 0.5, steps, steps + rest, np.random.default_rng(seed))
