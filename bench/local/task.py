@@ -155,10 +155,6 @@ class LocalTask(Task):
 
     # -- training ------------------------------------------------------------------------------------
 
-    def on_fit_start(self) -> None:
-        if self.trainer.world_size > 1:
-            raise BenchError("trainer.devices: model=diehl_cook learns one image after the other; only 1 device fits")
-
     def training_step(self, batch: Sequence[tuple[Tensor, Tensor]], batch_idx: int) -> None:
         """The presentations of one list of `bench.data.batches.Chunks`."""
         for x, y in batch:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.errors import BenchError, EnvironmentFault
+from bench.facts import UNCOUNTED
 from bench.report import experiments, page, tables
 from bench.report.analysis import Analysis, analyse
 from bench.report.collect import Collection, collect
@@ -17,7 +18,7 @@ Say = Callable[[str], None]
 
 ASIDE = {
     "budget", "seed", "logger", "runs", "force", "hydra", "logger.mode", "logger.project", "logger.entity",
-    "data.root", "data.path", "trainer.accelerator", "trainer.devices", "trainer.sync_batchnorm", "ops",
+    "data.root", "data.path", "ops", *(f"trainer.{key}" for key in UNCOUNTED if key != "precision"),
 }  # fmt: skip
 """Settings that do not make another table: the budget is in its name already, the others change no number."""
 

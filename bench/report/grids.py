@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench.errors import BenchError
+from bench.facts import UNCOUNTED
 from bench.report.collect import Collection, Record
 from bench.report.published import Published
 from bench.report.stats import LAST_EPOCH, Estimate, Rule, estimate
@@ -20,7 +21,7 @@ _SAME = (
 )  # fmt: skip
 # What `config.yaml` knows beyond the record: thresholds, schedules, augmentation.
 _CONFIG = ("data", "neuron", "optim", "trainer")
-_IRRELEVANT = ("root", "path", "accelerator", "devices", "precision")
+_IRRELEVANT = ("root", "path", *UNCOUNTED)
 
 
 @dataclass(eq=False)

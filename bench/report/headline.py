@@ -6,8 +6,8 @@ from pathlib import Path
 
 from bench import marks
 from bench.errors import BenchError, nearest
-from bench.report import build, tables
-from bench.report.analysis import Analysis, Row
+from bench.report import build, experiments, tables
+from bench.report.analysis import Analysis, Row, analyse
 from bench.report.stats import Verdict
 
 SIGNIFICANT = (Verdict.BETTER, Verdict.WORSE)
@@ -24,15 +24,18 @@ def write_into(path: Path, out: Path) -> bool:
         Whether the file changed.
 
     Raises:
-        BenchError: it has no mark, or there is no such report.
+        BenchError: it has no mark, or no experiment has such a report.
     """
-    made = build.plan(build.gather([out / "records"], False, lambda line: None))
-    reports = {of.table.folder: of for of in made.reports}
+    collection = build.gather([out / "records"], False, lambda line: None)
 
     def render(folder: str) -> str:
-        if folder not in reports:
-            raise BenchError(f"{path}: no report is called '{folder}'. {nearest(folder, list(reports))}")
-        return digest(reports[folder])
+        name, _, variant = folder.rpartition("/")
+        # Only what the file asks for is worked out: the statistics of all tables take longer than the rest.
+        for table in experiments.tables(collection, {name} & {*experiments.names()}, (), []):
+            if table.folder == folder:
+                return digest(analyse(table))
+        known = [f"{name}/{variant}" for name in experiments.names()]
+        raise BenchError(f"{path}: no experiment's report is called '{folder}'. {nearest(folder, known)}")
 
     return marks.fill(path, "bench report", render)
 
