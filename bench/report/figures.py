@@ -7,7 +7,8 @@ import io
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bench.report.analysis import Analysis, front
+from bench.report.collect import Record
 from bench.report.grids import Line, Table
 from bench.report.stats import band, pareto
 
@@ -119,6 +121,8 @@ def figures(found: Analysis) -> list[Drawn]:
         layers(table, lines),
         curves(table, lines),
         fronts(table, lines),
+        weights(table, lines),
+        decisions(table, lines),
     ]
     return [figure for figure in drawn if figure is not None]
 
@@ -131,8 +135,12 @@ def colours(table: Table) -> dict[str, tuple[str, str]]:
     return {"none": (GREY, "o"), **found}
 
 
-def _title(table: Table) -> str:
-    return f"{table.title}" + (f"\nreduced run: budget {table.budget}" if table.reduced else "\nbudget paper")
+def _headed(figure: Figure, table: Table) -> None:
+    """The title, in as many lines as it needs, and the budget below it."""
+    # A bold letter of this size is about 0.085 inches wide.
+    lines = textwrap.wrap(table.title, int(figure.get_figwidth() / 0.085))
+    budget = f"reduced run: budget {table.budget}" if table.reduced else "budget paper"
+    figure.suptitle("\n".join([*lines, budget]), fontsize=10, fontweight="bold")
 
 
 def _axes(table: Table, wide: int, height: float = 3.6, panels: bool = True, **options: Any) -> tuple[Figure, Any]:
@@ -144,7 +152,7 @@ def _axes(table: Table, wide: int, height: float = 3.6, panels: bool = True, **o
     figure = Figure(figsize=(max(4.6 * wide, 6.4), height * rows + 0.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(rows, wide, squeeze=False, **options)
-    figure.suptitle(_title(table), fontsize=10, fontweight="bold")
+    _headed(figure, table)
     for row, panel in enumerate(table.panels if panels else []):
         if panel:
             for axis in axes[row]:
@@ -376,7 +384,7 @@ def gaps(table: Table, lines: Sequence[Line]) -> Drawn | None:
         figure = Figure(figsize=(7.2, 0.26 * len(rows) + 1.9), layout="constrained")
         FigureCanvasAgg(figure)
         axis = figure.subplots()
-        figure.suptitle(_title(table), fontsize=10, fontweight="bold")
+        _headed(figure, table)
         look = colours(table)
         for place, (_, name, _, train, test) in enumerate(rows):
             colour = look[name][0]
@@ -430,7 +438,7 @@ def layers(table: Table, lines: Sequence[Line]) -> Drawn | None:
         figure = Figure(figsize=(max(6.4, 3.4 + 0.42 * widest), sum(heights) + 0.6), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.subplots(len(data), 1, squeeze=False, height_ratios=heights)
-        figure.suptitle(_title(table), fontsize=10, fontweight="bold")
+        _headed(figure, table)
         top = max(max(rates) for _, _, rows in data for _, rates in rows) or 1.0
         for (axis,), (panel, names, rows) in zip(axes, data, strict=True):
             values = np.array([rates for _, rates in rows])
@@ -547,6 +555,103 @@ def _shades(table: Table, lines: Sequence[Line]) -> dict[tuple[str, str], tuple[
                 colour = tuple(round(1 - mix * (1 - part), 4) for part in to_rgb(look[name][0]))
                 found[panel, line.label] = (colour, dashes[(i // len(COLOURS)) % len(dashes)])
     return found
+
+
+def weights(table: Table, lines: Sequence[Line]) -> Drawn | None:
+    """One neuron's input weights as images, one a line (antonov2024, figure 2), where `probe=noise` kept them."""
+    maps = []
+    for line in lines:
+        kept = [(record.seed, values) for record in line.records if (values := _map(record)) is not None]
+        if kept:
+            maps.append((_within(line.panel, line.label), *kept[0]))
+    if not maps:
+        return None
+
+    def draw() -> Figure:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        wide = min(len(maps), 5)
+        high = math.ceil(len(maps) / wide)
+        figure = Figure(figsize=(max(1.9 * wide + 0.9, 6.4), 2.15 * high + 0.6), layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.subplots(high, wide, squeeze=False)
+        _headed(figure, table)
+        reach = max(float(np.abs(values).max()) for _, _, values in maps) or 1.0
+        # Signed weights need a colour map with 0 in its middle.
+        signed = any(float(np.min(values)) < 0 for _, _, values in maps)
+        for axis in axes.flat[len(maps) :]:
+            axis.axis("off")
+        for axis, (label, seed, values) in zip(axes.flat, maps, strict=False):
+            image = axis.imshow(values, cmap="RdBu_r" if signed else "viridis", vmin=-reach * signed, vmax=reach)
+            axis.set(xticks=[], yticks=[])
+            axis.grid(False)
+            axis.set_title(f"{label}\nseed {seed}", fontsize=8)
+        figure.colorbar(image, ax=list(axes.ravel()), label="weight", shrink=0.8)
+        return figure
+
+    caption = "Input weights of neuron 0 at their pixels, of each line's first seed; one scale for all."
+    return Drawn("weights", caption, maps, draw)
+
+
+def _map(record: Record) -> list[list[float]] | None:
+    """Weights `[H][W]`, the mean over colours."""
+    kept = record.probes.get("noise", {}).get("input_weights") or {}
+    values, shape = kept.get("neuron_0"), kept.get("shape")
+    if not values or not shape or len(values) != math.prod(shape):
+        return None
+    found: list[list[float]] = np.reshape(values, shape).mean(0).tolist()
+    return found
+
+
+def decisions(table: Table, lines: Sequence[Line]) -> Drawn | None:
+    """Accuracy and reaction times over the decision threshold, where `probe=decision` was measured."""
+    data: list[tuple[str, float, list[list[float | None]]]] = []
+    for line in lines:
+        probed = [record.probes["decision"]["rows"] for record in line.records if "decision" in record.probes]
+        if not probed:
+            continue
+        by_threshold: dict[float, list[dict[str, Any]]] = {}
+        for row in (row for rows in probed for row in rows):
+            by_threshold.setdefault(row["threshold"] or 0, []).append(row)
+        voted = by_threshold.pop(0, [])
+        found = [
+            [threshold, *(_mean(row[key] for row in rows) for key in ("acc", "right_ms", "wrong_ms"))]
+            for threshold, rows in sorted(by_threshold.items())
+        ]
+        data.append((_within(line.panel, line.label), _mean(row["acc"] for row in voted) or math.nan, found))
+    if not data:
+        return None
+
+    def draw() -> Figure:
+        figure, axes = _axes(table, 2, panels=False)
+        for place, (label, vote, found) in enumerate(data):
+            colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
+            threshold, acc, right, wrong = np.array(found, dtype=float).T
+            style = {"color": colour, "marker": marker}
+            axes[0][0].plot(threshold, acc, label=label, **style)
+            axes[0][0].axhline(vote, color=colour, linestyle=":", linewidth=1)
+            axes[0][1].plot(threshold, right, **style)
+            axes[0][1].plot(threshold, wrong, linestyle="--", markerfacecolor="white", **style)
+        for axis in axes[0]:
+            _log(axis, [row[0] for _, _, found in data for row in found if row[0] is not None])
+            axis.set_xlabel("decision threshold (spikes of a pool)")
+        axes[0][0].set_ylabel("test accuracy (%)")
+        axes[0][1].set_ylabel("reaction time (ms)")
+        _legend(figure, [axes[0][0]])
+        return figure
+
+    caption = (
+        "The first pool to reach the decision threshold: accuracy (dotted: the majority vote), and mean reaction times "
+        "of right (solid) and wrong answers (dashed); mean over seeds."
+    )
+    return Drawn("decisions", caption, data, draw)
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    """Of those that are there."""
+    there = [value for value in values if value is not None]
+    return float(np.mean(there)) if there else None
 
 
 def fronts(table: Table, lines: Sequence[Line]) -> Drawn | None:

@@ -12,6 +12,7 @@ import pytest
 from bench.report import tables
 from bench.report.analysis import Analysis, analyse
 from bench.report.collect import collect
+from bench.report.figures import figures
 from bench.report.grids import groups
 from bench.report.probes import sections
 
@@ -130,3 +131,43 @@ def test_a_probe_is_found_where_it_is(runs: list[dict[str, Any]], records: Simpl
     found = collect([submitted, local])
     assert found.repeated == 6
     assert all(list(record.probes) == ["noise"] for record in found.records)
+
+
+def test_input_weights_are_drawn_one_line_after_the_other(runs: list[dict[str, Any]], tmp_path: Path) -> None:
+    for result in runs:
+        if result["reg"] == "none" and result["seed"] == 0:
+            continue  # the first seed that has a map is shown
+        size = -1.0 if result["reg"] == "none" else 0.5
+        kept = {"neuron_0": [size * (result["seed"] + place) for place in range(6)], "shape": [1, 2, 3]}
+        put(tmp_path, probe(result, input_weights=kept))
+    (drawn,) = (figure for figure in figures(only(tmp_path)) if figure.name == "weights")
+    first, second, *empty = drawn.draw().axes[:2]
+    assert not empty
+    assert (first.get_title(), second.get_title()) == ("none\nseed 1", "spikepen weight=0.1\nseed 0")
+    assert first.images[0].get_array().tolist() == [[-1, -2, -3], [-4, -5, -6]]  # type: ignore[union-attr]
+    assert second.images[0].get_array().tolist() == [[0, 0.5, 1], [1.5, 2, 2.5]]  # type: ignore[union-attr]
+    # One scale for both, with 0 in its middle.
+    assert first.images[0].get_clim() == second.images[0].get_clim() == (-6, 6)
+
+
+def test_no_picture_of_weights_that_are_no_image(runs: list[dict[str, Any]], tmp_path: Path) -> None:
+    put(tmp_path, probe(runs[0], input_weights={"neuron_0": [1.0, 2.0], "shape": [1, 2, 3]}))
+    assert not [figure for figure in figures(only(tmp_path)) if figure.name == "weights"]
+
+
+def test_decisions_over_their_threshold(runs: list[dict[str, Any]], tmp_path: Path) -> None:
+    for result in runs[:2]:  # two seeds of the baseline
+        rows = [{"threshold": None, "acc": 80.0 + 2 * result["seed"], "right_ms": None, "wrong_ms": None}]
+        rows += [
+            {"threshold": 5, "acc": 70.0 + result["seed"], "right_ms": 40.0, "wrong_ms": 60.0 + 10 * result["seed"]},
+            {"threshold": 1, "acc": 50.0, "right_ms": 10.0, "wrong_ms": None},
+        ]
+        put(tmp_path, probe(result, probe="decision", rows=rows, headline={}), "decision")
+    (drawn,) = (figure for figure in figures(only(tmp_path)) if figure.name == "decisions")
+    accuracy, times = drawn.draw().axes
+    curve, vote = accuracy.lines
+    assert [list(curve.get_xdata()), list(curve.get_ydata())] == [[1, 5], [50, 70.5]]  # type: ignore[arg-type]
+    assert set(vote.get_ydata()) == {81}  # type: ignore[arg-type]
+    right, wrong = times.lines
+    assert list(right.get_ydata()) == [10, 40]  # type: ignore[arg-type]
+    assert list(wrong.get_ydata())[1] == 65  # type: ignore[index]
