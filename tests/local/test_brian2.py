@@ -1,25 +1,42 @@
-"""The network's step against Brian2 (extra `brian`), on the same input spikes: spike times and weights agree."""
+"""The network's step against Brian2, on the same input spikes: spike times and weights agree.
+
+What Brian2 gave is kept in brian2.json, so that our network is held against it where Brian2 (extra `brian`, Python
+3.13) is not installed; where it is, it must still give the same. `python tests/local/test_brian2.py` writes the file.
+"""
 
 from __future__ import annotations
 
+import json
 import warnings
 from dataclasses import replace
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from bench.local.constants import ANTONOV, DIEHL_COOK, TRACE, Constants
-from bench.local.network import Mode, Network, wire
-from bench.local.spikes import poisson
+from bench.local.network import Mode, Network, Wiring, wire
+from bench.local.spikes import Trains, poisson
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    b2 = pytest.importorskip("brian2")
+    try:
+        import brian2 as b2
+    except ImportError:
+        b2 = None
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
+FILE = Path(__file__).with_name("brian2.json")
 PRESENTATION = 200.0  # ms of input; 50 ms of rest follow
+# By name: constants, inputs, and the rate of the strongest input in Hz.
+CASES = {
+    "all-LTD with decay": (ANTONOV, 30, 90.0),
+    "triplet": (DIEHL_COOK, 40, 60.0),
+    "trace": (replace(DIEHL_COOK, plasticity=TRACE), 40, 60.0),
+}
 
 
 def equations(constants: Constants) -> tuple[str, str]:
@@ -114,39 +131,103 @@ class Brian:
         self.network.run(length * dt * b2.ms)
 
 
-@pytest.mark.parametrize(
-    ("constants", "inputs", "drive"),
-    [(ANTONOV, 30, 90.0), (DIEHL_COOK, 40, 60.0), (replace(DIEHL_COOK, plasticity=TRACE), 40, 60.0)],
-    ids=["all-LTD with decay", "triplet", "trace"],
-)
-def test_spike_times_and_weights_agree(constants: Constants, inputs: int, drive: float) -> None:
+def steps_of(constants: Constants) -> tuple[int, int]:
+    """Of the input, and of a presentation with its rest."""
+    return round(PRESENTATION / constants.dt), round((PRESENTATION + 50) / constants.dt)
+
+
+def supervision(constants: Constants) -> np.ndarray:
+    """The first half of the neurons is of the right class."""
+    return np.where(np.arange(6) < 3, 1.0, -1.0) if constants is ANTONOV else np.ones(6)
+
+
+def drawn(constants: Constants, inputs: int, drive: float) -> dict[str, Any]:
+    """Delays, first weights, and the input spikes of two presentations as (step, input)."""
     rng = np.random.default_rng(3)
-    net = Network(constants, wire(constants, inputs, 6, rng))
-    state = net.fresh(rng)
-    sign = np.where(np.arange(6) < 3, 1.0, -1.0) if constants is ANTONOV else np.ones(6)
-    unused = (constants.dt / 100) ** 2 if constants is ANTONOV else 0.0
-    brian: Any = Brian(net, state.w)
+    wiring = wire(constants, inputs, 6, rng)
+    on, total = steps_of(constants)
+    w = Network(constants, wiring).fresh(rng).w
+    trains = [poisson(rng.uniform(0.2, 1, inputs) * drive, constants.dt, on, total, rng) for _ in range(2)]
+    return {
+        "delay_in": wiring.delay_in.tolist(),
+        "delay_ei": wiring.delay_ei.tolist(),
+        "delay_ie": wiring.delay_ie.tolist(),
+        "w": w.tolist(),
+        "input": [
+            [np.repeat(np.arange(total), np.diff(train.offset)).tolist(), train.inputs.tolist()] for train in trains
+        ],
+    }
+
+
+def network(constants: Constants, given: dict[str, Any]) -> Network:
+    delays = {key: np.array(given[key], dtype=np.int32) for key in ("delay_in", "delay_ei", "delay_ie")}
+    return Network(constants, Wiring(**delays))
+
+
+def by_brian(constants: Constants, given: dict[str, Any]) -> dict[str, Any]:
+    """Spikes as sorted (step, neuron), the inhibitory neurons from 6 on, and what was learned."""
+    net, start = network(constants, given), np.array(given["w"])
+    brian: Any = Brian(net, start)
     if constants is ANTONOV:
-        brian.s1.lr, brian.s1.pruning = np.tile(sign, inputs), 100 * b2.ms
-    on, total = round(PRESENTATION / constants.dt), round((PRESENTATION + 50) / constants.dt)
-    start, ours = state.w.copy(), []
-    for k in range(2):
-        trains = poisson(rng.uniform(0.2, 1, inputs) * drive, constants.dt, on, total, rng)
+        brian.s1.lr, brian.s1.pruning = np.tile(supervision(constants), len(start)), 100 * b2.ms
+    for steps, inputs in given["input"]:
         brian.e.sampled = brian.e.theta
-        brian.run(np.repeat(np.arange(total), np.diff(trains.offset)), trains.inputs, total, constants.dt)
-        spikes = net.run(state, trains, Mode(sign, adapt=True, unused=unused), total)
-        ours += list(zip(spikes.step + k * total, spikes.neuron, strict=True))
-    theirs = [
-        (round(float(t / b2.ms) / constants.dt), i + offset)
+        brian.run(np.array(steps), np.array(inputs), steps_of(constants)[1], constants.dt)
+    spikes = [
+        (round(float(t / b2.ms) / constants.dt), int(i + offset))
         for monitor, offset in ((brian.seen, 0), (brian.seen_i, 6))
         for i, t in zip(monitor.i[:], monitor.t[:], strict=True)
     ]
+    used = np.asarray(brian.s1.used / b2.ms).reshape(start.shape)[:, 0].tolist() if constants is ANTONOV else None
+    return {
+        "spikes": sorted(spikes),
+        "weights": np.asarray(brian.s1.w).reshape(start.shape).tolist(),
+        "theta": np.asarray(brian.e.theta / b2.mV).tolist(),
+        "used": used,
+    }
+
+
+@cache
+def kept() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(FILE.read_text())
+    return found
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_spike_times_and_weights_agree(name: str) -> None:
+    constants, given, theirs = CASES[name][0], kept()["given"][name], kept()["brian2"][name]
+    net, total = network(constants, given), steps_of(constants)[1]
+    state = net.fresh(np.random.default_rng(0))
+    start = np.array(given["w"])
+    state.w[:] = start
+    unused = (constants.dt / 100) ** 2 if constants is ANTONOV else 0.0
+    ours = []
+    for k, (steps, inputs) in enumerate(given["input"]):
+        offset = np.searchsorted(steps, np.arange(total + 1)).astype(np.int32)
+        trains = Trains(offset, np.array(inputs, dtype=np.int32))
+        spikes = net.run(state, trains, Mode(supervision(constants), adapt=True, unused=unused), total)
+        ours += [[int(step) + k * total, int(i)] for step, i in zip(spikes.step, spikes.neuron, strict=True)]
     assert len(ours) > 40
     assert min(len({n for _, n in ours if n < 6}), len({n for _, n in ours if n >= 6})) > 3, "most neurons must fire"
-    assert sorted(ours) == sorted(theirs)
-    weights = np.asarray(brian.s1.w).reshape(inputs, 6)
+    assert sorted(ours) == theirs["spikes"]
     if constants is ANTONOV:
-        assert np.asarray(brian.s1.used / b2.ms).reshape(inputs, 6)[:, 0] == pytest.approx(state.last[:, 0] * 0.1)
-    np.testing.assert_allclose(state.w, weights, rtol=1e-9, atol=1e-13)
-    np.testing.assert_allclose(state.theta, np.asarray(brian.e.theta / b2.mV), rtol=1e-9)
-    assert np.abs(weights - start).max() > 0.05 * net.w_max, "weights that hardly move agree with anything"
+        assert theirs["used"] == pytest.approx(state.last[:, 0] * 0.1)
+    np.testing.assert_allclose(state.w, theirs["weights"], rtol=1e-9, atol=1e-13)
+    np.testing.assert_allclose(state.theta, theirs["theta"], rtol=1e-9)
+    assert np.abs(state.w - start).max() > 0.05 * net.w_max, "weights that hardly move agree with anything"
+
+
+@pytest.mark.skipif(b2 is None, reason="needs Brian2")
+@pytest.mark.parametrize("name", CASES)
+def test_this_brian_says_what_was_kept(name: str) -> None:
+    found, theirs = by_brian(CASES[name][0], kept()["given"][name]), kept()["brian2"][name]
+    assert [list(spike) for spike in found["spikes"]] == theirs["spikes"]
+    np.testing.assert_allclose(found["weights"], theirs["weights"], rtol=1e-12)
+    np.testing.assert_allclose(found["theta"], theirs["theta"], rtol=1e-12)
+
+
+if __name__ == "__main__":
+    inputs = {name: drawn(*case) for name, case in CASES.items()}
+    answers = {name: by_brian(CASES[name][0], of) for name, of in inputs.items()}
+    versions = {"brian2": b2.__version__, "numpy": np.__version__}
+    FILE.write_text(json.dumps({"versions": versions, "given": inputs, "brian2": answers}) + "\n")
