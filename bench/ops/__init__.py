@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from bench.errors import BenchError
 from bench.ops import depthwise
+from bench.ops.reference import Dropped, Gate
 
 if TYPE_CHECKING:
     from bench.models.base import ConvNorm
@@ -121,7 +122,8 @@ def fire_block(
 
     Args:
         conv_norm: convolution and norm. A norm other than batch norm runs by itself, and the kernel
-            takes over behind it, as it does behind what regularizers put on the current.
+            takes over behind it, as it does behind what regularizers put on the current, a `Gate` on the CPU
+            left out: that the kernel does too.
         spiking: the layer; what it did is found there afterwards, on every path.
         x: `[T * N, C, H, W]`, time slowest; `[N, C, H, W]` with `repeat`.
         pool: max pooling.
@@ -135,9 +137,10 @@ def fire_block(
     if spiking.unfused is not None:
         return _rest(conv_norm(x), spiking, pool, repeat)
     norm = conv_norm.norm
-    inside = _is_plain(norm) and not len(spiking.current)
+    gate = _gate(kernels, spiking)
+    inside = _is_plain(norm) and (gate is not None or not len(spiking.current))
     current = _convolve(conv_norm.conv, x) if inside else conv_norm(x)
-    if len(spiking.current):
+    if len(spiking.current) and gate is None:
         current = spiking.current(_repeat(current, spiking.time_steps) if repeat else current)
         repeat = False
     # torch's own errors are wanted: nothing to pool, or a single value a channel to normalize by.
@@ -145,9 +148,16 @@ def fire_block(
     if faulty or not kernels.supports(current, spiking.config):
         spiking.unfused = "its shape" if faulty else f"{str(current.dtype)[6:]} on {current.device.type}"
         current = norm(current) if inside else current
-        # What stands on the current has been applied.
-        return _rest(current, spiking, pool, repeat, skip_current=True)
-    return _fused(kernels, norm if inside else None, spiking, current, pool, repeat)
+        # What stands on the current has been applied, unless it is a gate.
+        return _rest(current, spiking, pool, repeat, skip_current=gate is None)
+    dropped = None if gate is None else gate.draw(current, spiking.time_steps if repeat else 1)
+    return _fused(kernels, norm if inside else None, spiking, current, pool, repeat, dropped)
+
+
+def _gate(kernels: Any, spiking: Spiking) -> Gate | None:
+    """What stands on the current, where the kernels can do it on the way."""
+    slot = list(spiking.current)
+    return slot[0] if len(slot) == 1 and isinstance(slot[0], Gate) and kernels.GATES and not _hooked(slot[0]) else None
 
 
 def _convolve(conv: nn.Conv2d, x: Tensor) -> Tensor:
@@ -160,7 +170,13 @@ def _convolve(conv: nn.Conv2d, x: Tensor) -> Tensor:
 
 
 def _fused(
-    kernels: Any, norm: nn.Module | None, spiking: Spiking, x: Tensor, pool: nn.MaxPool2d | None, repeat: bool
+    kernels: Any,
+    norm: nn.Module | None,
+    spiking: Spiking,
+    x: Tensor,
+    pool: nn.MaxPool2d | None,
+    repeat: bool,
+    dropped: Dropped | None,
 ) -> Tensor:
     norm = norm if isinstance(norm, nn.BatchNorm2d) else None
     learned = (None,) * 4 if norm is None else (norm.weight, norm.bias, norm.running_mean, norm.running_var)
@@ -175,6 +191,7 @@ def _fused(
         training_stats=norm is not None and norm.training,
         repeat=repeat,
         want_spikes=not spiking.lean,
+        **({} if dropped is None else {"dropped": dropped}),
     )
     if norm is not None and norm.training:
         _track(norm, fired.mean, fired.var, x.numel() // x.shape[1])
@@ -185,7 +202,8 @@ def _fused(
         if norm is not None:
             mean, var = (norm.running_mean, norm.running_var) if fired.mean is None else (fired.mean, fired.var)
             y = F.batch_norm(y, mean, var, norm.weight, norm.bias, False, 0.0, norm.eps)
-        return _repeat(y, spiking.time_steps) if repeat else y
+        y = _repeat(y, spiking.time_steps) if repeat else y
+        return y if dropped is None else dropped(y.unflatten(0, (spiking.time_steps, -1))).flatten(0, 1)
 
     spiking.record(fired.spikes, fired.spike_count, shape, current)
     out = spiking.spikes(fired.out)

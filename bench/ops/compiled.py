@@ -10,12 +10,14 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from bench.ops import native
-from bench.ops.reference import Fired
+from bench.ops.reference import Dropped, Fired
 
 if TYPE_CHECKING:
     from bench.neurons import NeuronConfig
 
 DTYPES = (torch.float32, torch.bfloat16)
+GATES = True
+"""Whether `bn_fire` takes `dropped`."""
 
 
 class _Shape(ctypes.Structure):
@@ -42,6 +44,16 @@ class _Norm(ctypes.Structure):
     _fields_ = tuple((name, ctypes.c_void_p) for name in ("mean", "scale", "shift"))
 
 
+class _Drop(ctypes.Structure):
+    """`Drop` of fire.cpp."""
+
+    _fields_ = (
+        ("keep", ctypes.c_void_p),
+        *((name, ctypes.c_int64) for name in ("step", "image", "row", "column")),
+        *((name, ctypes.c_float) for name in ("gain", "offset", "fill")),
+    )
+
+
 def library() -> Any:
     """The kernels, or None where they can't be built (`native.why("fire")`)."""
     kernels = native.load("fire")
@@ -49,9 +61,9 @@ def library() -> Any:
         pointer, integer, size = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
         kernels.fire_moments.argtypes = [integer, pointer, size, size, pointer, pointer, integer]
         kernels.fire_moments.restype = None
-        kernels.fire_backward.argtypes = [integer, *[pointer] * 9, integer]
+        kernels.fire_backward.argtypes = [integer, *[pointer] * 10, integer]
         kernels.fire_backward.restype = None
-        kernels.fire_forward.argtypes = [integer, *[pointer] * 6, integer]
+        kernels.fire_forward.argtypes = [integer, *[pointer] * 7, integer]
         kernels.fire_forward.restype = size
     return kernels
 
@@ -75,12 +87,17 @@ def bn_fire(
     training_stats: bool,
     repeat: bool = False,
     want_spikes: bool = True,
+    dropped: Dropped | None = None,
 ) -> Fired:
     """See `reference.bn_fire`; x must be one that it `supports`."""
     setting = _Setting(neuron, time_steps, pool, repeat, want_spikes, training_stats and gamma is not None, eps)
     if gamma is None:
         beta = mean = var = None
-    spikes, out, count, mean, var = _BNFire.apply(x, gamma, beta, mean, var, setting)
+    keep = None
+    if dropped is not None:
+        setting.affine = dropped[1:]
+        keep = dropped.keep if dropped.keep.stride(2) == 1 else dropped.keep.movedim(2, -1).contiguous().movedim(-1, 2)
+    spikes, out, count, mean, var = _BNFire.apply(x, gamma, beta, mean, var, setting, keep)
     return Fired(out if pool == 1 else spikes, out, count, mean, var)
 
 
@@ -103,6 +120,7 @@ class _Setting:
         leak = 0.0 if neuron.name == "if" else 1.0 / neuron.tau
         self.lift = rest * leak
         self.share = leak if leak and neuron.decay_input else 1.0
+        self.affine = (1.0, 0.0, 0.0)
         self.neuron = _Neuron(1.0 - leak, neuron.v_threshold, rest, neuron.alpha, neuron.v_reset is None)
 
     def shape(self, x: Tensor) -> _Shape:
@@ -110,6 +128,18 @@ class _Setting:
         if not self.repeat:
             images //= self.time_steps
         return _Shape(self.time_steps, images, height, width, channels, self.pool, self.repeat)
+
+    def drop(self, keep: Tensor | None) -> Any:
+        """A pointer to `_Drop` for `[T, N, C, H, W]`; None without."""
+        if keep is None:
+            return None
+        step, image, _, row, column = (
+            0 if size == 1 else stride for size, stride in zip(keep.shape, keep.stride(), strict=True)
+        )
+        gain, offset, fill = self.affine
+        # The kernel's y is share y + lift already.
+        offset, fill = self.lift * (1 - gain) + self.share * offset, self.share * fill + self.lift
+        return ctypes.byref(_Drop(keep.data_ptr(), step, image, row, column, gain, offset, fill))
 
 
 def _dense(x: Tensor) -> Tensor:
@@ -141,6 +171,7 @@ class _BNFire(torch.autograd.Function):
         mean: Tensor | None,
         var: Tensor | None,
         setting: _Setting,
+        keep: Tensor | None,
     ) -> tuple[Tensor | None, Tensor, Tensor, Tensor | None, Tensor | None]:
         kernels, threads = library(), torch.get_num_threads()
         half = x.dtype is torch.bfloat16
@@ -172,12 +203,13 @@ class _BNFire(torch.autograd.Function):
             ctypes.byref(shape),
             ctypes.byref(setting.neuron),
             ctypes.byref(_norm(vectors)),
+            setting.drop(keep),
             _address(x),
             _address(spikes),
             _address(out),
             threads,
         )
-        ctx.save_for_backward(x, vectors)
+        ctx.save_for_backward(x, vectors, keep)
         ctx.setting, ctx.has_norm = setting, gamma is not None
         ctx.set_materialize_grads(False)
         counted = torch.tensor(count)
@@ -190,10 +222,10 @@ class _BNFire(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, g_spikes: Tensor | None, g_out: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
         setting: _Setting = ctx.setting
-        nothing: tuple[Tensor | None, ...] = (None,) * 6
+        nothing: tuple[Tensor | None, ...] = (None,) * 7
         if g_spikes is None and g_out is None:
             return nothing
-        x, vectors = ctx.saved_tensors
+        x, vectors, keep = ctx.saved_tensors
         if setting.pool == 1:
             g_spikes, g_out = g_out, None
         # Kept in variables until the kernel is done: it sees their addresses only.
@@ -205,6 +237,7 @@ class _BNFire(torch.autograd.Function):
             ctypes.byref(setting.shape(x)),
             ctypes.byref(setting.neuron),
             ctypes.byref(_norm(vectors)),
+            setting.drop(keep),
             _address(vectors[3]) if setting.training_stats else None,
             _address(x),
             _address(g_spikes),

@@ -5,13 +5,47 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.neurons import make_neuron
 
 if TYPE_CHECKING:
     from bench.neurons import NeuronConfig
+
+
+class Dropped(NamedTuple):
+    """A dropout of the current y, drawn: a kept entry becomes y gain + offset, any other `fill`.
+
+    Attributes:
+        keep: `[T, N, C, H, W]` booleans; an axis other than N and C may be 1, and is then shared.
+        gain: of kept entries.
+        offset: of kept entries.
+        fill: of dropped ones.
+    """
+
+    keep: Tensor
+    gain: float
+    offset: float
+    fill: float
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Of `[T, N, C, H, W]`."""
+        kept = x if self.gain == 1 else x * self.gain
+        return torch.where(self.keep, kept + self.offset if self.offset else kept, self.fill)
+
+
+class Gate(nn.Module):
+    """Base of modules on a layer's current that kernels can do on the way, having drawn what they do."""
+
+    def draw(self, x: Tensor, time_steps: int) -> Dropped | None:
+        """What to do with a current of this pass; None for nothing.
+
+        Args:
+            x: the current's shape and device, `[T * N, C, H, W]`, or `[N, C, H, W]` if it is the same at every step.
+            time_steps: T if it is, else 1.
+        """
+        raise NotImplementedError
 
 
 class Fired(NamedTuple):
@@ -46,6 +80,7 @@ def bn_fire(
     training_stats: bool,
     repeat: bool = False,
     want_spikes: bool = True,
+    dropped: Dropped | None = None,
 ) -> Fired:
     """y = gamma (x - mean) / sqrt(var + eps) + beta, then an IF or LIF neuron from rest, then max pooling.
 
@@ -70,6 +105,7 @@ def bn_fire(
         training_stats: normalize by the statistics of this x rather than by `mean` and `var`.
         repeat: every time step gets the same x (the static stem); its gradient is summed over time.
         want_spikes: whether `spikes` is needed where pooling makes it differ from `out`.
+        dropped: applied to y at every time step.
     """
     dtype = x.dtype
     current = x.float() if dtype in (torch.bfloat16, torch.float16) else x
@@ -86,6 +122,8 @@ def bn_fire(
         steps = current.unsqueeze(0).expand(time_steps, *current.shape)
     else:
         steps = current.unflatten(0, (time_steps, -1))
+    if dropped is not None:
+        steps = dropped(steps)
     spikes = make_neuron(neuron)(steps).flatten(0, 1).to(dtype)
     out = F.max_pool2d(spikes, pool) if pool > 1 else spikes
     return Fired(

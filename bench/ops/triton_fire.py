@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from bench.neurons import NeuronConfig
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+GATES = False  # `bn_fire` takes no `dropped`: dropout comes first, by itself
 # Values of a tile, a power of 2, up to T = 7; with pooling each stands for four. sm_90 needs 139 registers, at most.
 TILE = {1: 512, 2: 256}
 MOMENT_ROWS = 32  # of a tile of the batch statistics

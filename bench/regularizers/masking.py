@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import StrEnum
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bench.models.base import SpikingNetwork
+from bench.ops.reference import Dropped, Gate
 
 SELU_FLOOR = -1.7580993408473766
 """alpha' = -lambda alpha, the limit of SELU at minus infinity (lyu2023, eq. 8; Klambauer et al. 2017)."""
 
-INT32, INT64 = torch.iinfo(torch.int32), torch.iinfo(torch.int64)
+INT16, INT64 = torch.iinfo(torch.int16), torch.iinfo(torch.int64)
 
 
 class Mask(StrEnum):
@@ -38,59 +40,69 @@ class Scaling(StrEnum):
     test = "test"
 
 
-def keep_mask(x: Tensor, p: float, mask: Mask, channels: bool = False) -> Tensor:
-    """Draw what is kept, each entry with probability 1 - p.
+def keep_mask(shape: Sequence[int], p: float, mask: Mask, device: torch.device, channels: bool = False) -> Tensor:
+    """Draw what is kept, each entry with probability 1 - p, to the nearest 2^-16.
 
     Args:
-        x: `[T, N, C, ...]`.
+        shape: T, N, C, ... of what is masked.
         p: probability of being dropped, in [0, 1].
         mask: whether the time steps share it.
+        device: where.
         channels: keep or drop a sample's whole channel; on `[T, N, C]` an entry is a channel, on srm's `[T, N, C, K]`
             a unit with its K synapses.
 
     Returns:
-        Booleans that broadcast against x: T is 1 for a fixed mask, the axes after C are 1 for channels. They lie in
-        memory with C last, as the kernels' activations do, whatever x does: no kernel may change what is drawn.
+        Booleans that broadcast against the shape: T is 1 for a fixed mask, the axes after C are 1 for channels. They
+        lie in memory with C last, as the kernels' activations do: no kernel may change what is drawn.
     """
-    steps = 1 if mask is Mask.fixed else x.shape[0]
-    inner = [1] * (x.ndim - 3) if channels else list(x.shape[3:])
-    shape = [steps, x.shape[1], *inner, x.shape[2]]
-    # Drawing is what a mask costs: 64 random bits are the numbers of two entries.
-    count = math.prod(shape)
-    bits = torch.empty((count + 1) // 2, dtype=torch.int64, device=x.device).random_(INT64.min, None)
-    numbers = bits.view(torch.int32)[:count].view(shape).movedim(-1, 2)
-    # Of the 2^32 numbers the lowest are dropped: none for p = 0, all for p = 1.
-    lowest = round(p * 2**32) + INT32.min
-    return numbers >= lowest if lowest <= INT32.max else torch.zeros_like(numbers, dtype=torch.bool)
+    steps = 1 if mask is Mask.fixed else shape[0]
+    inner = [1] * (len(shape) - 3) if channels else list(shape[3:])
+    drawn = [steps, shape[1], *inner, shape[2]]
+    # Drawing is what a mask costs: 64 random bits are the numbers of four entries.
+    count = math.prod(drawn)
+    bits = torch.empty((count + 3) // 4, dtype=torch.int64, device=device).random_(INT64.min, None)
+    numbers = bits.view(torch.int16)[:count].view(drawn).movedim(-1, 2)
+    # Of the 2^16 numbers the lowest are dropped: none for p = 0, all for p = 1.
+    lowest = round(p * 2**16) + INT16.min
+    return numbers >= lowest if lowest <= INT16.max else torch.zeros_like(numbers, dtype=torch.bool)
 
 
-def drop(x: Tensor, keep: Tensor, p: float) -> Tensor:
+class Change(NamedTuple):
+    """What becomes of a value x: x gain + offset where it is kept, `fill` where it is dropped."""
+
+    gain: float
+    offset: float
+    fill: float
+
+
+def drop(p: float) -> Change:
     """Zero where not kept, no rescaling (lyu2023, eq. 5)."""
-    return x * keep
+    return Change(1.0, 0.0, 0.0)
 
 
-def drop_inverted(x: Tensor, keep: Tensor, p: float) -> Tensor:
+def drop_inverted(p: float) -> Change:
     """Zero where not kept, the rest over 1 - p, which preserves the mean (lyu2023, eq. 7)."""
-    return x * keep / (1 - p) if p < 1 else x * keep
+    return Change(1 / (1 - p) if p < 1 else 0.0, 0.0, 0.0)
 
 
-def drop_alpha(x: Tensor, keep: Tensor, p: float) -> Tensor:
+def drop_alpha(p: float) -> Change:
     """alpha' where not kept, then the affine map that preserves mean 0 and variance 1.
 
     a = ((1 - p)(1 + p alpha'^2))^(-1/2), b = -a p alpha' (Klambauer et al. 2017, arXiv 1706.02515). With
     p = 1 there is no such map, and the result is 0, as in `torch.nn.functional.alpha_dropout`.
     """
     if p == 1:
-        return x * keep
+        return Change(0.0, 0.0, 0.0)
     a = ((1 - p) * (1 + p * SELU_FLOOR**2)) ** -0.5
-    return torch.where(keep, x, SELU_FLOOR) * a - a * p * SELU_FLOOR
+    b = -a * p * SELU_FLOOR
+    return Change(a, b, SELU_FLOOR * a + b)
 
 
-class StepDropout(nn.Module):
+class StepDropout(Gate):
     """A dropout that knows the time axis; `[T * N, ...]` in and out, time slowest.
 
     Args:
-        drop: replaces what the mask drops, see `drop`.
+        drop: what becomes of kept and of dropped values, by p, see `drop`.
         p: probability of being dropped.
         time_steps: T.
         mask: whether the time steps share the mask.
@@ -100,7 +112,7 @@ class StepDropout(nn.Module):
 
     def __init__(
         self,
-        drop: Callable[[Tensor, Tensor, float], Tensor],
+        drop: Callable[[float], Change],
         p: float,
         time_steps: int,
         mask: Mask,
@@ -112,11 +124,17 @@ class StepDropout(nn.Module):
         self.channels, self.eval_factor = channels, eval_factor
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training:
-            return x if self.eval_factor == 1 else x * self.eval_factor
-        steps = x.unflatten(0, (self.time_steps, -1))
-        keep = keep_mask(steps, self.p, self.mask, self.channels)
-        return self.drop(steps, keep, self.p).flatten(0, 1)
+        change = self.draw(x)
+        return x if change is None else change(x.unflatten(0, (self.time_steps, -1))).flatten(0, 1)
+
+    def draw(self, x: Tensor, time_steps: int = 1) -> Dropped | None:
+        shape = (self.time_steps, x.shape[0] * time_steps // self.time_steps, *x.shape[1:])
+        if self.training:
+            return Dropped(keep_mask(shape, self.p, self.mask, x.device, self.channels), *self.drop(self.p))
+        if self.eval_factor == 1:
+            return None
+        everything = torch.ones((1, *shape[1:3], *[1] * (x.ndim - 2)), dtype=torch.bool, device=x.device)
+        return Dropped(everything, self.eval_factor, 0.0, 0.0)
 
     def extra_repr(self) -> str:
         return f"{self.drop.__name__}, p={self.p:g}, mask={self.mask}, channels={self.channels}"
@@ -125,7 +143,7 @@ class StepDropout(nn.Module):
 def insert(
     model: SpikingNetwork,
     at: At,
-    drop: Callable[[Tensor, Tensor, float], Tensor],
+    drop: Callable[[float], Change],
     p: float,
     mask: Mask,
     channels: bool = False,
@@ -139,6 +157,6 @@ def insert(
         slot.append(StepDropout(drop, p, layer.time_steps, mask, channels, eval_factor))
 
 
-def drop_scaled(scaling: Scaling, p: float) -> tuple[Callable[[Tensor, Tensor, float], Tensor], float]:
+def drop_scaled(scaling: Scaling, p: float) -> tuple[Callable[[float], Change], float]:
     """The function to drop with, and the factor of eval mode (lyu2023, eq. 6: 1 - p)."""
     return (drop_inverted, 1.0) if scaling is Scaling.inverted else (drop, 1 - p)

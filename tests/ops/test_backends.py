@@ -182,7 +182,8 @@ def test_whole_networks_run_fused(name: str, dtype: torch.dtype) -> None:
 
 
 @needs_compiler
-def test_dropout_keeps_its_random_numbers() -> None:
+@pytest.mark.parametrize("at", list(At))
+def test_dropout_keeps_its_random_numbers(at: At) -> None:
     """Masks come from the global generator, in the network's order: no backend may change it."""
     spec = Spec((3, 16, 16), 10)
     torch.manual_seed(0)
@@ -190,7 +191,7 @@ def test_dropout_keeps_its_random_numbers() -> None:
     nets.append(copy.deepcopy(nets[0]))
     outs = []
     for net, backend in zip(nets, (Backend.compiled, Backend.reference), strict=True):
-        insert(net, At.spikes, drop, 0.3, Mask.per_step)
+        insert(net, at, drop, 0.3, Mask.per_step)
         torch.manual_seed(1)
         with ops.using(backend):
             outs.append(net(torch.ones(2, 3, 16, 16)))

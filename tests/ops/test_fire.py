@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bench.neurons import NeuronConfig
 from bench.ops import compiled, reference
-from bench.ops.reference import Fired
+from bench.ops.reference import Dropped, Fired
 
 pytestmark = pytest.mark.skipif(compiled.library() is None, reason="no C++ compiler")
 
@@ -45,6 +45,7 @@ class Case:
         training_stats: bool = True,
         mean: float = 0.5,
         seed: int = 0,
+        dropout: tuple[str, float, float, float] | None = None,
     ) -> None:
         draw = torch.Generator().manual_seed(seed)
         images, channels, height, width = shape
@@ -61,6 +62,12 @@ class Case:
             "repeat": repeat,
             "training_stats": training_stats,
         }
+        if dropout is not None:
+            shared, *change = dropout
+            # Axes of [T, N, H, W, C], C last in memory, of which some share the mask.
+            axes = [1 if name in shared else size for name, size in zip("TNHWC", mask_axes(self), strict=True)]
+            keep = torch.rand(axes, generator=draw) > 0.4
+            self.options["dropped"] = Dropped(keep.movedim(-1, 2), *change)
         full = (images * time_steps, channels, height, width)
         self.g_spikes = torch.randn(full, generator=draw).to(dtype)
         self.g_out = torch.randn(*full[:2], height // pool, width // pool, generator=draw).to(dtype)
@@ -96,8 +103,16 @@ class Case:
             y = nn.functional.batch_norm(y, mean, var, gamma, beta, self.options["training_stats"], 0.0, 1e-5)
         if self.options["repeat"]:
             y = y.repeat(self.options["time_steps"], 1, 1, 1)
+        if "dropped" in self.options:
+            y = self.options["dropped"](y.unflatten(0, (self.options["time_steps"], -1))).flatten(0, 1)
         spiking(y)
         return (spiking.potential - self.options["neuron"].v_threshold).abs().min().item()
+
+
+def mask_axes(case: Case) -> tuple[int, ...]:
+    """T, N, H, W, C."""
+    steps, (batch, channels, height, width) = case.options["time_steps"], case.x.shape
+    return steps, batch if case.options["repeat"] else batch // steps, height, width, channels
 
 
 def safe(**options: Any) -> Case:
@@ -154,6 +169,33 @@ def test_gradient_from_either_result(into: str, pool: int) -> None:
 @pytest.mark.parametrize("pool", [1, 2])
 def test_without_a_norm(pool: int, repeat: bool) -> None:
     assert_same(safe(norm=False, pool=pool, repeat=repeat))
+
+
+@pytest.mark.parametrize("name", ["if", "if-soft", "lif", "lif-undecayed", "lif-reset"])
+@pytest.mark.parametrize("pool", [1, 2])
+@pytest.mark.parametrize("repeat", [False, True])
+@pytest.mark.parametrize("norm", [False, True])
+def test_dropout_on_the_way(name: str, pool: int, repeat: bool, norm: bool) -> None:
+    """Masks of their own and shared over time or space; kept entries rescaled and moved, dropped ones filled."""
+    for shared in ("", "T", "HW", "THW"):
+        case = safe(
+            neuron=NEURONS[name], pool=pool, repeat=repeat, norm=norm, dropout=(shared, 1.5, 0.1, -0.2),
+            shape=(2, 19, 5, 4), time_steps=3 if name == "if" else 4,
+        )  # fmt: skip
+        assert_same(case)
+
+
+def test_dropout_by_hand() -> None:
+    """T = 2, IF, alpha 2, current 0.6 kept and doubled at the first step, dropped to 0 at the second: 1.2 fires, then
+    0 does not. At a distance d the surrogate's slope is 1 / (1 + (pi d)^2); a dropped current has no gradient."""
+    x = torch.full((2, 1, 1, 1), 0.6, requires_grad=True)
+    dropped = Dropped(torch.tensor([True, False]).view(2, 1, 1, 1, 1), 2.0, 0.0, 0.0)
+    options: dict[str, Any] = {"time_steps": 2, "neuron": IF, "training_stats": True, "dropped": dropped}
+    for op in (reference, compiled):
+        fired = op.bn_fire(x, None, None, None, None, 0.0, **options)
+        assert fired.out.flatten().tolist() == [1, 0]
+        (g,) = torch.autograd.grad(fired.out[0].sum(), x)
+        assert g.flatten().tolist() == pytest.approx([2 / (1 + (torch.pi * 0.2) ** 2), 0])
 
 
 def test_layouts() -> None:

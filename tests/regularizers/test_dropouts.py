@@ -9,18 +9,19 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from bench.errors import BenchError
+from bench.ops.reference import Dropped
 from bench.registry import REGULARIZERS
 from bench.regularizers.masking import At, Mask, Scaling, StepDropout, drop, drop_alpha, drop_inverted, keep_mask
 
 NAMES = ["dropout", "dropout2d", "feature_dropout", "alpha_dropout"]
 T, N, C = 3, 4, 5
+CPU = torch.device("cpu")
 
 
 @settings(max_examples=30, deadline=None)
 @given(p=st.floats(0, 1), fixed=st.booleans(), channels=st.booleans(), inner=st.sampled_from([(), (2, 3)]))
 def test_masks_have_the_right_shape_and_extremes(p: float, fixed: bool, channels: bool, inner: tuple) -> None:
-    x = torch.ones(T, N, C, *inner)
-    keep = keep_mask(x, p, Mask.fixed if fixed else Mask.per_step, channels)
+    keep = keep_mask((T, N, C, *inner), p, Mask.fixed if fixed else Mask.per_step, CPU, channels)
     assert keep.shape == (1 if fixed else T, N, C, *([1] * len(inner) if channels else inner))
     assert keep.dtype == torch.bool
     if p in (0.0, 1.0):
@@ -44,7 +45,7 @@ def test_which_entries_share_a_mask(channels: bool, mask: Mask) -> None:
 @pytest.mark.parametrize("channels", [False, True])
 def test_share_of_dropped_entries(channels: bool) -> None:
     torch.manual_seed(0)
-    keep = keep_mask(torch.ones(4, 100, 100), 0.3, Mask.per_step, channels)
+    keep = keep_mask((4, 100, 100), 0.3, Mask.per_step, CPU, channels)
     # 40,000 draws: standard error 0.0023.
     assert keep.float().mean().item() == pytest.approx(0.7, abs=0.01)
 
@@ -52,10 +53,10 @@ def test_share_of_dropped_entries(channels: bool) -> None:
 def test_what_becomes_of_entries_by_hand() -> None:
     x = torch.tensor([[[1.0, 2.0, 3.0, 4.0]]])
     keep = torch.tensor([[[True, False, True, False]]])
-    assert drop(x, keep, 0.5).tolist() == [[[1.0, 0.0, 3.0, 0.0]]]
-    assert drop_inverted(x, keep, 0.5).tolist() == [[[2.0, 0.0, 6.0, 0.0]]]
+    assert Dropped(keep, *drop(0.5))(x).tolist() == [[[1.0, 0.0, 3.0, 0.0]]]
+    assert Dropped(keep, *drop_inverted(0.5))(x).tolist() == [[[2.0, 0.0, 6.0, 0.0]]]
     # SELU's alpha' = -1.7581; p = 0.5: a = (0.5 (1 + 0.5 * 3.0909))^(-1/2) = 0.88642, b = -a p alpha' = 0.77920
-    out = drop_alpha(x, keep, 0.5)
+    out = Dropped(keep, *drop_alpha(0.5))(x)
     expected = [0.88642 + 0.77920, -0.77920, 3 * 0.88642 + 0.77920, -0.77920]
     torch.testing.assert_close(out, torch.tensor([[expected]]), atol=1e-4, rtol=0)
 
@@ -68,7 +69,7 @@ def test_alpha_dropout_is_torchs(p: float) -> None:
     # Which entries torch dropped shows in a run on other values with the same random numbers.
     torch.manual_seed(1)
     keep = F.alpha_dropout(x + 1, p, training=True) != theirs
-    torch.testing.assert_close(drop_alpha(x, keep, p), theirs)
+    torch.testing.assert_close(Dropped(keep, *drop_alpha(p))(x), theirs)
 
 
 def test_feature_alpha_dropout_is_torchs() -> None:
@@ -78,13 +79,13 @@ def test_feature_alpha_dropout_is_torchs() -> None:
     torch.manual_seed(1)
     keep = F.feature_alpha_dropout(x + 1, 0.4, training=True) != theirs
     assert (keep == keep[..., :1, :1]).all()
-    torch.testing.assert_close(drop_alpha(x, keep, 0.4), theirs)
+    torch.testing.assert_close(Dropped(keep, *drop_alpha(0.4))(x), theirs)
 
 
 def test_alpha_dropout_preserves_mean_and_variance() -> None:
     torch.manual_seed(0)
     x = torch.randn(1, 400, 500)
-    out = drop_alpha(x, keep_mask(x, 0.4, Mask.per_step), 0.4)
+    out = Dropped(keep_mask(x.shape, 0.4, Mask.per_step, CPU), *drop_alpha(0.4))(x)
     assert out.mean().item() == pytest.approx(0.0, abs=0.02)
     assert out.var().item() == pytest.approx(1.0, abs=0.02)
 

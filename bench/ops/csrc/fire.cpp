@@ -2,7 +2,8 @@
 //
 // Tensors are dense [B, H, W, C] (channels_last), float or bfloat16; everything inside is float. The
 // neuron's charge is h = keep * v + y with y = (x - mean) * scale + shift: the caller folds what LIF
-// does to the current into scale and shift. Spikes and potentials are recomputed in backward.
+// does to the current into scale and shift. Spikes and potentials are recomputed in backward. Dropout of
+// the current is applied on the way: a kept y becomes y * gain + offset, a dropped one `fill`.
 
 #include <algorithm>
 #include <cstdint>
@@ -26,6 +27,7 @@ typedef float Floats __attribute__((vector_size(4 * L)));
 typedef int32_t Mask __attribute__((vector_size(4 * L)));  // -1 where true
 typedef uint32_t Words __attribute__((vector_size(4 * L)));
 typedef uint16_t Halves __attribute__((vector_size(2 * L)));
+typedef uint8_t Bytes __attribute__((vector_size(L)));
 
 typedef uint16_t bf16;
 
@@ -49,6 +51,13 @@ inline Floats load(const bf16 *p, int n) {
     if (n == L) std::memcpy(&h, p, sizeof(h));
     else std::memcpy(&h, p, sizeof(bf16) * n);
     return bits<Floats>(__builtin_convertvector(h, Words) << 16);
+}
+
+inline Mask load(const uint8_t *p, int n) {
+    Bytes b = {};
+    if (n == L) std::memcpy(&b, p, sizeof(b));
+    else std::memcpy(&b, p, n);
+    return __builtin_convertvector(b, Mask) != 0;
 }
 
 inline void store(float *p, Floats v, int n) {
@@ -93,6 +102,16 @@ struct Neuron {
 struct Norm {
     const float *mean, *scale, *shift;
 };
+
+// Dropout of the current; `keep` [T, N, H, W, C] with channels next to each other and the strides given,
+// 0 where an axis shares the mask. No dropout where it is null.
+struct Drop {
+    const uint8_t *keep;
+    int64_t step, image, row, column;
+    float gain, offset, fill;
+
+    int64_t within(int p) const { return (p / 2) * row + (p % 2) * column; }
+};
 }
 
 namespace {
@@ -103,6 +122,7 @@ struct Place {
     int64_t full;    // of the window's first value in the spikes
     int64_t pooled;  // in the pooled spikes
     int64_t given;   // of the window's first value in x
+    int64_t kept;    // of the window's first value in the mask of a dropout
 };
 
 // How far apart things are, in values.
@@ -120,14 +140,16 @@ struct Strides {
 
 // Calls f(place, int constant P) for every window of row `unit` of windows: P is 4 where there is pooling,
 // 1 where there is none, which with pooling is the last row or column of an odd image.
-template <class F> inline void each_window(const Shape &s, int64_t unit, const F &f) {
+template <class F> inline void each_window(const Shape &s, const Drop &d, int64_t unit, const F &f) {
     const int64_t C = s.channels, plane = s.height * s.width * C;
     const int64_t rows = (s.height + s.pool - 1) / s.pool, image = unit / rows, row = unit % rows;
     const int64_t start = image * plane + row * s.pool * s.width * C;
+    const int64_t kept = image * d.image + row * s.pool * d.row;
     const std::integral_constant<int, 1> single;
     const std::integral_constant<int, 4> window;
     if (s.pool == 1) {
-        for (int64_t x = 0; x < s.width; x++) f(Place{start + x * C, start + x * C, start + x * C}, single);
+        for (int64_t x = 0; x < s.width; x++)
+            f(Place{start + x * C, start + x * C, start + x * C, kept + x * d.column}, single);
         return;
     }
     const int64_t columns = s.width / 2, height = s.height / 2;
@@ -135,13 +157,13 @@ template <class F> inline void each_window(const Shape &s, int64_t unit, const F
     if (row < height) {
         const int64_t pooled = (image * height + row) * columns * C;
         for (int64_t x = 0; x < columns; x++)
-            f(Place{start + 2 * x * C, pooled + x * C, start + 2 * x * C}, window);
+            f(Place{start + 2 * x * C, pooled + x * C, start + 2 * x * C, kept + 2 * x * d.column}, window);
         done = 2 * columns;
     }
     for (int64_t y = row * 2; y < std::min(row * 2 + 2, s.height); y++)
         for (int64_t x = done; x < s.width; x++) {
             const int64_t at = image * plane + (y * s.width + x) * C;
-            f(Place{at, -1, at}, single);
+            f(Place{at, -1, at, image * d.image + y * d.row + x * d.column}, single);
         }
 }
 
@@ -153,15 +175,16 @@ template <bool SOFT> inline Floats after_spike(Floats h, Mask s, const Neuron &n
 }
 
 // Calls f(p, t, h, spike) for the P values of a window and all steps, t fastest.
-template <int P, class T, bool SOFT, class F>
-inline void charge(const Shape &s, const Strides &by, const Neuron &neuron, const Norm &norm, int64_t steps, const T *x,
-                   int64_t c, int n, const F &f) {
+template <int P, class T, bool SOFT, bool DROP, class F>
+inline void charge(const Shape &s, const Strides &by, const Neuron &neuron, const Norm &norm, const Drop &drop,
+                   const uint8_t *keep, int64_t steps, const T *x, int64_t c, int n, const F &f) {
     const Floats mean = load(norm.mean + c, n), scale = load(norm.scale + c, n), shift = load(norm.shift + c, n);
     for (int p = 0; p < P; p++) {
         Floats v = Floats{} + neuron.reset, y = {};
         for (int64_t t = 0; t < steps; t++) {
             if (!s.repeat || t == 0) y = (load(x + t * by.given_step + by.within(p), n) - mean) * scale + shift;
-            v = neuron.keep * v + y;
+            const Mask kept = DROP ? load(keep + t * drop.step + drop.within(p), n) : Mask{};
+            v = neuron.keep * v + (DROP ? (kept ? y * drop.gain + drop.offset : Floats{} + drop.fill) : y);
             const Mask spike = v >= neuron.threshold;
             f(p, t, v, spike);
             v = after_spike<SOFT>(v, spike, neuron);
@@ -170,8 +193,9 @@ inline void charge(const Shape &s, const Strides &by, const Neuron &neuron, cons
 }
 
 // A constant number of steps lets the compiler unroll; 0 takes any number.
-template <class T, bool SOFT, int STEPS>
-int64_t forward(const Shape &s, const Neuron &neuron, const Norm &norm, const T *x, T *spikes, T *out, int threads) {
+template <class T, bool SOFT, int STEPS, bool DROP>
+int64_t forward(const Shape &s, const Neuron &neuron, const Norm &norm, const Drop &drop, const T *x, T *spikes, T *out,
+                int threads) {
     const int64_t C = s.channels, whole = C / L * L, steps = STEPS ? STEPS : s.steps;
     const Strides by(s);
     int64_t total = 0;
@@ -181,20 +205,19 @@ int64_t forward(const Shape &s, const Neuron &neuron, const Norm &norm, const T 
 #pragma omp for schedule(static)
         for (int64_t unit = 0; unit < units_of(s); unit++) {
             Mask fired = {};
-            each_window(s, unit, [&](const Place &at, auto values) {
+            each_window(s, drop, unit, [&](const Place &at, auto values) {
                 constexpr int P = decltype(values)::value;
                 const auto channels = [&](int64_t c, int n) {
                     Mask few[STEPS ? STEPS : 1], *const any = STEPS ? few : many.data();
                     for (int64_t t = 0; t < steps; t++) any[t] = Mask{};
                     Mask here = {};
-                    charge<P, T, SOFT>(s, by, neuron, norm, steps, x + at.given + c, c, n,
-                                       [&](int p, int64_t t, Floats, Mask spike) {
-                                           if (spikes)
-                                               store_spikes(spikes + at.full + t * by.full_step + by.within(p) + c,
-                                                            spike, n);
-                                           here += spike;
-                                           any[t] |= spike;
-                                       });
+                    const auto note = [&](int p, int64_t t, Floats, Mask spike) {
+                        if (spikes) store_spikes(spikes + at.full + t * by.full_step + by.within(p) + c, spike, n);
+                        here += spike;
+                        any[t] |= spike;
+                    };
+                    charge<P, T, SOFT, DROP>(s, by, neuron, norm, drop, drop.keep + at.kept + c, steps,
+                                             x + at.given + c, c, n, note);
                     if (out && at.pooled >= 0)
                         for (int64_t t = 0; t < steps; t++)
                             store_spikes(out + at.pooled + t * by.pooled_step + c, any[t], n);
@@ -212,8 +235,8 @@ int64_t forward(const Shape &s, const Neuron &neuron, const Norm &norm, const T 
 
 // Gradient g of the current (summed over the steps of a repeated one): writes factor * g to dx, and adds
 // to `sums` [2, C] the sums of g and g (x - mean).
-template <class T, bool SOFT, int STEPS>
-void backward(const Shape &s, const Neuron &neuron, const Norm &norm, const float *factor, const T *x,
+template <class T, bool SOFT, int STEPS, bool DROP>
+void backward(const Shape &s, const Neuron &neuron, const Norm &norm, const Drop &drop, const float *factor, const T *x,
               const T *g_spikes, const T *g_out, T *dx, double *sums, int threads) {
     const int64_t C = s.channels, whole = C / L * L, blocks = (C + L - 1) / L, steps = STEPS ? STEPS : s.steps;
     const Strides by(s);
@@ -227,20 +250,21 @@ void backward(const Shape &s, const Neuron &neuron, const Norm &norm, const floa
         std::vector<double> total(2 * C);
 #pragma omp for schedule(static)
         for (int64_t unit = 0; unit < units_of(s); unit++) {
-            each_window(s, unit, [&](const Place &at, auto values) {
+            each_window(s, drop, unit, [&](const Place &at, auto values) {
                 constexpr int P = decltype(values)::value;
                 const auto channels = [&](int64_t c, int n) {
                     Floats few_h[STEPS ? P * STEPS : 1], *const h = STEPS ? few_h : many_h.data();
                     // Which value of the window is the first that spiked.
                     Mask few_first[STEPS ? STEPS : 1], *const first = STEPS ? few_first : many_first.data();
                     for (int64_t t = 0; t < steps; t++) first[t] = Mask{} + P;
-                    charge<P, T, SOFT>(s, by, neuron, norm, steps, x + at.given + c, c, n,
-                                       [&](int p, int64_t t, Floats v, Mask spike) {
-                                           h[p * steps + t] = v;
-                                           // Not overwritten: values come in their order.
-                                           const Mask found = spike & (first[t] == P);
-                                           if (P > 1) first[t] = found ? Mask{} + p : first[t];
-                                       });
+                    const uint8_t *const keep = drop.keep + at.kept + c;
+                    const auto note = [&](int p, int64_t t, Floats v, Mask spike) {
+                        h[p * steps + t] = v;
+                        // Not overwritten: values come in their order.
+                        const Mask found = spike & (first[t] == P);
+                        if (P > 1) first[t] = found ? Mask{} + p : first[t];
+                    };
+                    charge<P, T, SOFT, DROP>(s, by, neuron, norm, drop, keep, steps, x + at.given + c, c, n, note);
                     const Floats mean = load(norm.mean + c, n), times = load(factor + c, n);
                     Floats sum_g = {}, sum_gx = {};
                     for (int p = 0; p < P; p++) {
@@ -260,6 +284,7 @@ void backward(const Shape &s, const Neuron &neuron, const Norm &norm, const floa
                             g = g * height / (1.0f + far * far);
                             g += SOFT ? g_v : (v >= neuron.threshold ? Floats{} : g_v);
                             g_v = neuron.keep * g;
+                            if (DROP) g = load(keep + t * drop.step + drop.within(p), n) ? g * drop.gain : Floats{};
                             if (s.repeat) {
                                 g_sum += g;
                                 if (t > 0) continue;
@@ -290,24 +315,29 @@ void backward(const Shape &s, const Neuron &neuron, const Norm &norm, const floa
         for (int64_t c = 0; c < 2 * C; c++) sums[c] += parts[k * 2 * C + c];
 }
 
-template <class T>
-int64_t fire(const Shape &s, const Neuron &neuron, const Norm &norm, const T *x, T *spikes, T *out, int threads) {
-    const auto run = neuron.soft ? forward<T, true, 0> : s.steps == 4 ? forward<T, false, 4> : forward<T, false, 0>;
-    return run(s, neuron, norm, x, spikes, out, threads);
+template <class T, bool DROP>
+int64_t fire(const Shape &s, const Neuron &neuron, const Norm &norm, const Drop &drop, const T *x, T *spikes, T *out,
+             int threads) {
+    const auto run = neuron.soft    ? forward<T, true, 0, DROP>
+                     : s.steps == 4 ? forward<T, false, 4, DROP>
+                                    : forward<T, false, 0, DROP>;
+    return run(s, neuron, norm, drop, x, spikes, out, threads);
 }
 
-template <class T>
-void back(const Shape &s, const Neuron &neuron, const Norm &norm, const float *inverse_variance, const T *x,
-          const T *g_spikes, const T *g_out, T *dx, double *sums, int threads) {
-    const auto run = neuron.soft ? backward<T, true, 0> : s.steps == 4 ? backward<T, false, 4> : backward<T, false, 0>;
+template <class T, bool DROP>
+void back(const Shape &s, const Neuron &neuron, const Norm &norm, const Drop &drop, const float *inverse_variance,
+          const T *x, const T *g_spikes, const T *g_out, T *dx, double *sums, int threads) {
+    const auto run = neuron.soft    ? backward<T, true, 0, DROP>
+                     : s.steps == 4 ? backward<T, false, 4, DROP>
+                                    : backward<T, false, 0, DROP>;
     const int64_t C = s.channels, rows = s.images * s.height * s.width * (s.repeat ? 1 : s.steps);
     if (!inverse_variance) {
-        run(s, neuron, norm, norm.scale, x, g_spikes, g_out, dx, sums, threads);
+        run(s, neuron, norm, drop, norm.scale, x, g_spikes, g_out, dx, sums, threads);
         return;
     }
     // Batch norm's gradient needs sums over all of g: g is put down in dx, and completed in a second pass.
     const std::vector<float> one(C, 1.0f);
-    run(s, neuron, norm, one.data(), x, g_spikes, g_out, dx, sums, threads);
+    run(s, neuron, norm, drop, one.data(), x, g_spikes, g_out, dx, sums, threads);
     std::vector<float> slope(C), offset(C);
     for (int64_t c = 0; c < C; c++) {
         slope[c] = float(-norm.scale[c] * inverse_variance[c] * sums[C + c] / double(rows));
@@ -377,26 +407,32 @@ void fire_moments(int half, const void *x, int64_t rows, int64_t channels, float
     else moments(static_cast<const float *>(x), rows, channels, mean, var, threads);
 }
 
-// Returns the number of spikes.
-int64_t fire_forward(int half, const Shape *s, const Neuron *neuron, const Norm *norm, const void *x, void *spikes,
-                     void *out, int threads) {
-    if (half)
-        return fire(*s, *neuron, *norm, static_cast<const bf16 *>(x), static_cast<bf16 *>(spikes),
-                    static_cast<bf16 *>(out), threads);
-    return fire(*s, *neuron, *norm, static_cast<const float *>(x), static_cast<float *>(spikes),
-                static_cast<float *>(out), threads);
+// Returns the number of spikes. `drop` is null without dropout.
+int64_t fire_forward(int half, const Shape *s, const Neuron *neuron, const Norm *norm, const Drop *drop, const void *x,
+                     void *spikes, void *out, int threads) {
+    const auto run = [&](auto type, auto dropping, const Drop &d) {
+        typedef decltype(type) T;
+        return fire<T, decltype(dropping)::value>(*s, *neuron, *norm, d, static_cast<const T *>(x),
+                                                  static_cast<T *>(spikes), static_cast<T *>(out), threads);
+    };
+    const Drop none = {};
+    if (half) return drop ? run(bf16(), std::true_type(), *drop) : run(bf16(), std::false_type(), none);
+    return drop ? run(float(), std::true_type(), *drop) : run(float(), std::false_type(), none);
 }
 
 // `sums` [2, C], zeros to start with, receives those of g and g (x - mean), g being the gradient of the
 // current. `inverse_variance` is null where the statistics are constants.
-void fire_backward(int half, const Shape *s, const Neuron *neuron, const Norm *norm, const float *inverse_variance,
-                   const void *x, const void *g_spikes, const void *g_out, void *dx, double *sums, int threads) {
-    if (half)
-        back(*s, *neuron, *norm, inverse_variance, static_cast<const bf16 *>(x), static_cast<const bf16 *>(g_spikes),
-             static_cast<const bf16 *>(g_out), static_cast<bf16 *>(dx), sums, threads);
-    else
-        back(*s, *neuron, *norm, inverse_variance, static_cast<const float *>(x),
-             static_cast<const float *>(g_spikes), static_cast<const float *>(g_out), static_cast<float *>(dx), sums,
-             threads);
+void fire_backward(int half, const Shape *s, const Neuron *neuron, const Norm *norm, const Drop *drop,
+                   const float *inverse_variance, const void *x, const void *g_spikes, const void *g_out, void *dx,
+                   double *sums, int threads) {
+    const auto run = [&](auto type, auto dropping, const Drop &d) {
+        typedef decltype(type) T;
+        back<T, decltype(dropping)::value>(*s, *neuron, *norm, d, inverse_variance, static_cast<const T *>(x),
+                                           static_cast<const T *>(g_spikes), static_cast<const T *>(g_out),
+                                           static_cast<T *>(dx), sums, threads);
+    };
+    const Drop none = {};
+    if (half) drop ? run(bf16(), std::true_type(), *drop) : run(bf16(), std::false_type(), none);
+    else drop ? run(float(), std::true_type(), *drop) : run(float(), std::false_type(), none);
 }
 }
