@@ -31,26 +31,29 @@ class Kernels(Protocol):
 
 
 def supported(conv: nn.Module) -> bool:
-    """Whether `depthwise(conv, x)` says the same as `conv(x)` and may be faster.
-
-    Not so for a module with hooks, as they would not be called: then call the module.
-    """
+    """Whether `depthwise(conv, x)` says the same as `conv(x)` and may be faster."""
     return (
         isinstance(conv, nn.Conv2d)
         and type(conv).forward is nn.Conv2d.forward  # a parametrized module is a subclass, but keeps forward
+        and "forward" not in vars(conv)
         and conv.groups == conv.in_channels == conv.out_channels > 1
         and conv.kernel_size[0] == conv.kernel_size[1]
         and conv.kernel_size[0] in KERNELS
         and conv.padding in ("same", (conv.kernel_size[0] // 2,) * 2)
         and conv.stride == conv.dilation == (1, 1)
         and conv.padding_mode == "zeros"
-        and not (conv._forward_hooks or conv._forward_pre_hooks or conv._backward_hooks or conv._backward_pre_hooks)
     )
 
 
 def depthwise(conv: nn.Conv2d, x: Tensor, backend: Backend | None = None) -> Tensor:
-    """`conv(x)` for a convolution that is `supported`; see `depthwise_conv2d`."""
-    return depthwise_conv2d(x, conv.weight, conv.bias, backend)
+    """`conv(x)` for a convolution that is `supported`, its hooks included; see `depthwise_conv2d`."""
+    # In the place of its own forward for one call: the module calls its hooks around it.
+    conv.forward = lambda x: depthwise_conv2d(x, conv.weight, conv.bias, backend)  # type: ignore[assignment, method-assign]
+    try:
+        out: Tensor = conv(x)
+    finally:
+        del conv.forward
+    return out
 
 
 def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, backend: Backend | None = None) -> Tensor:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -255,7 +256,7 @@ def test_supported(change: dict[str, object], answer: bool) -> None:
     assert ops.supported(nn.Conv2d(**settings)) is answer  # type: ignore[arg-type]
 
 
-def test_a_module_with_hooks_or_a_forward_of_its_own_is_not_supported() -> None:
+def test_a_forward_of_its_own_is_not_supported() -> None:
     class Other(nn.Conv2d):
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x) * 2
@@ -263,11 +264,41 @@ def test_a_module_with_hooks_or_a_forward_of_its_own_is_not_supported() -> None:
     arguments = {"kernel_size": 3, "padding": 1, "groups": 8}
     assert not ops.supported(Other(8, 8, **arguments))
     conv = nn.Conv2d(8, 8, **arguments)
-    handle = conv.register_forward_hook(lambda *_: None)
-    assert not ops.supported(conv)
-    handle.remove()
     assert ops.supported(conv)
+    conv.forward = lambda x: x  # type: ignore[method-assign]
+    assert not ops.supported(conv)
     assert not ops.supported(nn.Linear(2, 2))
+
+
+def test_hooks_are_called_around_the_kernel(compiled: None) -> None:
+    """As use-it-or-lose-it's, which counts what comes in and changes the weights before they are used."""
+    conv, called = nn.Conv2d(8, 8, 3, padding=1, groups=8), []
+
+    def before(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        called.append("before")
+        with torch.no_grad():
+            conv.weight.mul_(2)
+        return (args[0] + 1,)
+
+    conv.register_forward_pre_hook(before)
+    conv.register_forward_hook(lambda module, args, out: called.append("after") or out * 3)
+    conv.register_full_backward_hook(lambda *_: called.append("backward"))
+    x = inputs(2, 8, 6, 6, 3, torch.float32)[0].requires_grad_()
+    expected = 3 * F.conv2d(x + 1, 2 * conv.weight, conv.bias, padding=1, groups=8)
+    out = ops.depthwise(conv, x)
+    torch.testing.assert_close(out, expected)
+    assert "Convolution" not in "".join(type(node).__name__ for node in graph(out))
+    out.sum().backward()
+    assert called == ["before", "after", "backward"]
+    assert "forward" not in vars(conv)
+
+
+def graph(out: Tensor) -> list[Any]:
+    """Every node of backward."""
+    found: list[Any] = [out.grad_fn]
+    for node in found:
+        found += [child for child, _ in node.next_functions if child is not None and child not in found]
+    return found
 
 
 def library_answers(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
