@@ -287,7 +287,10 @@ def test_ctrl_c_ends_all_processes(tiny: tuple[str, ...], shared_data: Path, tmp
     """Exit status 130, how to go on, and nobody left. Slow: a run by the command line."""
     env = {**os.environ, "BENCH_DATA": str(shared_data), "PYTHONPATH": str(Path(__file__).parents[2])}
     command = [sys.executable, "-m", "bench", "run", *tiny, "trainer.devices=2", "trainer.epochs=500"]
+    # Whoever runs the tests in the background of a script hands down an ignored SIGINT.
+    was = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+    signal.signal(signal.SIGINT, was)
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("epoch"):

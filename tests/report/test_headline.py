@@ -45,8 +45,10 @@ def test_the_middle_strength_is_shown_whatever_came_of_it(records: SimpleNamespa
 def test_a_report_that_does_not_exist(records: SimpleNamespace, tmp_path: Path) -> None:
     records.grid(tmp_path / "reports" / "records", seeds=2)
     page = tmp_path / "page.md"
-    page.write_text("<!-- bench report digits-cn/quick -->\n<!-- end -->\n")
-    with pytest.raises(BenchError, match=r"no report is called 'digits-cn/quick'.*digits-cnn/quick"):
+    page.write_text("<!-- bench report suite/mnit/quick -->\n<!-- end -->\n")
+    with pytest.raises(
+        BenchError, match=r"no experiment's report is called 'suite/mnit/quick'. Did you mean 'suite/mnist/q"
+    ):
         write_into(page, tmp_path / "reports")
     page.write_text("nothing\n")
     with pytest.raises(BenchError, match="has no '<!-- bench report NAME -->'"):
