@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from bench.config import compose_all, config_dir, first_line, options
 from bench.errors import BenchError, nearest
 from bench.facts import science
+from bench.registry import MODELS
 from bench.results import RunFolder, run_id
 
 FULL = "paper"
@@ -393,7 +394,8 @@ def plan(name: str, arguments: Sequence[str] = ()) -> Plan:
         if facts["force"] or not is_finished(Path(facts["runs"]), identity):
             missing[identity] = job
     said = _said(experiment, settled, len(missing))
-    if experiment.budget == FULL and missing and not any(line.startswith("budget=") for line in arguments):
+    asked = any(line.startswith("budget=") for line in arguments)
+    if experiment.budget == FULL and missing and not asked and any(map(_by_gradients, settled)):
         said += f"\n  budget={FULL} is the table's own and wants a GPU; budget=cpu is its small version"
     return Plan(experiment, jobs, missing, said)
 
@@ -404,6 +406,15 @@ def is_finished(runs: Path, name: str) -> bool:
         return RunFolder(runs, name).finished() is not None
     except BenchError:
         return False
+
+
+def _by_gradients(facts: Mapping[str, Any]) -> bool:
+    """Whether a run's network is trained as most are, rather than by a task of its own on the CPU."""
+    from bench.models.base import SpikingNetwork
+
+    # Not called: that would import Lightning.
+    own: Any = MODELS.get(facts["model"]["name"]).task
+    return own.__func__ is SpikingNetwork.task.__func__  # type: ignore[attr-defined]
 
 
 def _said(experiment: Experiment, settled: Sequence[dict[str, Any]], missing: int) -> str:

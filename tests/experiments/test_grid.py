@@ -65,6 +65,11 @@ def test_a_hundred_epochs_are_announced(cli: Cli) -> None:
     assert "  budget=paper: 100 epochs of all images, cifar10 (jpeg)\n" in out
     assert "  budget=paper is the table's own and wants a GPU; budget=cpu is its small version\n" in out
     assert "is the table's own" not in cli("run", NAME, "seed=0", "budget=paper")[1]
+    # Local learning runs on the CPU, at the paper's size too.
+    status, out, _ = cli("run", "experiment=antonov2024/figure2", "seed=0")
+    assert status == 0
+    assert "  budget=paper: 1 epoch of " in out
+    assert "wants a GPU" not in out
 
 
 def test_what_is_finished_is_not_started(cli: Cli, asked: list[DictConfig], finish: set[str]) -> None:
