@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -35,9 +36,10 @@ class Dropped(NamedTuple):
         return torch.where(self.keep, kept + self.offset if self.offset else kept, self.fill)
 
 
-class Gate(nn.Module):
+class Gate(nn.Module, ABC):
     """Base of modules on a layer's current that kernels can do on the way, having drawn what they do."""
 
+    @abstractmethod
     def draw(self, x: Tensor, time_steps: int) -> Dropped | None:
         """What to do with a current of this pass; None for nothing.
 
@@ -45,7 +47,6 @@ class Gate(nn.Module):
             x: the current's shape and device, `[T * N, C, H, W]`, or `[N, C, H, W]` if it is the same at every step.
             time_steps: T if it is, else 1.
         """
-        raise NotImplementedError
 
 
 class Fired(NamedTuple):

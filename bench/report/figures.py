@@ -135,24 +135,25 @@ def colours(table: Table) -> dict[str, tuple[str, str]]:
     return {"none": (GREY, "o"), **found}
 
 
-def _headed(figure: Figure, table: Table) -> None:
-    """The title, in as many lines as it needs, and the budget below it."""
+def _blank(table: Table, width: float, height: float) -> Figure:
+    """A figure of so many inches under the table's title, in as many lines as it needs, and the budget below it."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
     # A bold letter of this size is about 0.085 inches wide.
-    lines = textwrap.wrap(table.title, int(figure.get_figwidth() / 0.085))
+    lines = textwrap.wrap(table.title, int(width / 0.085))
     budget = f"reduced run: budget {table.budget}" if table.reduced else "budget paper"
     figure.suptitle("\n".join([*lines, budget]), fontsize=10, fontweight="bold")
+    return figure
 
 
 def _axes(table: Table, wide: int, height: float = 3.6, panels: bool = True, **options: Any) -> tuple[Figure, Any]:
     """A figure with a row of `wide` axes for each panel."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     rows = len(table.panels) if panels else 1
-    figure = Figure(figsize=(max(4.6 * wide, 6.4), height * rows + 0.5), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = _blank(table, max(4.6 * wide, 6.4), height * rows + 0.5)
     axes = figure.subplots(rows, wide, squeeze=False, **options)
-    _headed(figure, table)
     for row, panel in enumerate(table.panels if panels else []):
         if panel:
             for axis in axes[row]:
@@ -378,13 +379,8 @@ def gaps(table: Table, lines: Sequence[Line]) -> Drawn | None:
         return None
 
     def draw() -> Figure:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(7.2, 0.26 * len(rows) + 1.9), layout="constrained")
-        FigureCanvasAgg(figure)
+        figure = _blank(table, 7.2, 0.26 * len(rows) + 1.9)
         axis = figure.subplots()
-        _headed(figure, table)
         look = colours(table)
         for place, (_, name, _, train, test) in enumerate(rows):
             colour = look[name][0]
@@ -430,15 +426,10 @@ def layers(table: Table, lines: Sequence[Line]) -> Drawn | None:
         return None
 
     def draw() -> Figure:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
         heights = [0.26 * len(rows) + 1.5 for _, _, rows in data]
         widest = max(len(names) for _, names, _ in data)
-        figure = Figure(figsize=(max(6.4, 3.4 + 0.42 * widest), sum(heights) + 0.6), layout="constrained")
-        FigureCanvasAgg(figure)
+        figure = _blank(table, max(6.4, 3.4 + 0.42 * widest), sum(heights) + 0.6)
         axes = figure.subplots(len(data), 1, squeeze=False, height_ratios=heights)
-        _headed(figure, table)
         top = max(max(rates) for _, _, rows in data for _, rates in rows) or 1.0
         for (axis,), (panel, names, rows) in zip(axes, data, strict=True):
             values = np.array([rates for _, rates in rows])
@@ -568,15 +559,10 @@ def weights(table: Table, lines: Sequence[Line]) -> Drawn | None:
         return None
 
     def draw() -> Figure:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
         wide = min(len(maps), 5)
         high = math.ceil(len(maps) / wide)
-        figure = Figure(figsize=(max(1.9 * wide + 0.9, 6.4), 2.15 * high + 0.6), layout="constrained")
-        FigureCanvasAgg(figure)
+        figure = _blank(table, max(1.9 * wide + 0.9, 6.4), 2.15 * high + 0.6)
         axes = figure.subplots(high, wide, squeeze=False)
-        _headed(figure, table)
         reach = max(float(np.abs(values).max()) for _, _, values in maps) or 1.0
         # Signed weights need a colour map with 0 in its middle.
         signed = any(float(np.min(values)) < 0 for _, _, values in maps)

@@ -185,6 +185,14 @@ def test_dropout_on_the_way(name: str, pool: int, repeat: bool, norm: bool) -> N
         assert_same(case)
 
 
+def test_a_mask_in_any_layout() -> None:
+    case = safe(dropout=("", 1.5, 0.1, -0.2))
+    keep, *change = case.options["dropped"]
+    assert not keep.is_contiguous()
+    case.options["dropped"] = Dropped(keep.contiguous(), *change)
+    assert_same(case)
+
+
 def test_dropout_by_hand() -> None:
     """T = 2, IF, alpha 2, current 0.6 kept and doubled at the first step, dropped to 0 at the second: 1.2 fires, then
     0 does not. At a distance d the surrogate's slope is 1 / (1 + (pi d)^2); a dropped current has no gradient."""
