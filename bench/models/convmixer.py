@@ -19,7 +19,7 @@ class MixerBlock(nn.Module):
         self.pointwise, self.spiking_pointwise = ConvNorm(width, width, 1), net.spiking()
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + fire_block(self.depthwise, self.spiking_depthwise, x)
+        x = fire_block(self.depthwise, self.spiking_depthwise, x, add=x)
         return fire_block(self.pointwise, self.spiking_pointwise, x)
 
 

@@ -12,22 +12,18 @@ from bench.registry import MODELS
 
 
 class Connect(StrEnum):
-    """Element-wise function g of a block's output A and its input S (Fang et al. 2021, table 1)."""
+    """Element-wise function g of a block's output A and its input S (Fang et al. 2021, table 1).
+
+    ADD gives A + S (values above 1: no spikes), AND gives A S, IAND gives (1 - A) S.
+    """
 
     ADD = "ADD"
     AND = "AND"
     IAND = "IAND"
 
 
-def connect(a: Tensor, s: Tensor, how: Connect) -> Tensor:
-    """g(A, S): ADD gives A + S (values above 1: no spikes), AND gives A S, IAND gives (1 - A) S."""
-    if how is Connect.ADD:
-        return a + s
-    return a * s if how is Connect.AND else (1 - a) * s
-
-
 class SEWBlock(nn.Module):
-    """Two conv 3x3 - BN - IF, then g with the block's input; `[T * N, C, H, W]` in and out."""
+    """Two conv 3x3 - BN - IF, then g with the block's input, then pooling; `[T * N, C, H, W]` in and out."""
 
     def __init__(self, net: SpikingNetwork, channels: int, cnf: Connect) -> None:
         super().__init__()
@@ -35,9 +31,13 @@ class SEWBlock(nn.Module):
         self.conv1, self.spiking1 = ConvNorm(channels, channels, 3), net.spiking()
         self.conv2, self.spiking2 = ConvNorm(channels, channels, 3), net.spiking()
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, pool: nn.MaxPool2d | None = None) -> Tensor:
         out = fire_block(self.conv1, self.spiking1, x)
-        return connect(fire_block(self.conv2, self.spiking2, out), x, self.cnf)
+        if self.cnf is Connect.ADD:
+            return fire_block(self.conv2, self.spiking2, out, pool, add=x)
+        fired = fire_block(self.conv2, self.spiking2, out)
+        out = fired * x if self.cnf is Connect.AND else (1 - fired) * x
+        return out if pool is None else pool(out)
 
 
 @MODELS.register("sew")
@@ -67,13 +67,14 @@ class SEWResNet(SpikingNetwork):
         check_halvings(depth, height, width)
         self.stem, self.spiking_stem = ConvNorm(in_channels, channels, 3), self.spiking()
         self.stages = nn.ModuleList(
-            nn.Sequential(*(SEWBlock(self, channels, cnf) for _ in range(blocks)), nn.MaxPool2d(2))
-            for _ in range(depth)
+            nn.ModuleList(SEWBlock(self, channels, cnf) for _ in range(blocks)) for _ in range(depth)
         )
+        self.pool = nn.MaxPool2d(2)
         self.head = nn.Linear(channels * (height >> depth) * (width >> depth), spec.classes)
 
     def features(self, x: Tensor) -> Tensor:
         x = fire_block(self.stem, self.spiking_stem, x, repeat=True)
         for stage in self.stages:
-            x = stage(x)
+            for block in stage:  # type: ignore[attr-defined]
+                x = block(x, self.pool if block is stage[-1] else None)  # type: ignore[index]
         return x.flatten(1).unflatten(0, (self.time_steps, -1))

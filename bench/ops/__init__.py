@@ -113,31 +113,37 @@ def _kernels(device: torch.device) -> Any:
 
 
 def fire_block(
-    conv_norm: ConvNorm, spiking: Spiking, x: Tensor, pool: nn.MaxPool2d | None = None, repeat: bool = False
+    conv_norm: ConvNorm,
+    spiking: Spiking,
+    x: Tensor,
+    pool: nn.MaxPool2d | None = None,
+    repeat: bool = False,
+    add: Tensor | None = None,
 ) -> Tensor:
-    """pool(spiking(conv_norm(x))) with all that follows the convolution in one kernel, where there is one.
+    """pool(spiking(conv_norm(x)) + add) with all that follows the convolution in one kernel, where there is one.
 
     A module with hooks is called as a module, so that they run. `explain` says which layers that
     and other things keep from the kernels.
 
     Args:
         conv_norm: convolution and norm. A norm other than batch norm runs by itself, and the kernel
-            takes over behind it, as it does behind what regularizers put on the current, a `Gate` on the CPU
+            takes over behind it, as it does behind what regularizers put on the current, a `Gate`
             left out: that the kernel does too.
         spiking: the layer; what it did is found there afterwards, on every path.
         x: `[T * N, C, H, W]`, time slowest; `[N, C, H, W]` with `repeat`.
         pool: max pooling.
         repeat: the static stem: conv_norm sees each image once, the neurons see it T times.
+        add: `[T * N, C, H, W]`, a residual path; what the layer did is recorded without it.
     """
     kernels = _kernels(x.device)
     if kernels is None:
         spiking.unfused = None
-        return _rest(conv_norm(x), spiking, pool, repeat)
+        return _rest(conv_norm(x), spiking, pool, repeat, add)
     spiking.unfused = _obstacle(conv_norm, spiking, pool)
     if spiking.unfused is not None:
-        return _rest(conv_norm(x), spiking, pool, repeat)
+        return _rest(conv_norm(x), spiking, pool, repeat, add)
     norm = conv_norm.norm
-    gate = _gate(kernels, spiking)
+    gate = _gate(spiking)
     inside = _is_plain(norm) and (gate is not None or not len(spiking.current))
     current = _convolve(conv_norm.conv, x) if inside else conv_norm(x)
     if len(spiking.current) and gate is None:
@@ -149,15 +155,15 @@ def fire_block(
         spiking.unfused = "its shape" if faulty else f"{str(current.dtype)[6:]} on {current.device.type}"
         current = norm(current) if inside else current
         # What stands on the current has been applied, unless it is a gate.
-        return _rest(current, spiking, pool, repeat, skip_current=gate is None)
+        return _rest(current, spiking, pool, repeat, add, skip_current=gate is None)
     dropped = None if gate is None else gate.draw(current, spiking.time_steps if repeat else 1)
-    return _fused(kernels, norm if inside else None, spiking, current, pool, repeat, dropped)
+    return _fused(kernels, norm if inside else None, spiking, current, pool, repeat, dropped, add)
 
 
-def _gate(kernels: Any, spiking: Spiking) -> Gate | None:
+def _gate(spiking: Spiking) -> Gate | None:
     """What stands on the current, where the kernels can do it on the way."""
     slot = list(spiking.current)
-    return slot[0] if len(slot) == 1 and isinstance(slot[0], Gate) and kernels.GATES and not _hooked(slot[0]) else None
+    return slot[0] if len(slot) == 1 and isinstance(slot[0], Gate) and not _hooked(slot[0]) else None
 
 
 def _convolve(conv: nn.Conv2d, x: Tensor) -> Tensor:
@@ -177,21 +183,24 @@ def _fused(
     pool: nn.MaxPool2d | None,
     repeat: bool,
     dropped: Dropped | None,
+    add: Tensor | None,
 ) -> Tensor:
     norm = norm if isinstance(norm, nn.BatchNorm2d) else None
     learned = (None,) * 4 if norm is None else (norm.weight, norm.bias, norm.running_mean, norm.running_var)
-    pooled_inside = pool is not None and not len(spiking.spikes)
+    # What stands on the spikes comes before the sum and the pooling.
+    ends_inside = not len(spiking.spikes) and (add is None or (add.dtype is x.dtype and add.device == x.device))
     fired = kernels.bn_fire(
         x,
         *learned,
         0.0 if norm is None else norm.eps,
         time_steps=spiking.time_steps,
         neuron=spiking.config,
-        pool=2 if pooled_inside else 1,
+        pool=2 if ends_inside and pool is not None else 1,
         training_stats=norm is not None and norm.training,
         repeat=repeat,
         want_spikes=not spiking.lean,
-        **({} if dropped is None else {"dropped": dropped}),
+        dropped=dropped,
+        add=add if ends_inside else None,
     )
     if norm is not None and norm.training:
         _track(norm, fired.mean, fired.var, x.numel() // x.shape[1])
@@ -206,8 +215,7 @@ def _fused(
         return y if dropped is None else dropped(y.unflatten(0, (spiking.time_steps, -1))).flatten(0, 1)
 
     spiking.record(fired.spikes, fired.spike_count, shape, current)
-    out = spiking.spikes(fired.out)
-    return out if pool is None or pooled_inside else pool(out)
+    return fired.out if ends_inside else _end(spiking.spikes(fired.out), add, pool)
 
 
 @torch.no_grad()
@@ -222,10 +230,21 @@ def _track(norm: nn.BatchNorm2d, mean: Tensor, var: Tensor, values: int) -> None
     norm.running_var.lerp_(var * (values / (values - 1)), norm.momentum)
 
 
-def _rest(x: Tensor, spiking: Spiking, pool: nn.MaxPool2d | None, repeat: bool, skip_current: bool = False) -> Tensor:
+def _rest(
+    x: Tensor,
+    spiking: Spiking,
+    pool: nn.MaxPool2d | None,
+    repeat: bool,
+    add: Tensor | None,
+    skip_current: bool = False,
+) -> Tensor:
     """What follows the norm, from the modules."""
     x = _repeat(x, spiking.time_steps) if repeat else x
-    x = spiking.fire(x) if skip_current else spiking(x)
+    return _end(spiking.fire(x) if skip_current else spiking(x), add, pool)
+
+
+def _end(x: Tensor, add: Tensor | None, pool: nn.MaxPool2d | None) -> Tensor:
+    x = x if add is None else x + add
     return x if pool is None else pool(x)
 
 

@@ -11,13 +11,12 @@ from torch.autograd.function import once_differentiable
 
 from bench.ops import native
 from bench.ops.reference import Dropped, Fired
+from bench.ops.setting import Setting, dense, empty, strides
 
 if TYPE_CHECKING:
     from bench.neurons import NeuronConfig
 
 DTYPES = (torch.float32, torch.bfloat16)
-GATES = True
-"""Whether `bn_fire` takes `dropped`."""
 
 
 class _Shape(ctypes.Structure):
@@ -61,9 +60,9 @@ def library() -> Any:
         pointer, integer, size = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
         kernels.fire_moments.argtypes = [integer, pointer, size, size, pointer, pointer, integer]
         kernels.fire_moments.restype = None
-        kernels.fire_backward.argtypes = [integer, *[pointer] * 10, integer]
+        kernels.fire_backward.argtypes = [integer, *[pointer] * 12, integer]
         kernels.fire_backward.restype = None
-        kernels.fire_forward.argtypes = [integer, *[pointer] * 7, integer]
+        kernels.fire_forward.argtypes = [integer, *[pointer] * 8, integer]
         kernels.fire_forward.restype = size
     return kernels
 
@@ -88,66 +87,29 @@ def bn_fire(
     repeat: bool = False,
     want_spikes: bool = True,
     dropped: Dropped | None = None,
+    add: Tensor | None = None,
 ) -> Fired:
     """See `reference.bn_fire`; x must be one that it `supports`."""
-    setting = _Setting(neuron, time_steps, pool, repeat, want_spikes, training_stats and gamma is not None, eps)
+    setting = Setting(neuron, time_steps, pool, repeat, want_spikes, training_stats and gamma is not None, eps)
     if gamma is None:
         beta = mean = var = None
-    keep = None
-    if dropped is not None:
-        setting.affine = dropped[1:]
-        keep = dropped.keep if dropped.keep.stride(2) == 1 else dropped.keep.movedim(2, -1).contiguous().movedim(-1, 2)
-    spikes, out, count, mean, var = _BNFire.apply(x, gamma, beta, mean, var, setting, keep)
-    return Fired(out if pool == 1 else spikes, out, count, mean, var)
+    keep = setting.take(dropped)
+    spikes, out, count, mean, var = _BNFire.apply(x, gamma, beta, mean, var, setting, keep, add)
+    return Fired(out if spikes is None and pool == 1 and add is None else spikes, out, count, mean, var)
 
 
-class _Setting:
-    """What the kernels need besides tensors, in their terms: charge is h = keep v + share y + lift."""
-
-    def __init__(
-        self,
-        neuron: NeuronConfig,
-        time_steps: int,
-        pool: int,
-        repeat: bool,
-        want_spikes: bool,
-        training_stats: bool,
-        eps: float,
-    ) -> None:
-        self.time_steps, self.pool, self.repeat = time_steps, pool, repeat
-        self.want_spikes, self.training_stats, self.eps = want_spikes, training_stats, eps
-        rest = 0.0 if neuron.v_reset is None else neuron.v_reset
-        leak = 0.0 if neuron.name == "if" else 1.0 / neuron.tau
-        self.lift = rest * leak
-        self.share = leak if leak and neuron.decay_input else 1.0
-        self.affine = (1.0, 0.0, 0.0)
-        self.neuron = _Neuron(1.0 - leak, neuron.v_threshold, rest, neuron.alpha, neuron.v_reset is None)
-
-    def shape(self, x: Tensor) -> _Shape:
-        images, channels, height, width = x.shape
-        if not self.repeat:
-            images //= self.time_steps
-        return _Shape(self.time_steps, images, height, width, channels, self.pool, self.repeat)
-
-    def drop(self, keep: Tensor | None) -> Any:
-        """A pointer to `_Drop` for `[T, N, C, H, W]`; None without."""
-        if keep is None:
-            return None
-        step, image, _, row, column = (
-            0 if size == 1 else stride for size, stride in zip(keep.shape, keep.stride(), strict=True)
-        )
-        gain, offset, fill = self.affine
-        # The kernel's y is share y + lift already.
-        offset, fill = self.lift * (1 - gain) + self.share * offset, self.share * fill + self.lift
-        return ctypes.byref(_Drop(keep.data_ptr(), step, image, row, column, gain, offset, fill))
+def _shape(setting: Setting, x: Tensor) -> Any:
+    _, channels, height, width = x.shape
+    shape = _Shape(setting.time_steps, setting.images(x), height, width, channels, setting.pool, setting.repeat)
+    return ctypes.byref(shape)
 
 
-def _dense(x: Tensor) -> Tensor:
-    return x.contiguous(memory_format=torch.channels_last)
+def _neuron(setting: Setting) -> Any:
+    return ctypes.byref(_Neuron(setting.keep, setting.threshold, setting.rest, setting.alpha, setting.soft))
 
 
-def _empty(x: Tensor, batch: int, height: int, width: int) -> Tensor:
-    return torch.empty((batch, x.shape[1], height, width), dtype=x.dtype, memory_format=torch.channels_last)
+def _drop(setting: Setting, keep: Tensor | None) -> Any:
+    return None if keep is None else ctypes.byref(_Drop(keep.data_ptr(), *strides(keep), *setting.affine))
 
 
 def _address(x: Tensor | None) -> int | None:
@@ -160,7 +122,8 @@ def _norm(vectors: Tensor) -> _Norm:
 
 
 class _BNFire(torch.autograd.Function):
-    """Saves x and five vectors over channels; backward computes spikes and potentials anew."""
+    """Saves x and five vectors over channels, and what is added where it is pooled; backward computes spikes and
+    potentials anew."""
 
     @staticmethod
     def forward(
@@ -170,14 +133,14 @@ class _BNFire(torch.autograd.Function):
         beta: Tensor | None,
         mean: Tensor | None,
         var: Tensor | None,
-        setting: _Setting,
+        setting: Setting,
         keep: Tensor | None,
+        add: Tensor | None,
     ) -> tuple[Tensor | None, Tensor, Tensor, Tensor | None, Tensor | None]:
         kernels, threads = library(), torch.get_num_threads()
         half = x.dtype is torch.bfloat16
-        x = _dense(x)
-        shape = setting.shape(x)
-        channels = x.shape[1]
+        x, add = dense(x), None if add is None else dense(add)
+        _, channels, height, width = x.shape
         # Rows: mean, scale, shift, 1 / (var + eps), gamma / scale.
         vectors = torch.zeros(4, channels)
         if gamma is None or beta is None:
@@ -193,24 +156,25 @@ class _BNFire(torch.autograd.Function):
             torch.add(var, setting.eps, out=vectors[3]).reciprocal_()
             torch.mul(vectors[3].sqrt(), gamma, out=vectors[1]).mul_(setting.share)
             torch.mul(beta, setting.share, out=vectors[2]).add_(setting.lift)
-        batch = setting.time_steps * shape.images
+        batch, pool = setting.time_steps * setting.images(x), setting.pool
         spikes = None
-        if setting.want_spikes and setting.pool > 1:
-            spikes = _empty(x, batch, shape.height, shape.width)
-        out = _empty(x, batch, shape.height // setting.pool, shape.width // setting.pool)
+        if setting.want_spikes and (pool > 1 or add is not None):
+            spikes = empty(x, batch, height, width)
+        out = empty(x, batch, height // pool, width // pool)
         count = kernels.fire_forward(
             half,
-            ctypes.byref(shape),
-            ctypes.byref(setting.neuron),
+            _shape(setting, x),
+            _neuron(setting),
             ctypes.byref(_norm(vectors)),
-            setting.drop(keep),
+            _drop(setting, keep),
             _address(x),
+            _address(add),
             _address(spikes),
             _address(out),
             threads,
         )
-        ctx.save_for_backward(x, vectors, keep)
-        ctx.setting, ctx.has_norm = setting, gamma is not None
+        ctx.save_for_backward(x, vectors, keep, add if pool > 1 else None)
+        ctx.setting, ctx.has_norm, ctx.adds = setting, gamma is not None, add is not None
         ctx.set_materialize_grads(False)
         counted = torch.tensor(count)
         if not setting.training_stats:
@@ -221,32 +185,38 @@ class _BNFire(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g_spikes: Tensor | None, g_out: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
-        setting: _Setting = ctx.setting
-        nothing: tuple[Tensor | None, ...] = (None,) * 7
+        setting: Setting = ctx.setting
+        nothing: tuple[Tensor | None, ...] = (None,) * 8
         if g_spikes is None and g_out is None:
             return nothing
-        x, vectors, keep = ctx.saved_tensors
-        if setting.pool == 1:
-            g_spikes, g_out = g_out, None
+        x, vectors, keep, add = ctx.saved_tensors
         # Kept in variables until the kernel is done: it sees their addresses only.
-        g_spikes, g_out = (None if g is None else _dense(g.to(x.dtype)) for g in (g_spikes, g_out))
+        g_spikes, g_out = (None if g is None else dense(g.to(x.dtype)) for g in (g_spikes, g_out))
+        d_add = None
+        if setting.pool == 1:
+            d_add = g_out if ctx.adds else None
+            g_spikes, g_out = g_out if g_spikes is None else g_spikes if g_out is None else g_spikes + g_out, None
+        elif add is not None:
+            d_add = torch.empty_like(add)
         dx = torch.empty_like(x)
         sums = torch.zeros(2, x.shape[1], dtype=torch.float64)
         library().fire_backward(
             x.dtype is torch.bfloat16,
-            ctypes.byref(setting.shape(x)),
-            ctypes.byref(setting.neuron),
+            _shape(setting, x),
+            _neuron(setting),
             ctypes.byref(_norm(vectors)),
-            setting.drop(keep),
+            _drop(setting, keep),
             _address(vectors[3]) if setting.training_stats else None,
             _address(x),
+            _address(add),
             _address(g_spikes),
             _address(g_out),
             _address(dx),
+            None if add is None else _address(d_add),
             _address(sums),
             torch.get_num_threads(),
         )
         if not ctx.has_norm:
-            return dx, *nothing[1:]
+            return dx, *nothing[1:-1], d_add
         sums *= setting.share
-        return dx, (sums[1] * vectors[3].double().sqrt()).float(), sums[0].float(), *nothing[3:]
+        return dx, (sums[1] * vectors[3].double().sqrt()).float(), sums[0].float(), *nothing[3:-1], d_add

@@ -54,7 +54,7 @@ class Fired(NamedTuple):
 
     Attributes:
         spikes: `[T * N, C, H, W]` zeros and ones with their graph, of x's dtype; None if not wanted.
-        out: `[T * N, C, H // pool, W // pool]` pooled spikes; `spikes` itself without pooling.
+        out: `[T * N, C, H // pool, W // pool]` the spikes, with `add`, pooled; `spikes` itself where there is neither.
         spike_count: how many spikes there are, a scalar int64 on x's device, without gradient.
         mean: `[C]` float32 mean of x over batch and space; None unless batch statistics were used.
         var: `[C]` float32 biased variance, likewise.
@@ -82,15 +82,16 @@ def bn_fire(
     repeat: bool = False,
     want_spikes: bool = True,
     dropped: Dropped | None = None,
+    add: Tensor | None = None,
 ) -> Fired:
-    """y = gamma (x - mean) / sqrt(var + eps) + beta, then an IF or LIF neuron from rest, then max pooling.
+    """y = gamma (x - mean) / sqrt(var + eps) + beta, then an IF or LIF neuron from rest, then + add, then max pooling.
 
     The potential and what batch norm does are float32 for inputs of less; the result has x's dtype.
     Gradients reach x, gamma and beta: through the batch statistics where they are used, through the
     ATan surrogate, not through the reset (`detach_reset`). In a pooling window the first maximum in the
-    order of rows gets the gradient (of a silent window: the first value). Backends save x and vectors
-    over channels for backward, nothing else, and take any strides; channels_last is the fast layout,
-    in which they also answer.
+    order of rows gets the gradient (of a silent window: the first value). Backends save x, vectors over
+    channels, a dropout's mask and what is added before pooling for backward, nothing else, and take any
+    strides; channels_last is the fast layout, in which they also answer.
 
     Args:
         x: `[T * N, C, H, W]`, time slowest; `[N, C, H, W]` with `repeat`.
@@ -105,8 +106,9 @@ def bn_fire(
         pool: 2 for 2 x 2 windows with stride 2 (an odd last row or column is in no window), 1 for none.
         training_stats: normalize by the statistics of this x rather than by `mean` and `var`.
         repeat: every time step gets the same x (the static stem); its gradient is summed over time.
-        want_spikes: whether `spikes` is needed where pooling makes it differ from `out`.
+        want_spikes: whether `spikes` is needed where it differs from `out`.
         dropped: applied to y at every time step.
+        add: `[T * N, C, H, W]` of x's dtype, which every spike is added to (SEW's ADD, a residual path).
     """
     dtype = x.dtype
     current = x.float() if dtype in (torch.bfloat16, torch.float16) else x
@@ -126,9 +128,10 @@ def bn_fire(
     if dropped is not None:
         steps = dropped(steps)
     spikes = make_neuron(neuron)(steps).flatten(0, 1).to(dtype)
-    out = F.max_pool2d(spikes, pool) if pool > 1 else spikes
+    out = spikes if add is None else spikes + add
+    out = F.max_pool2d(out, pool) if pool > 1 else out
     return Fired(
-        spikes if want_spikes or pool == 1 else None,
+        spikes if want_spikes or out is spikes else None,
         out,
         spikes.detach().count_nonzero(),
         None if batch_mean is None else batch_mean.float(),

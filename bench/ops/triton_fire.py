@@ -10,7 +10,7 @@ stored gradient of the current would. All sums have a fixed order: the same inpu
 """
 
 # Triton's own conventions: constants in capitals, kernels without types, tuples that grow by `+`.
-# ruff: noqa: N803, N806, RUF005
+# ruff: noqa: N803, N806, RUF005, SIM108
 # mypy: disable-error-code="no-untyped-def, assignment, import-untyped"
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from bench.ops.reference import Fired
+from bench.ops.reference import Dropped, Fired
+from bench.ops.setting import Setting, dense, empty, strides
 
 if TYPE_CHECKING:
     from bench.neurons import NeuronConfig
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-GATES = False  # `bn_fire` takes no `dropped`: dropout comes first, by itself
 # Values of a tile, a power of 2, up to T = 7; with pooling each stands for four. sm_90 needs 139 registers, at most.
 TILE = {1: 512, 2: 256}
 MOMENT_ROWS = 32  # of a tile of the batch statistics
@@ -56,58 +56,50 @@ def bn_fire(
     training_stats: bool,
     repeat: bool = False,
     want_spikes: bool = True,
+    dropped: Dropped | None = None,
+    add: Tensor | None = None,
 ) -> Fired:
     """See `reference.bn_fire`; x must be one that it `supports`."""
-    setting = _Setting(neuron, time_steps, pool, repeat, want_spikes, training_stats and gamma is not None, eps)
+    setting = Setting(neuron, time_steps, pool, repeat, want_spikes, training_stats and gamma is not None, eps)
     if gamma is None:
         beta = mean = var = None
-    spikes, out, count, mean, var = _BNFire.apply(x, gamma, beta, mean, var, setting)
-    return Fired(out if pool == 1 else spikes, out, count, mean, var)
+    keep = setting.take(dropped)
+    spikes, out, count, mean, var = _BNFire.apply(x, gamma, beta, mean, var, setting, keep, add)
+    return Fired(out if pool == 1 and add is None else spikes, out, count, mean, var)
 
 
-class _Setting:
-    """What the kernels need besides tensors, in their terms: the potential before firing is keep v + y, where
-    y = (x - mean) scale + shift holds batch norm, the leak's share of the input and what draws to rest."""
+class _Launch:
+    """Sizes, blocks and constants that both passes over x `[B, C, H, W]` share."""
 
-    def __init__(
-        self,
-        neuron: NeuronConfig,
-        time_steps: int,
-        pool: int,
-        repeat: bool,
-        want_spikes: bool,
-        training_stats: bool,
-        eps: float,
-    ) -> None:
-        self.want_spikes, self.training_stats, self.eps = want_spikes, training_stats, eps
-        self.pool = pool
-        rest = 0.0 if neuron.v_reset is None else neuron.v_reset
-        leak = 0.0 if neuron.name == "if" else 1.0 / neuron.tau
-        self.lift = rest * leak
-        self.share = leak if leak and neuron.decay_input else 1.0
-        self.numbers = (1.0 - leak, neuron.v_threshold, rest)
-        self.slope = neuron.alpha
-        self.constants = {"T": time_steps, "POOL": pool, "REPEAT": repeat, "SOFT": neuron.v_reset is None}
-
-    def launch(self, x: Tensor) -> tuple[int, tuple[int, ...], dict[str, Any]]:
-        """For rows x: images of a time step, sizes for the kernels, block sizes."""
-        batch, channels, height, width = x.shape
-        images = batch if self.constants["REPEAT"] else batch // self.constants["T"]
+    def __init__(self, setting: Setting, x: Tensor, keep: Tensor | None, adds: bool) -> None:
+        _, channels, height, width = x.shape
+        images, pool, steps = setting.images(x), setting.pool, setting.time_steps
+        windows = images * -(-height // pool) * -(-width // pool)
         columns = min(64, triton.next_power_of_2(channels))
-        windows = images * -(-height // self.pool) * -(-width // self.pool)
         # Backward holds all potentials of a tile in registers.
-        tile = TILE[self.pool] >> max(0, (self.constants["T"] // 4).bit_length() - 1)
+        tile = TILE[pool] >> max(0, (steps // 4).bit_length() - 1)
         rows = max(1, min(tile // columns, triton.next_power_of_2(windows)))
-        return windows, (images, height, width, channels), {"ROWS": rows, "COLUMNS": columns}
+        self.grid = (triton.cdiv(windows, rows), triton.cdiv(channels, columns))
+        places = (0, 0, 0, 0) if keep is None else strides(keep)
+        self.numbers = (
+            images, height, width, channels, setting.keep, setting.threshold, setting.rest, *places, *setting.affine,
+        )  # fmt: skip
+        self.constants: dict[str, Any] = {
+            "T": steps,
+            "POOL": pool,
+            "REPEAT": setting.repeat,
+            "SOFT": setting.soft,
+            "DROP": keep is not None,
+            "ADD": adds,
+            "ROWS": rows,
+            "COLUMNS": columns,
+            "num_warps": 4,
+        }
 
 
-def _dense(x: Tensor) -> Tensor:
-    return x.contiguous(memory_format=torch.channels_last)
-
-
-def _empty(x: Tensor, batch: int, height: int, width: int) -> Tensor:
-    shape = (batch, x.shape[1], height, width)
-    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+def _bytes(keep: Tensor | None, x: Tensor) -> Tensor:
+    """A mask as the kernels read it; x, unread, without one."""
+    return x if keep is None else keep.view(torch.uint8)
 
 
 def moments(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -131,7 +123,7 @@ def moments(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class _BNFire(torch.autograd.Function):
-    """Saves x and four vectors over channels."""
+    """Saves x and four vectors over channels, and what is added where it is pooled."""
 
     @staticmethod
     def forward(
@@ -141,13 +133,13 @@ class _BNFire(torch.autograd.Function):
         beta: Tensor | None,
         mean: Tensor | None,
         var: Tensor | None,
-        setting: _Setting,
+        setting: Setting,
+        keep: Tensor | None,
+        add: Tensor | None,
     ) -> tuple[Tensor | None, Tensor, Tensor, Tensor | None, Tensor | None]:
-        x = _dense(x)
-        channels = x.shape[1]
-        windows, sizes, blocks = setting.launch(x)
-        images, height, width, _ = sizes
-        batch = setting.constants["T"] * images
+        x, add = dense(x), None if add is None else dense(add)
+        _, channels, height, width = x.shape
+        batch, pool = setting.time_steps * setting.images(x), setting.pool
         with torch.cuda.device_of(x):
             # Rows: mean, scale, shift, 1 / sqrt(var + eps).
             vectors = torch.zeros(4, channels, device=x.device)
@@ -162,18 +154,18 @@ class _BNFire(torch.autograd.Function):
                 torch.rsqrt(var.float() + setting.eps, out=vectors[3])
                 torch.mul(vectors[3], gamma * setting.share, out=vectors[1])
                 vectors[2] = beta * setting.share + setting.lift
-            out = _empty(x, batch, height // setting.pool, width // setting.pool)
+            out = empty(x, batch, height // pool, width // pool)
             spikes = None
-            if setting.want_spikes and setting.pool > 1:
-                spikes = _empty(x, batch, height, width)
+            if setting.want_spikes and (pool > 1 or add is not None):
+                spikes = empty(x, batch, height, width)
             count = torch.zeros((), dtype=torch.int64, device=x.device)
-            grid = (triton.cdiv(windows, blocks["ROWS"]), triton.cdiv(channels, blocks["COLUMNS"]))
-            _forward[grid](
-                x, vectors, out, out if spikes is None else spikes, count, *sizes, *setting.numbers,
-                **setting.constants, **blocks, SPIKES=spikes is not None, num_warps=4,
+            launch = _Launch(setting, x, keep, add is not None)
+            _forward[launch.grid](
+                x, vectors, out, out if spikes is None else spikes, count, _bytes(keep, x), x if add is None else add,
+                *launch.numbers, **launch.constants, SPIKES=spikes is not None,
             )  # fmt: skip
-        ctx.save_for_backward(x, vectors)
-        ctx.setting, ctx.has_norm = setting, gamma is not None
+        ctx.save_for_backward(x, vectors, keep, add if pool > 1 else None)
+        ctx.setting, ctx.has_norm, ctx.adds = setting, gamma is not None, add is not None
         ctx.set_materialize_grads(False)
         if not setting.training_stats:
             mean = var = None
@@ -183,32 +175,35 @@ class _BNFire(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g_spikes: Tensor | None, g_out: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
-        setting: _Setting = ctx.setting
-        nothing: tuple[Tensor | None, ...] = (None,) * 6
+        setting: Setting = ctx.setting
+        nothing: tuple[Tensor | None, ...] = (None,) * 8
         if g_spikes is None and g_out is None:
             return nothing
-        x, vectors = ctx.saved_tensors
+        x, vectors, keep, add = ctx.saved_tensors
+        g_spikes, g_out = (None if g is None else dense(g) for g in (g_spikes, g_out))
+        d_add = None
         if setting.pool == 1:
-            g_spikes, g_out = g_out, None
-        g_spikes, g_out = (None if g is None else _dense(g) for g in (g_spikes, g_out))
+            d_add = g_out if ctx.adds else None
+            g_spikes, g_out = g_out if g_spikes is None else g_spikes if g_out is None else g_spikes + g_out, None
+        elif add is not None:
+            d_add = torch.empty_like(add)
         channels = x.shape[1]
-        windows, sizes, blocks = setting.launch(x)
-        grid = (triton.cdiv(windows, blocks["ROWS"]), triton.cdiv(channels, blocks["COLUMNS"]))
         dx = torch.empty_like(x, memory_format=torch.channels_last)
         sums = torch.zeros(2, channels, device=x.device)
+        at = _Launch(setting, x, keep, add is not None)
 
         def launch(parts: Tensor, reduce: bool) -> None:
-            _backward[grid](
+            _backward[at.grid](
                 x, vectors, x if g_out is None else g_out, x if g_spikes is None else g_spikes, sums, parts, dx,
-                *sizes, *setting.numbers, setting.slope, **setting.constants, **blocks,
-                OUT=g_out is not None, SPIKES=g_spikes is not None, REDUCE=reduce, num_warps=4,
+                _bytes(keep, x), x if add is None else add, dx if add is None else d_add, *at.numbers, setting.alpha,
+                **at.constants, OUT=g_out is not None, SPIKES=g_spikes is not None, REDUCE=reduce,
             )  # fmt: skip
 
         with torch.cuda.device_of(x):
             if not ctx.has_norm:
                 launch(sums, False)
-                return dx, *nothing[1:]
-            parts = torch.empty(2, grid[0], channels, device=x.device)
+                return dx, *nothing[1:-1], d_add
+            parts = torch.empty(2, at.grid[0], channels, device=x.device)
             launch(parts, True)
             total = parts.sum(1)
             if setting.training_stats:
@@ -218,7 +213,7 @@ class _BNFire(torch.autograd.Function):
                 sums[1] = total[1] * vectors[3].square() / rows
             launch(parts, False)
         total = total * setting.share
-        return dx, total[1] * vectors[3], total[0], *nothing[3:]
+        return dx, total[1] * vectors[3], total[0], *nothing[3:-1], d_add
 
 
 @triton.jit
@@ -249,11 +244,13 @@ def _moments(x, sums, rows, channels, parts, each, ROWS: tl.constexpr, COLUMNS: 
 
 @triton.jit
 def _forward(
-    x, vectors, out, spikes, count, images, height, width, channels, keep, threshold, reset,
-    T: tl.constexpr, POOL: tl.constexpr, REPEAT: tl.constexpr, SOFT: tl.constexpr, SPIKES: tl.constexpr,
-    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    x, vectors, out, spikes, count, kept, add, images, height, width, channels, keep, threshold, reset,
+    kept_step, kept_image, kept_row, kept_column, gain, offset, fill,
+    T: tl.constexpr, POOL: tl.constexpr, REPEAT: tl.constexpr, SOFT: tl.constexpr, DROP: tl.constexpr,
+    ADD: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, SPIKES: tl.constexpr,
 ):  # fmt: skip
-    """Spikes of a tile of windows by channels over all time steps, pooled; their number is added to `count`."""
+    """Spikes of a tile of windows by channels over all time steps, with ADD on top of what is added, pooled; the
+    number of spikes is added to `count`."""
     high = (height + POOL - 1) // POOL
     wide = (width + POOL - 1) // POOL
     window = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
@@ -284,14 +281,28 @@ def _forward(
             image = n + (0 if REPEAT else t * images)
             place = (image.to(tl.int64) * height * width)[:, None] * channels + pixel * channels + c[None, :]
             value = tl.load(x + place, mask=there, other=0.0).to(tl.float32)
-            h = keep * v[k] + (value - mean) * scale + shift
+            y = (value - mean) * scale + shift
+            if DROP:
+                spot = n.to(tl.int64) * kept_image + t * kept_step + row * kept_row + column * kept_column
+                stays = tl.load(kept + spot[:, None] + c[None, :], mask=there, other=0) != 0
+                y = tl.where(stays, y * gain + offset, fill)
+            h = keep * v[k] + y
             s = h >= threshold
             spike = s.to(tl.float32)  # Triton's interpreter (3.9) has no booleans to bfloat16
+            target = ((n + t * images).to(tl.int64) * height * width)[:, None] * channels + pixel * channels
             if SPIKES:
-                target = ((n + t * images).to(tl.int64) * height * width)[:, None] * channels + pixel * channels
                 tl.store(spikes + target + c[None, :], spike.to(spikes.dtype.element_ty), mask=there)
             fired += (s & there).to(tl.int32)
-            largest = tl.maximum(largest, spike)
+            if ADD:
+                other = tl.load(add + target + c[None, :], mask=there, other=0.0).to(tl.float32)
+                # As it would be stored, so that ties are those of the sums.
+                total = (spike + other).to(out.dtype.element_ty).to(tl.float32)
+                if k == 0:
+                    largest = total
+                else:
+                    largest = tl.where((total > largest) | (total != total), total, largest)
+            else:
+                largest = tl.maximum(largest, spike)
             after = after + (tl.where(s, (h - threshold) if SOFT else reset, h),)
         v = after
         lines = height // POOL
@@ -304,12 +315,16 @@ def _forward(
 
 @triton.jit
 def _backward(
-    x, vectors, g_out, g_spikes, sums, parts, dx, images, height, width, channels, keep, threshold, reset, alpha,
-    T: tl.constexpr, POOL: tl.constexpr, REPEAT: tl.constexpr, SOFT: tl.constexpr, ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr, OUT: tl.constexpr, SPIKES: tl.constexpr, REDUCE: tl.constexpr,
+    x, vectors, g_out, g_spikes, sums, parts, dx, kept, add, d_add,
+    images, height, width, channels, keep, threshold, reset,
+    kept_step, kept_image, kept_row, kept_column, gain, offset, fill, alpha,
+    T: tl.constexpr, POOL: tl.constexpr, REPEAT: tl.constexpr, SOFT: tl.constexpr, DROP: tl.constexpr,
+    ADD: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, OUT: tl.constexpr, SPIKES: tl.constexpr,
+    REDUCE: tl.constexpr,
 ):  # fmt: skip
     """The gradient g of the current, by the potentials computed anew. With REDUCE its sums over the tile, alone
-    and times x - mean, into `parts` [2, tiles, channels]; else x's gradient, given their totals in `sums`."""
+    and times x - mean, into `parts` [2, tiles, channels]; else x's gradient, given their totals in `sums`, and that of
+    what is added before pooling."""
     HALF_PI = 1.5707963267948966
     high = (height + POOL - 1) // POOL
     wide = (width + POOL - 1) // POOL
@@ -346,7 +361,12 @@ def _backward(
             place = (image.to(tl.int64) * height * width)[:, None] * channels
             place += (row * width + column)[:, None] * channels + c[None, :]
             value = tl.load(x + place, mask=there, other=0.0).to(tl.float32) - mean
-            h = keep * v[k] + value * scale + shift
+            y = value * scale + shift
+            if DROP:
+                spot = n.to(tl.int64) * kept_image + t * kept_step + row * kept_row + column * kept_column
+                stays = tl.load(kept + spot[:, None] + c[None, :], mask=there, other=0) != 0
+                y = tl.where(stays, y * gain + offset, fill)
+            h = keep * v[k] + y
             s = h >= threshold
             hs = hs + (h,)
             centred = centred + (value,)
@@ -370,6 +390,25 @@ def _backward(
         # The first spike of a window takes the pooled gradient; in a silent window the first value does.
         open_ = silent | (hs[t * POOL * POOL] >= threshold)
         taken = open_
+        # With ADD the first largest sum does.
+        first = tl.zeros((ROWS, COLUMNS), tl.int32)
+        if ADD and OUT:
+            largest = nothing
+            for k in tl.static_range(POOL * POOL):
+                row = top + k // POOL
+                column = left + k % POOL
+                there = inside & ((row < height) & (column < width))[:, None]
+                target = ((n + t * images).to(tl.int64) * height * width)[:, None] * channels
+                target += (row * width + column)[:, None] * channels + c[None, :]
+                sum_ = tl.load(add + target, mask=there, other=0.0).to(tl.float32)
+                sum_ += (hs[t * POOL * POOL + k] >= threshold).to(tl.float32)
+                sum_ = sum_.to(dx.dtype.element_ty).to(tl.float32)
+                if k == 0:
+                    largest = sum_
+                else:
+                    better = (sum_ > largest) | (sum_ != sum_)
+                    largest = tl.where(better, sum_, largest)
+                    first = tl.where(better, k, first)
         before = ()
         summed = ()
         for k in tl.static_range(POOL * POOL):
@@ -379,12 +418,16 @@ def _backward(
             pixel = (row * width + column)[:, None] * channels + c[None, :]
             h = hs[t * POOL * POOL + k]
             s = h >= threshold
-            if k > 0:
+            if ADD:
+                open_ = first == k
+            elif k > 0:
                 open_ = s & ~taken
                 taken = taken | s
             g = tl.where(open_, pooled, 0.0)
+            target = ((n + t * images).to(tl.int64) * height * width)[:, None] * channels + pixel
+            if ADD and not REDUCE:
+                tl.store(d_add + target, g.to(d_add.dtype.element_ty), mask=there)
             if SPIKES:
-                target = ((n + t * images).to(tl.int64) * height * width)[:, None] * channels + pixel
                 g += tl.load(g_spikes + target, mask=there, other=0.0).to(tl.float32)
             z = HALF_PI * alpha * (h - threshold)
             g = g * (0.5 * alpha / (1.0 + z * z))
@@ -393,6 +436,10 @@ def _backward(
             else:
                 g += tl.where(s, 0.0, g_v[k])
             before = before + (keep * g,)
+            if DROP:
+                spot = n.to(tl.int64) * kept_image + t * kept_step + row * kept_row + column * kept_column
+                stays = tl.load(kept + spot[:, None] + c[None, :], mask=there, other=0) != 0
+                g = tl.where(stays, g * gain, 0.0)
             value = centred[t * POOL * POOL + k]
             summed = summed + (total[k] + g,)
             if REDUCE:
@@ -400,9 +447,8 @@ def _backward(
                 ones += tl.sum(g, 0)
                 products += tl.sum(g * value, 0)
             elif not REPEAT:
-                place = ((n + t * images).to(tl.int64) * height * width)[:, None] * channels + pixel
                 slope = scale * (g - through - value * along)
-                tl.store(dx + place, slope.to(dx.dtype.element_ty), mask=there)
+                tl.store(dx + target, slope.to(dx.dtype.element_ty), mask=there)
         g_v = before
         total = summed
     if REDUCE:

@@ -29,9 +29,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Block(nn.Module):
-    """conv - BN - IF - max pool 2 through `fire_block`."""
+    """conv - BN - IF - max pool 2 through `fire_block`, perhaps with a residual path."""
 
-    def __init__(self, neuron: NeuronConfig | None = None, repeat: bool = False) -> None:
+    def __init__(self, neuron: NeuronConfig | None = None, repeat: bool = False, add: bool = False) -> None:
         super().__init__()
         torch.manual_seed(3)
         self.conv, self.spiking = ConvNorm(5, 12, 3), Spiking(neuron or NeuronConfig(), 4)
@@ -39,9 +39,10 @@ class Block(nn.Module):
         nn.init.uniform_(self.conv.norm.bias)
         self.pool: nn.MaxPool2d | None = nn.MaxPool2d(2)
         self.repeat = repeat
+        self.path = nn.Parameter(torch.randint(3, (12, 12, 7, 8)).float()) if add else None
 
     def forward(self, x: Tensor) -> Tensor:
-        return ops.fire_block(self.conv, self.spiking, x, self.pool, self.repeat)
+        return ops.fire_block(self.conv, self.spiking, x, self.pool, self.repeat, self.path)
 
 
 def both(change: Callable[[Block], Any] = lambda block: None, **options: Any) -> tuple[Block, Block]:
@@ -97,10 +98,11 @@ class Halve(nn.Module):
 
 @needs_compiler
 @pytest.mark.parametrize("repeat", [False, True])
+@pytest.mark.parametrize("add", [False, True])
 @pytest.mark.parametrize("change", CHANGES)
-def test_block_equals_its_modules(change: str, repeat: bool) -> None:
+def test_block_equals_its_modules(change: str, repeat: bool, add: bool) -> None:
     do, reason = CHANGES[change]
-    fast, slow = both(do, repeat=repeat)
+    fast, slow = both(do, repeat=repeat, add=add)
     assert_same(fast, slow)
     assert fast.spiking.unfused == reason
     assert slow.spiking.unfused is None

@@ -46,6 +46,7 @@ class Case:
         mean: float = 0.5,
         seed: int = 0,
         dropout: tuple[str, float, float, float] | None = None,
+        add: bool = False,
     ) -> None:
         draw = torch.Generator().manual_seed(seed)
         images, channels, height, width = shape
@@ -62,18 +63,20 @@ class Case:
             "repeat": repeat,
             "training_stats": training_stats,
         }
+        full = (images * time_steps, channels, height, width)
         if dropout is not None:
             shared, *change = dropout
             # Axes of [T, N, H, W, C], C last in memory, of which some share the mask.
             axes = [1 if name in shared else size for name, size in zip("TNHWC", mask_axes(self), strict=True)]
             keep = torch.rand(axes, generator=draw) > 0.4
             self.options["dropped"] = Dropped(keep.movedim(-1, 2), *change)
-        full = (images * time_steps, channels, height, width)
+        # Sums of spikes, as SEW's ADD has them: many ties.
+        self.add = torch.randint(3, full, generator=draw).to(dtype) if add else None
         self.g_spikes = torch.randn(full, generator=draw).to(dtype)
         self.g_out = torch.randn(*full[:2], height // pool, width // pool, generator=draw).to(dtype)
 
     def run(self, op: Any, into: str = "both") -> tuple[Fired, list[Tensor]]:
-        """Results of a backend and the gradients of x, gamma and beta."""
+        """Results of a backend and the gradients of x, gamma, beta and what is added."""
         learned = [None if v is None else v.clone() for v in self.learned]
         leaves = [
             self.x.detach().clone(memory_format=torch.preserve_format),
@@ -81,9 +84,11 @@ class Case:
         ]
         if learned[0] is not None:
             learned[:2] = leaves[1:]
+        add = None if self.add is None else self.add.clone()
+        leaves += [] if add is None or into == "spikes" else [add]
         for leaf in leaves:
             leaf.requires_grad_()
-        fired = op.bn_fire(leaves[0], *learned, 1e-5, **self.options)
+        fired = op.bn_fire(leaves[0], *learned, 1e-5, **self.options, add=add)
         results = {"spikes": [(fired.spikes, self.g_spikes)], "out": [(fired.out, self.g_out)]}
         results["both"] = results["spikes"] + results["out"]
         tensors, gradients = zip(*results[into], strict=True)
@@ -206,6 +211,57 @@ def test_dropout_by_hand() -> None:
         assert g.flatten().tolist() == pytest.approx([2 / (1 + (torch.pi * 0.2) ** 2), 0])
 
 
+@pytest.mark.parametrize("name", ["if", "if-soft", "lif"])
+@pytest.mark.parametrize("pool", [1, 2])
+@pytest.mark.parametrize("repeat", [False, True])
+@pytest.mark.parametrize("into", ["spikes", "out", "both"])
+def test_a_residual_path(name: str, pool: int, repeat: bool, into: str) -> None:
+    """Sums with spikes, pooled or not; the spikes themselves and their number are without."""
+    for options in ({}, {"dropout": ("T", 1.5, 0.1, -0.2)}, {"shape": (2, 19, 5, 7), "time_steps": 3}):
+        case = safe(neuron=NEURONS[name], pool=pool, repeat=repeat, add=True, **options)
+        assert_same(case, into)
+
+
+def test_pooled_sums_by_hand() -> None:
+    """T = 1, no norm, one window: spikes at the threshold 0 1 1 0, to which 2 1 0 2 is added: 2 2 1 2. The first 2 gets
+    the gradient: its current, 0, lies 1 below the threshold, where the surrogate's slope is 1 / (1 + pi^2)."""
+    x = torch.tensor([[[[0.0, 1.0], [1.0, 0.0]]]], requires_grad=True)
+    add = torch.tensor([[[[2.0, 1.0], [0.0, 2.0]]]], requires_grad=True)
+    for op in (reference, compiled):
+        fired = op.bn_fire(
+            x, None, None, None, None, 0.0, time_steps=1, neuron=IF, pool=2, training_stats=True, add=add
+        )
+        assert fired.out.flatten().tolist() == [2]
+        assert fired.spikes.flatten().tolist() == [0, 1, 1, 0]
+        assert fired.spike_count == 2
+        g_x, g_add = torch.autograd.grad(fired.out.sum(), [x, add])
+        assert g_add.flatten().tolist() == [1, 0, 0, 0]
+        assert g_x.flatten().tolist() == pytest.approx([1 / (1 + torch.pi**2), 0, 0, 0])
+
+
+def test_sums_are_compared_as_they_are_stored() -> None:
+    """In bfloat16 257 is 256: behind 256 + 0 it is no larger, and the first of equal sums gets the gradient."""
+    x = torch.tensor([[[[0.0, 1.0], [0.0, 0.0]]]], dtype=torch.bfloat16)
+    add = torch.full((1, 1, 2, 2), 256.0, dtype=torch.bfloat16, requires_grad=True)
+    for op in (reference, compiled):
+        fired = op.bn_fire(
+            x, None, None, None, None, 0.0, time_steps=1, neuron=IF, pool=2, training_stats=True, add=add
+        )
+        (g,) = torch.autograd.grad(fired.out.sum(), add)
+        assert fired.out.item() == 256
+        assert g.flatten().tolist() == [1, 0, 0, 0]
+
+
+def test_a_nan_that_is_added_is_the_maximum() -> None:
+    x = torch.zeros(1, 16, 2, 2)
+    add = torch.zeros(1, 16, 2, 2)
+    add[0, 3, 0, 1] = torch.nan
+    fired = compiled.bn_fire(
+        x, None, None, None, None, 0.0, time_steps=1, neuron=IF, pool=2, training_stats=True, add=add
+    )
+    assert fired.out[0, :, 0, 0].isnan().nonzero().flatten().tolist() == [3]
+
+
 def test_layouts() -> None:
     """The same values in any strides give the same; results are channels_last."""
     case = safe()
@@ -300,10 +356,11 @@ def test_both_equal_spikingjelly(kind: str, training: bool) -> None:
 
 @pytest.mark.parametrize("pool", [1, 2])
 @pytest.mark.parametrize("repeat", [False, True])
-def test_bfloat16(pool: int, repeat: bool) -> None:
+@pytest.mark.parametrize("add", [False, True])
+def test_bfloat16(pool: int, repeat: bool, add: bool) -> None:
     """Everything inside is float32: spikes are those of the reference, gradients of x are rounded to 8 bits,
     twice where batch statistics are used (1 % of the largest); those of gamma and beta are not."""
-    case = safe(dtype=torch.bfloat16, pool=pool, repeat=repeat)
+    case = safe(dtype=torch.bfloat16, pool=pool, repeat=repeat, add=add)
     (expected, wanted), (fired, got) = (case.run(op) for op in (reference, compiled))
     assert fired.spikes.dtype is torch.bfloat16
     assert torch.equal(fired.spikes, expected.spikes)
@@ -311,8 +368,10 @@ def test_bfloat16(pool: int, repeat: bool) -> None:
     largest = wanted[0].abs().max().item()
     assert torch.allclose(got[0].float(), wanted[0].float(), rtol=0, atol=0.01 * largest)
     # Of the reference, torch adds both gradients of a spike in bfloat16.
-    for own, other in zip(got[1:], wanted[1:], strict=True):
+    for own, other in zip(got[1:3], wanted[1:3], strict=True):
         assert torch.allclose(own, other, rtol=5e-3, atol=5e-3 * other.abs().max().item())
+    if add:
+        assert torch.equal(got[3], wanted[3])
 
 
 def test_variance_far_from_zero() -> None:
@@ -384,6 +443,7 @@ def test_threads_do_not_change_the_result() -> None:
     repeat=st.booleans(),
     norm=st.booleans(),
     training_stats=st.booleans(),
+    add=st.booleans(),
     seed=st.integers(0, 99),
 )
 def test_any_case(neuron: str, seed: int, **options: Any) -> None:

@@ -36,9 +36,16 @@ def compare(
     training: bool = True,
     want_spikes: bool = True,
     scale: float = 1.5,
+    shared: str | None = None,
+    add: bool = False,
     device: str = "cpu",
 ) -> int:
-    """Fail unless both agree on values and on all gradients; the number of spikes."""
+    """Fail unless both agree on values and on all gradients; the number of spikes.
+
+    Args:
+        shared: the axes of THW that share a dropout's mask; None drops nothing.
+        add: whether small whole numbers, with many ties, are added to the spikes.
+    """
     torch.manual_seed(sum(shape) + steps)
     images, channels, height, width = shape
     batch = images if repeat else steps * images
@@ -49,19 +56,28 @@ def compare(
     vectors = [torch.rand(channels, device=device) + 0.5 for _ in range(4)] if norm else [None] * 4
     out_grad = torch.randn(steps * images, channels, height // pool, width // pool).to(device, dtype)
     spikes_grad = torch.randn(steps * images, channels, height, width).to(device, dtype)
+    dropped = None
+    if shared is not None:
+        axes = [
+            1 if name in shared else size for name, size in zip("TNHW", (steps, images, height, width), strict=True)
+        ]
+        keep = torch.rand(*axes, channels, device=device) > 0.3
+        dropped = reference.Dropped(keep.movedim(-1, 2), 1.4, 0.1, -0.2)
+    other_path = torch.randint(3, spikes_grad.shape).to(device, dtype)
     results = []
     for module in (reference, kernels):
         given = x.detach().clone(memory_format=torch.preserve_format) if not strided else x.detach()
         given.requires_grad_()
         gamma, beta = (None if v is None else v.clone().requires_grad_() for v in vectors[:2])
+        path = other_path.clone().requires_grad_() if add else None
         fired = module.bn_fire(  # type: ignore[attr-defined]
             given, gamma, beta, *vectors[2:], 1e-5, time_steps=steps, neuron=neuron, pool=pool,
-            training_stats=training, repeat=repeat, want_spikes=want_spikes,
+            training_stats=training, repeat=repeat, want_spikes=want_spikes, dropped=dropped, add=path,
         )  # fmt: skip
         loss = (fired.out * out_grad).sum(dtype=torch.float32)
-        if fired.spikes is not None and pool > 1:
+        if fired.spikes is not None and fired.spikes is not fired.out:
             loss = loss + (fired.spikes * spikes_grad).sum(dtype=torch.float32)
-        wanted = [given] if gamma is None else [given, gamma, beta]
+        wanted = [leaf for leaf in (given, gamma, beta, path) if leaf is not None]
         results.append((fired, torch.autograd.grad(loss, wanted)))
     (first, grads), (other, own) = results
     for name in ("spikes", "out"):
@@ -120,6 +136,13 @@ def check_all() -> None:
     compare(kernels, (1, 70, 4, 4), NeuronConfig(), steps=2, pool=2)  # more channels than a tile has
     compare(kernels, (9, 2, 9, 9), NeuronConfig(), steps=1)  # more rows than one tile of the statistics
     compare(kernels, (2, 1, 1, 1), NeuronConfig(), steps=3)
+    for shared, pool, repeat in (("", 1, False), ("T", 2, True), ("HW", 2, False)):
+        compare(kernels, odd, LIF, pool=pool, repeat=repeat, shared=shared)
+    compare(kernels, odd, NeuronConfig(), pool=1, add=True)
+    compare(kernels, odd, SOFT, pool=1, add=True, want_spikes=False)
+    compare(kernels, odd, NeuronConfig(), pool=2, add=True, repeat=True)
+    compare(kernels, odd, SOFT, pool=2, add=True, want_spikes=False)
+    compare(kernels, odd, NeuronConfig(), pool=2, add=True, shared="", dtype=torch.bfloat16)
     # Never and always: without batch norm, currents far below and far above the threshold.
     assert compare(kernels, odd, NeuronConfig(v_threshold=1e3), norm=False, pool=2) == 0
     assert compare(kernels, odd, NeuronConfig(v_threshold=1e-6), norm=False, scale=0.0, pool=2) == 4 * 2 * 3 * 5 * 7
@@ -145,11 +168,14 @@ def compile_all() -> None:
     from bench.ops import triton_fire as kernels
 
     constants = {"T": 4, "POOL": 2, "REPEAT": False, "SOFT": False, "SPIKES": True, "ROWS": 4, "COLUMNS": 64}
+    constants |= {"DROP": True, "ADD": True}
     sizes = dict.fromkeys(("images", "height", "width", "channels"), "i32")
-    numbers = dict.fromkeys(("keep", "threshold", "reset"), "fp32")
+    sizes |= dict.fromkeys(("kept_step", "kept_image", "kept_row", "kept_column"), "i32")
+    numbers = dict.fromkeys(("keep", "threshold", "reset", "gain", "offset", "fill"), "fp32")
+    numbers |= {"kept": "*u8", "add": "*bf16"}
     forward = {"x": "*bf16", "vectors": "*fp32", "out": "*bf16", "spikes": "*bf16", "count": "*i64"} | sizes | numbers
     backward = {"x": "*bf16", "vectors": "*fp32", "g_out": "*bf16", "g_spikes": "*bf16", "sums": "*fp32"}
-    backward |= {"parts": "*fp32", "dx": "*bf16"} | sizes | numbers | {"alpha": "fp32"}
+    backward |= {"parts": "*fp32", "dx": "*bf16", "d_add": "*bf16"} | sizes | numbers | {"alpha": "fp32"}
     moments = {"x": "*bf16", "sums": "*fp32"} | dict.fromkeys(("rows", "channels", "parts", "each"), "i32")
     jobs = [(kernels._moments, moments, {"ROWS": 32, "COLUMNS": 64}), (kernels._forward, forward, constants)]
     jobs += [

@@ -3,7 +3,8 @@
 // Tensors are dense [B, H, W, C] (channels_last), float or bfloat16; everything inside is float. The
 // neuron's charge is h = keep * v + y with y = (x - mean) * scale + shift: the caller folds what LIF
 // does to the current into scale and shift. Spikes and potentials are recomputed in backward. Dropout of
-// the current is applied on the way: a kept y becomes y * gain + offset, a dropped one `fill`.
+// the current is applied on the way: a kept y becomes y * gain + offset, a dropped one `fill`. So is the sum
+// with another tensor, `add`, of what is pooled: SEW's ADD.
 
 #include <algorithm>
 #include <cstdint>
@@ -65,15 +66,26 @@ inline void store(float *p, Floats v, int n) {
     else std::memcpy(p, &v, sizeof(float) * n);
 }
 
+// The upper halves of floats rounded to nearest even; a NaN keeps its own and becomes quiet.
+inline Words upper(Floats v) {
+    const Words w = bits<Words>(v), quiet = (w >> 16) | 0x40;
+    return v != v ? quiet : (w + 0x7fff + ((w >> 16) & 1)) >> 16;
+}
+
 inline void store(bf16 *p, Floats v, int n) {
-    Words w = bits<Words>(v);
-    // Round to nearest even; a NaN keeps its upper half and becomes quiet.
-    const Mask nan = v != v;
-    const Words rounded = (w + 0x7fff + ((w >> 16) & 1)) >> 16, quiet = (w >> 16) | 0x40;
-    const Halves h = __builtin_convertvector(nan ? quiet : rounded, Halves);
+    const Halves h = __builtin_convertvector(upper(v), Halves);
     if (n == L) std::memcpy(p, &h, sizeof(h));
     else std::memcpy(p, &h, sizeof(bf16) * n);
 }
+
+// What would be read back after `store`.
+template <class T> inline Floats stored(Floats v) {
+    if (std::is_same<T, float>::value) return v;
+    return bits<Floats>(upper(v) << 16);
+}
+
+// Whether max pooling prefers v to what it has: as torch, the first of equal ones, and the last NaN.
+inline Mask beats(Floats v, Floats best) { return (v > best) | (v != v); }
 
 inline void store_spikes(float *p, Mask s, int n) { store(p, s ? Floats{} + 1.0f : Floats{}, n); }
 
@@ -194,14 +206,15 @@ inline void charge(const Shape &s, const Strides &by, const Neuron &neuron, cons
 
 // A constant number of steps lets the compiler unroll; 0 takes any number.
 template <class T, bool SOFT, int STEPS, bool DROP>
-int64_t forward(const Shape &s, const Neuron &neuron, const Norm &norm, const Drop &drop, const T *x, T *spikes, T *out,
-                int threads) {
+int64_t forward(const Shape &s, const Neuron &neuron, const Norm &norm, const Drop &drop, const T *x, const T *add,
+                T *spikes, T *out, int threads) {
     const int64_t C = s.channels, whole = C / L * L, steps = STEPS ? STEPS : s.steps;
     const Strides by(s);
     int64_t total = 0;
 #pragma omp parallel num_threads(threads) reduction(+ : total)
     {
         std::vector<Mask> many(steps);
+        std::vector<Floats> many_best(steps);
 #pragma omp for schedule(static)
         for (int64_t unit = 0; unit < units_of(s); unit++) {
             Mask fired = {};
@@ -209,18 +222,26 @@ int64_t forward(const Shape &s, const Neuron &neuron, const Norm &norm, const Dr
                 constexpr int P = decltype(values)::value;
                 const auto channels = [&](int64_t c, int n) {
                     Mask few[STEPS ? STEPS : 1], *const any = STEPS ? few : many.data();
+                    Floats few_best[STEPS ? STEPS : 1], *const best = STEPS ? few_best : many_best.data();
                     for (int64_t t = 0; t < steps; t++) any[t] = Mask{};
                     Mask here = {};
                     const auto note = [&](int p, int64_t t, Floats, Mask spike) {
-                        if (spikes) store_spikes(spikes + at.full + t * by.full_step + by.within(p) + c, spike, n);
+                        const int64_t place = at.full + t * by.full_step + by.within(p) + c;
+                        if (spikes) store_spikes(spikes + place, spike, n);
                         here += spike;
                         any[t] |= spike;
+                        if (!add) return;
+                        const Floats sum = stored<T>(load(add + place, n) + (spike ? Floats{} + 1.0f : Floats{}));
+                        best[t] = p == 0 ? sum : (beats(sum, best[t]) ? sum : best[t]);
                     };
                     charge<P, T, SOFT, DROP>(s, by, neuron, norm, drop, drop.keep + at.kept + c, steps,
                                              x + at.given + c, c, n, note);
                     if (out && at.pooled >= 0)
-                        for (int64_t t = 0; t < steps; t++)
-                            store_spikes(out + at.pooled + t * by.pooled_step + c, any[t], n);
+                        for (int64_t t = 0; t < steps; t++) {
+                            T *const to = out + at.pooled + t * by.pooled_step + c;
+                            if (add) store(to, best[t], n);
+                            else store_spikes(to, any[t], n);
+                        }
                     for (int l = n; l < L; l++) here[l] = 0;
                     fired += here;
                 };
@@ -234,10 +255,11 @@ int64_t forward(const Shape &s, const Neuron &neuron, const Norm &norm, const Dr
 }
 
 // Gradient g of the current (summed over the steps of a repeated one): writes factor * g to dx, and adds
-// to `sums` [2, C] the sums of g and g (x - mean).
+// to `sums` [2, C] the sums of g and g (x - mean). `add` and its gradient `d_add` are given where sums are pooled;
+// without pooling d_add is g_out, and the caller knows it.
 template <class T, bool SOFT, int STEPS, bool DROP>
 void backward(const Shape &s, const Neuron &neuron, const Norm &norm, const Drop &drop, const float *factor, const T *x,
-              const T *g_spikes, const T *g_out, T *dx, double *sums, int threads) {
+              const T *add, const T *g_spikes, const T *g_out, T *dx, T *d_add, double *sums, int threads) {
     const int64_t C = s.channels, whole = C / L * L, blocks = (C + L - 1) / L, steps = STEPS ? STEPS : s.steps;
     const Strides by(s);
     const float curve = 1.57079632679489662f * neuron.alpha, height = neuron.alpha / 2;
@@ -246,6 +268,7 @@ void backward(const Shape &s, const Neuron &neuron, const Norm &norm, const Drop
     {
         std::vector<Floats> many_h(STEPS ? 0 : 4 * steps);
         std::vector<Mask> many_first(STEPS ? 0 : steps);
+        std::vector<Floats> many_best(STEPS ? 0 : steps);
         std::vector<Floats> row(2 * blocks);  // sums of g and g (x - mean) over a row of windows
         std::vector<double> total(2 * C);
 #pragma omp for schedule(static)
@@ -254,15 +277,25 @@ void backward(const Shape &s, const Neuron &neuron, const Norm &norm, const Drop
                 constexpr int P = decltype(values)::value;
                 const auto channels = [&](int64_t c, int n) {
                     Floats few_h[STEPS ? P * STEPS : 1], *const h = STEPS ? few_h : many_h.data();
-                    // Which value of the window is the first that spiked.
+                    // Which value of the window is the first that spiked; with `add`, the first maximum.
                     Mask few_first[STEPS ? STEPS : 1], *const first = STEPS ? few_first : many_first.data();
+                    Floats few_best[STEPS ? STEPS : 1], *const best = STEPS ? few_best : many_best.data();
                     for (int64_t t = 0; t < steps; t++) first[t] = Mask{} + P;
                     const uint8_t *const keep = drop.keep + at.kept + c;
                     const auto note = [&](int p, int64_t t, Floats v, Mask spike) {
                         h[p * steps + t] = v;
+                        if (P == 1) return;
+                        if (add) {
+                            const Floats other = load(add + at.full + t * by.full_step + by.within(p) + c, n);
+                            const Floats sum = stored<T>(other + (spike ? Floats{} + 1.0f : Floats{}));
+                            const Mask better = p == 0 ? ~Mask{} : beats(sum, best[t]);
+                            best[t] = better ? sum : best[t];
+                            first[t] = better ? Mask{} + p : first[t];
+                            return;
+                        }
                         // Not overwritten: values come in their order.
                         const Mask found = spike & (first[t] == P);
-                        if (P > 1) first[t] = found ? Mask{} + p : first[t];
+                        first[t] = found ? Mask{} + p : first[t];
                     };
                     charge<P, T, SOFT, DROP>(s, by, neuron, norm, drop, keep, steps, x + at.given + c, c, n, note);
                     const Floats mean = load(norm.mean + c, n), times = load(factor + c, n);
@@ -271,14 +304,17 @@ void backward(const Shape &s, const Neuron &neuron, const Norm &norm, const Drop
                         // Of the potential after the reset; of a current that is repeated.
                         Floats g_v = {}, g_sum = {};
                         for (int64_t t = steps - 1; t >= 0; t--) {
-                            Floats g = {};
-                            if (g_spikes) g = load(g_spikes + at.full + t * by.full_step + by.within(p) + c, n);
+                            Floats g = {}, pooled = {};
+                            const int64_t place = at.full + t * by.full_step + by.within(p) + c;
+                            if (g_spikes) g = load(g_spikes + place, n);
                             if (P > 1 && g_out) {
                                 const Floats from = load(g_out + at.pooled + t * by.pooled_step + c, n);
                                 // In a silent window every value is the maximum, and the first one gets it.
                                 const Mask mine = p ? first[t] == p : (first[t] == 0) | (first[t] == P);
-                                g += mine ? from : Floats{};
+                                pooled = mine ? from : Floats{};
+                                g += pooled;
                             }
+                            if (d_add) store(d_add + place, pooled, n);
                             const Floats v = h[p * steps + t], far = curve * (v - neuron.threshold);
                             // ATan surrogate; the reset is a constant, and a hard one lets no gradient through.
                             g = g * height / (1.0f + far * far);
@@ -316,28 +352,28 @@ void backward(const Shape &s, const Neuron &neuron, const Norm &norm, const Drop
 }
 
 template <class T, bool DROP>
-int64_t fire(const Shape &s, const Neuron &neuron, const Norm &norm, const Drop &drop, const T *x, T *spikes, T *out,
-             int threads) {
+int64_t fire(const Shape &s, const Neuron &neuron, const Norm &norm, const Drop &drop, const T *x, const T *add,
+             T *spikes, T *out, int threads) {
     const auto run = neuron.soft    ? forward<T, true, 0, DROP>
                      : s.steps == 4 ? forward<T, false, 4, DROP>
                                     : forward<T, false, 0, DROP>;
-    return run(s, neuron, norm, drop, x, spikes, out, threads);
+    return run(s, neuron, norm, drop, x, add, spikes, out, threads);
 }
 
 template <class T, bool DROP>
 void back(const Shape &s, const Neuron &neuron, const Norm &norm, const Drop &drop, const float *inverse_variance,
-          const T *x, const T *g_spikes, const T *g_out, T *dx, double *sums, int threads) {
+          const T *x, const T *add, const T *g_spikes, const T *g_out, T *dx, T *d_add, double *sums, int threads) {
     const auto run = neuron.soft    ? backward<T, true, 0, DROP>
                      : s.steps == 4 ? backward<T, false, 4, DROP>
                                     : backward<T, false, 0, DROP>;
     const int64_t C = s.channels, rows = s.images * s.height * s.width * (s.repeat ? 1 : s.steps);
     if (!inverse_variance) {
-        run(s, neuron, norm, drop, norm.scale, x, g_spikes, g_out, dx, sums, threads);
+        run(s, neuron, norm, drop, norm.scale, x, add, g_spikes, g_out, dx, d_add, sums, threads);
         return;
     }
     // Batch norm's gradient needs sums over all of g: g is put down in dx, and completed in a second pass.
     const std::vector<float> one(C, 1.0f);
-    run(s, neuron, norm, drop, one.data(), x, g_spikes, g_out, dx, sums, threads);
+    run(s, neuron, norm, drop, one.data(), x, add, g_spikes, g_out, dx, d_add, sums, threads);
     std::vector<float> slope(C), offset(C);
     for (int64_t c = 0; c < C; c++) {
         slope[c] = float(-norm.scale[c] * inverse_variance[c] * sums[C + c] / double(rows));
@@ -407,13 +443,14 @@ void fire_moments(int half, const void *x, int64_t rows, int64_t channels, float
     else moments(static_cast<const float *>(x), rows, channels, mean, var, threads);
 }
 
-// Returns the number of spikes. `drop` is null without dropout.
+// Returns the number of spikes. `drop` is null without dropout, `add` where nothing is added.
 int64_t fire_forward(int half, const Shape *s, const Neuron *neuron, const Norm *norm, const Drop *drop, const void *x,
-                     void *spikes, void *out, int threads) {
+                     const void *add, void *spikes, void *out, int threads) {
     const auto run = [&](auto type, auto dropping, const Drop &d) {
         typedef decltype(type) T;
         return fire<T, decltype(dropping)::value>(*s, *neuron, *norm, d, static_cast<const T *>(x),
-                                                  static_cast<T *>(spikes), static_cast<T *>(out), threads);
+                                                  static_cast<const T *>(add), static_cast<T *>(spikes),
+                                                  static_cast<T *>(out), threads);
     };
     const Drop none = {};
     if (half) return drop ? run(bf16(), std::true_type(), *drop) : run(bf16(), std::false_type(), none);
@@ -423,13 +460,14 @@ int64_t fire_forward(int half, const Shape *s, const Neuron *neuron, const Norm 
 // `sums` [2, C], zeros to start with, receives those of g and g (x - mean), g being the gradient of the
 // current. `inverse_variance` is null where the statistics are constants.
 void fire_backward(int half, const Shape *s, const Neuron *neuron, const Norm *norm, const Drop *drop,
-                   const float *inverse_variance, const void *x, const void *g_spikes, const void *g_out, void *dx,
-                   double *sums, int threads) {
+                   const float *inverse_variance, const void *x, const void *add, const void *g_spikes,
+                   const void *g_out, void *dx, void *d_add, double *sums, int threads) {
     const auto run = [&](auto type, auto dropping, const Drop &d) {
         typedef decltype(type) T;
         back<T, decltype(dropping)::value>(*s, *neuron, *norm, d, inverse_variance, static_cast<const T *>(x),
-                                           static_cast<const T *>(g_spikes), static_cast<const T *>(g_out),
-                                           static_cast<T *>(dx), sums, threads);
+                                           static_cast<const T *>(add), static_cast<const T *>(g_spikes),
+                                           static_cast<const T *>(g_out), static_cast<T *>(dx),
+                                           static_cast<T *>(d_add), sums, threads);
     };
     const Drop none = {};
     if (half) drop ? run(bf16(), std::true_type(), *drop) : run(bf16(), std::false_type(), none);

@@ -1,0 +1,73 @@
+"""What the kernels of every backend are told besides tensors, in their terms."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from bench.ops.reference import Dropped
+
+if TYPE_CHECKING:
+    from bench.neurons import NeuronConfig
+
+
+class Setting:
+    """Of one `bn_fire`: the potential before firing is keep v + y, where y = (x - mean) scale + shift holds batch norm,
+    the leak's `share` of the current and the `lift` that draws to rest.
+
+    Attributes:
+        affine: gain, offset and fill of a dropout, for that y.
+    """
+
+    def __init__(
+        self,
+        neuron: NeuronConfig,
+        time_steps: int,
+        pool: int,
+        repeat: bool,
+        want_spikes: bool,
+        training_stats: bool,
+        eps: float,
+    ) -> None:
+        self.time_steps, self.pool, self.repeat = time_steps, pool, repeat
+        self.want_spikes, self.training_stats, self.eps = want_spikes, training_stats, eps
+        self.soft = neuron.v_reset is None
+        self.rest = 0.0 if neuron.v_reset is None else neuron.v_reset
+        leak = 0.0 if neuron.name == "if" else 1.0 / neuron.tau
+        self.keep, self.threshold, self.alpha = 1.0 - leak, neuron.v_threshold, neuron.alpha
+        self.lift = self.rest * leak
+        self.share = leak if leak and neuron.decay_input else 1.0
+        self.affine = (1.0, 0.0, 0.0)
+
+    def images(self, x: Tensor) -> int:
+        """Of a time step; x is `[T * N, C, H, W]`, or `[N, C, H, W]` of a repeated current."""
+        return x.shape[0] if self.repeat else x.shape[0] // self.time_steps
+
+    def take(self, dropped: Dropped | None) -> Tensor | None:
+        """Note a dropout's numbers; its mask `[T, N, C, H, W]` with C last in memory, None without one."""
+        if dropped is None:
+            return None
+        keep, gain, offset, fill = dropped
+        self.affine = (gain, self.lift * (1 - gain) + self.share * offset, self.share * fill + self.lift)
+        return keep if keep.stride(2) == 1 else keep.movedim(2, -1).contiguous().movedim(-1, 2)
+
+
+def strides(keep: Tensor) -> tuple[int, int, int, int]:
+    """Of a mask's steps, images, rows and columns; 0 where they share it."""
+    step, image, _, row, column = (
+        0 if size == 1 else stride for size, stride in zip(keep.shape, keep.stride(), strict=True)
+    )
+    return step, image, row, column
+
+
+def dense(x: Tensor) -> Tensor:
+    """With C last in memory."""
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def empty(x: Tensor, batch: int, height: int, width: int) -> Tensor:
+    """Like x `[B, C, H, W]` but for these sizes, with C last in memory."""
+    shape = (batch, x.shape[1], height, width)
+    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
