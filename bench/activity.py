@@ -83,7 +83,7 @@ def spike_count(layer: LayerActivity) -> Tensor:
 
 
 class RateMeter:
-    """Spikes and opportunities per layer, summed over batches on the device.
+    """Spikes per layer, summed over batches on the device, and the opportunities for them.
 
     A spike rate is spikes / (neurons x time steps x images). `global_rate` takes all neurons
     together, `layer_mean` is the mean of the layers' rates: nandan2022 does not say which of the two
@@ -95,22 +95,24 @@ class RateMeter:
 
     def __init__(self, per_neuron: bool = False) -> None:
         self.per_neuron = per_neuron
+        self.images = 0
         self.spikes: dict[str, Any] = {}
-        self.chances: dict[str, int] = {}
+        self.per_image: dict[str, int] = {}
         self.neurons: dict[str, int] = {}
         self.ever: dict[str, Tensor] = {}
         self.always: dict[str, Tensor] = {}
 
     @torch.no_grad()
     def update(self, activity: Activity) -> None:
-        """Add one batch, without waiting for the device; costs a read of the spikes that no kernel has counted."""
+        """Add one batch, without waiting for the device; costs a read of the spikes that no kernel has counted.
+
+        Sums stay in the tensors that the first batch made, so that a recorded step can write there."""
         for name, layer in activity.items():
             shape = layer.spikes.shape if layer.shape is None else layer.shape
             if name not in self.spikes:
-                self.spikes[name], self.chances[name] = 0, 0
+                self.spikes[name], self.per_image[name] = 0, shape[0] * shape[2:].numel()
                 self.neurons[name] = shape[2:].numel()
-            self.spikes[name] = self.spikes[name] + spike_count(layer)
-            self.chances[name] += shape.numel()
+            self.spikes[name] += spike_count(layer)
             if self.per_neuron:
                 # Extrema, not any and all: torch reduces booleans an order of magnitude slower.
                 fired = layer.spikes.detach().flatten(0, 1)
@@ -118,14 +120,16 @@ class RateMeter:
                 always = over_batch(fired, lambda x: x.amin(0)) > 0
                 self.ever[name] = self.ever[name] | ever if name in self.ever else ever
                 self.always[name] = self.always[name] & always if name in self.always else always
+        if activity:
+            self.images += shape[1]
 
     def rates(self) -> dict[str, float]:
         """Spike rate of each layer."""
-        return {name: float(self.spikes[name]) / self.chances[name] for name in self.spikes}
+        return {name: float(self.spikes[name]) / (self.images * self.per_image[name]) for name in self.spikes}
 
     def global_rate(self) -> float:
         """Spikes of all layers over the opportunities of all layers."""
-        return sum(map(float, self.spikes.values())) / sum(self.chances.values())
+        return sum(map(float, self.spikes.values())) / (self.images * sum(self.per_image.values()))
 
     def layer_mean(self) -> float:
         """Mean of the layers' spike rates."""

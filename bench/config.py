@@ -134,6 +134,7 @@ class TrainerConfig:
         limit_train_batches: steps an epoch; null is all.
         limit_test_batches: batches of an evaluation, of images drawn by the seed; null is all.
         eval_every: epochs between evaluations.
+        cuda_graph: on a GPU, record a step once and replay it, where the regularizers allow it.
     """
 
     epochs: int = MISSING
@@ -146,6 +147,7 @@ class TrainerConfig:
     limit_train_batches: int | None = None
     limit_test_batches: int | None = None
     eval_every: int = 1
+    cuda_graph: bool = True
 
 
 @dataclass

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 # Settings under `trainer` that say where to compute, not what. Precision counts as what `auto` stands for.
-UNCOUNTED = ("accelerator", "precision", "devices", "sync_batchnorm")
+UNCOUNTED = ("accelerator", "precision", "devices", "sync_batchnorm", "cuda_graph")
 
 
 def science(cfg: DictConfig, data_identity: tuple[str, str] | None = None, auto: str | None = None) -> dict[str, Any]:

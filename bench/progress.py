@@ -25,7 +25,7 @@ class Reporter(L.Callback):
     def __init__(self, epochs: int) -> None:
         self.epochs = epochs
         self.bar: Progress | None = None
-        self.warned = False
+        self.warned = self.told = False
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         self.began = time.monotonic()
@@ -45,12 +45,20 @@ class Reporter(L.Callback):
             images = task.meters["train"].images * task.ranks
             speed = f"{images / (time.monotonic() - self.began):,.0f} img/s"
             self.bar.update(self.line, completed=task.steps, speed=speed)
+        self._tell_of_replays(task)
         if task.current_epoch > 0:
             return
         if task.steps == 1 and (slow := explain(task.model)) is not None:
             say(f"kernels: {slow}")
         if not self.warned and task.steps in (WARN_AFTER_STEPS, steps):
             self._warn_of_silence(task, task.steps)
+
+    def _tell_of_replays(self, task: Any) -> None:
+        recording = task.recording
+        if self.told or recording is None or not (recording.live or recording.fault):
+            return
+        self.told = True
+        say("steps are replayed from a CUDA graph" if recording.live else f"no CUDA graph: {recording.fault}")
 
     def _warn_of_silence(self, task: Any, steps: int) -> None:
         self.warned = True

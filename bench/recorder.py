@@ -40,7 +40,9 @@ class Recorder(Checkpoint):
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         groups = trainer.optimizers[0].param_groups  # a local rule has none
-        self.lr = groups[0]["lr"] if groups else pl_module.optim.lr
+        lr = groups[0]["lr"] if groups else pl_module.optim.lr
+        # A float32 has no more digits than that.
+        self.lr = float(f"{float(lr):.7g}") if isinstance(lr, torch.Tensor) else lr
         self.began = clock(pl_module)
         self.trained = self.evaluated = 0.0
 

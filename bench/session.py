@@ -89,7 +89,7 @@ def make_task(cfg: DictConfig, splits: Splits) -> Task:
     kind = model.task()
     if distributed.ranks() > 1 and kind.training_step is not Task.training_step:
         raise BenchError("trainer.devices: this network learns in a way of its own, on one device; leave it out")
-    return kind(
+    task = kind(
         model.to(memory_format=torch.channels_last),
         regs,
         settings(cfg.optim),
@@ -97,6 +97,8 @@ def make_task(cfg: DictConfig, splits: Splits) -> Task:
         epochs=cfg.trainer.epochs,
         splits=names,
     )
+    task.replays = cfg.trainer.cuda_graph
+    return task
 
 
 def find_checkpoint(folder: RunFolder, task: Task) -> dict[str, Any] | None:

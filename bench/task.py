@@ -18,6 +18,7 @@ from bench import distributed
 from bench.activity import Activity, OpCounter, RateMeter, activity_of
 from bench.config import OptimConfig, Optimizer, Schedule
 from bench.errors import BenchError
+from bench.graph import Recording
 from bench.models.base import SpikingNetwork
 from bench.random import derive
 from bench.regularizers.base import Regularizer
@@ -58,23 +59,40 @@ class Meter:
         """Add a batch: logits `[N, classes]`, labels `[N]` or soft labels `[N, classes]`, its mean loss."""
         hard = y.argmax(1) if y.ndim == 2 else y
         self.images += len(logits)
-        self.correct = self.correct + (logits.argmax(1) == hard).sum()
-        self.loss = self.loss + loss.detach().double() * len(logits)
+        self.correct += (logits.argmax(1) == hard).sum()
+        self.loss += loss.detach().double() * len(logits)
         if activity:
             self.rates.update(activity)
+
+    def sums(self) -> list[Tensor]:
+        """What `update` adds to, from its second call on in place."""
+        return [self.correct, self.loss, *self.rates.spikes.values()]
+
+    def count(self, images: int) -> None:
+        """Say how many images went into the sums, where replays added to them unseen."""
+        self.images = images
+        self.rates.images = images if self.rates.spikes else 0
+
+    def restart(self) -> None:
+        """Begin anew, in the same tensors."""
+        self.images = self.rates.images = 0
+        for tensor in self.sums():
+            tensor.zero_()
 
     def join(self) -> None:
         """Take in what the other ranks' meters saw; all ranks call it."""
         own = self.rates
-        state = (self.images, self.correct, self.loss, own.spikes, own.chances, own.neurons, own.ever, own.always)
+        kinds = own.per_image, own.neurons
+        state = (self.images, self.correct, self.loss, own.images, own.spikes, kinds, own.ever, own.always)
         parts = distributed.gather(move_data_to_device(state, "cpu"))
         del parts[distributed.rank()]
-        for images, correct, loss, spikes, chances, neurons, ever, always in parts:
+        for images, correct, loss, seen, spikes, kinds, ever, always in parts:
             self.images += images
             self.correct, self.loss = self.correct + correct, self.loss + loss
+            own.images += seen
+            own.per_image |= kinds[0]
+            own.neurons |= kinds[1]
             for name in spikes:
-                own.neurons[name] = neurons[name]
-                own.chances[name] = own.chances.get(name, 0) + chances[name]
                 own.spikes[name] = own.spikes.get(name, 0) + spikes[name]
             for name in ever:
                 own.ever[name] = ever[name] | own.ever[name].cpu() if name in own.ever else ever[name]
@@ -115,6 +133,8 @@ class Task(L.LightningModule):
         penalties: each term summed over the epoch's steps.
         steps: optimizer steps done in the epoch.
         on_step: called after each of them.
+        replays: whether steps may be recorded and replayed, where there is a GPU and nothing speaks against it.
+        recording: what replays them; None where nothing does.
         rank: of this process; `ranks` is how many there are.
 
     Raises:
@@ -165,6 +185,8 @@ class Task(L.LightningModule):
         self.finite: Tensor | None = None
         self.steps = 0
         self.on_step: Callable[[], None] | None = None
+        self.replays = True
+        self.recording: Recording | None = None
         self.rank, self.ranks = distributed.rank(), distributed.ranks()
 
     @property
@@ -226,15 +248,38 @@ class Task(L.LightningModule):
         Raises:
             Diverged: the loss became NaN or infinite.
         """
-        seed_everything(self.seed, "step", self.current_epoch, self.steps, *([self.rank] if self.rank else []))
+        self._seed()
         for reg in self.regs:
             x, y = reg.batch(x, y)
+        if self.recording is None:
+            self.descend(x, y, optimizer)
+        else:
+            images = self.meters["train"].images + len(x)
+            self.recording.run(x, y)
+            self.meters["train"].count(images)
+        if self.device.type == "cpu" or self.steps % CHECK_EVERY == CHECK_EVERY - 1:
+            self.stop_if_diverged(self.steps)
+        self.steps += 1
+
+    def descend(self, x: Tensor, y: Tensor, optimizer: torch.optim.Optimizer) -> None:
+        """What the device does in a step: forward, backward, update, the regularizers' own updates, meters, reset.
+
+        Sums stay in the tensors that an epoch's first step made, so that a replay finds them there.
+
+        Args:
+            x: images `[N, C, H, W]`, mixed already.
+            y: labels `[N]`, or soft labels `[N, classes]`.
+            optimizer: of `make_optimizer`.
+        """
         written = self._writes()
         total, logits, loss, penalties, activity = self.objective(x, y)
         for name, term in penalties.items():
-            self.penalties[name] = self.penalties.get(name, 0.0) + term.detach()
+            if name in self.penalties:
+                self.penalties[name] += term.detach()
+            else:
+                self.penalties[name] = term.detach().clone()
         optimizer.zero_grad()
-        self._descend(total)
+        self._backward(total)
         self._level(written)
         if self.optim.clip is not None:
             nn.utils.clip_grad_norm_(self.parameters(), self.optim.clip)
@@ -246,11 +291,14 @@ class Task(L.LightningModule):
         if self.ranks > 1:
             distributed.average(self.buffers())
         self.meters["train"].update(logits, y, loss, activity)
-        self._watch(total)
+        fine = torch.isfinite(total.detach())
+        self.finite = fine if self.finite is None else self.finite.logical_and_(fine)
         self.model.forget()
-        self.steps += 1
 
-    def _descend(self, total: Tensor) -> None:
+    def _seed(self) -> None:
+        seed_everything(self.seed, "step", self.current_epoch, self.steps, *([self.rank] if self.rank else []))
+
+    def _backward(self, total: Tensor) -> None:
         if self.ranks > 1:
             self.manual_backward(total)  # DDP averages the gradients
         else:
@@ -269,16 +317,48 @@ class Task(L.LightningModule):
         """The optimizer steps of one list of `bench.data.batches.Chunks`."""
         # Lightning's own wrapper of the optimizer does nothing here but run hooks and count.
         optimizer: Any = self.optimizers(use_pl_optimizer=False)
+        self.replay_if_able(optimizer)
         for x, y in batch:
             self.step(x, y, optimizer)
             if self.on_step is not None:
                 self.on_step()
 
-    def _watch(self, total: Tensor) -> None:
-        fine = torch.isfinite(total.detach())
-        self.finite = fine if self.finite is None else self.finite & fine
-        if total.device.type == "cpu" or self.steps % CHECK_EVERY == CHECK_EVERY - 1:
-            self.stop_if_diverged(self.steps)
+    # -- replaying steps --------------------------------------------------------------------------
+
+    @property
+    def unreplayable(self) -> str | None:
+        """Why no step is to be recorded; None where one is."""
+        if self.device.type != "cuda":
+            return "no GPU"
+        if not self.replays:
+            return "trainer.cuda_graph=false"
+        if self.ranks > 1:
+            return "several devices"
+        unsure = [name for name, reg in self.regularizers.items() if not reg.replayable]
+        return f"{', '.join(unsure)} does not say that it is replayable" if unsure else None
+
+    def replay_if_able(self, optimizer: torch.optim.Optimizer) -> None:
+        """Have steps recorded where nothing speaks against it; again, it does nothing."""
+        if self.recording is None and self.unreplayable is None:
+            # A checkpoint's rate lies where it was loaded.
+            for group in optimizer.param_groups:
+                group["lr"] = group["lr"].to(self.device)
+            self.record(optimizer)
+
+    def record(self, optimizer: torch.optim.Optimizer, **how: Any) -> None:
+        """Have steps recorded from here on.
+
+        Args:
+            optimizer: of `make_optimizer`; what changes between steps it must hold in tensors.
+            how: passed to `Recording`.
+        """
+
+        def state() -> list[Tensor]:
+            own = [value for kept in optimizer.state.values() for value in kept.values() if isinstance(value, Tensor)]
+            sums = [*self.meters["train"].sums(), *self.penalties.values()]
+            return [*self.parameters(), *self.buffers(), *own, *sums, *([] if self.finite is None else [self.finite])]
+
+        self.recording = Recording(lambda x, y: self.descend(x, y, optimizer), state, self._seed, **how)
 
     def stop_if_diverged(self, step: int) -> None:
         """End the run when a loss since the last look was NaN or infinite.
@@ -292,10 +372,17 @@ class Task(L.LightningModule):
             raise Diverged(f"the loss became NaN or infinite in epoch {self.current_epoch + 1}, by step {step + 1}")
 
     def on_train_epoch_start(self) -> None:
+        self.steps = 0
+        if self.recording is not None and self.recording.live:
+            self.meters["train"].restart()
+            for total in self.penalties.values():
+                total.zero_()
+            if self.finite is not None:
+                self.finite.fill_(True)
+            return
         self.meters["train"] = self.meter()
         self.penalties = {}
         self.finite = None
-        self.steps = 0
 
     def on_train_epoch_end(self) -> None:
         self.stop_if_diverged(self.steps - 1)
@@ -370,13 +457,23 @@ class Task(L.LightningModule):
             groups.setdefault(repr(sorted(option.items())), {**option, "params": []})["params"].append(parameter)
         return list(groups.values())
 
-    def make_optimizer(self) -> torch.optim.Optimizer:
-        """The optimizer of all parameters, at the rate of the first step."""
+    def make_optimizer(self, in_tensors: bool | None = None) -> torch.optim.Optimizer:
+        """The optimizer of all parameters, at the rate of the first step.
+
+        Args:
+            in_tensors: whether what changes between steps is kept in tensors on the device, as replayed steps need it;
+                None is where steps are to be recorded.
+        """
         optim, groups = self.optim, self.parameter_groups()
+        moving = self.unreplayable is None if in_tensors is None else in_tensors
+        lr: Any = torch.tensor(optim.lr, device=self.device) if moving else optim.lr
+        how: dict[str, Any] = {"fused": True} if moving else {}
         # Without a regularizer nothing decays: AdamW's own default is 0.01.
         if optim.name is Optimizer.sgd:
-            return torch.optim.SGD(groups, lr=optim.lr, momentum=optim.momentum, weight_decay=0.0)
-        return torch.optim.AdamW(groups, lr=optim.lr, betas=tuple(optim.betas), weight_decay=0.0)  # type: ignore[arg-type]
+            return torch.optim.SGD(groups, lr=lr, momentum=optim.momentum, weight_decay=0.0, **how)
+        how |= {"capturable": True} if moving else {}
+        betas: Any = tuple(optim.betas)
+        return torch.optim.AdamW(groups, lr=lr, betas=betas, weight_decay=0.0, **how)
 
     def configure_optimizers(self) -> Any:
         optimizer = self.make_optimizer()

@@ -28,6 +28,7 @@ class AlphaDropout(Regularizer):
     """
 
     strength = "p"
+    replayable = True
 
     def __init__(self, p: float = 0.1, mask: Mask = Mask.per_step, at: At = At.current) -> None:
         super().__init__()

@@ -29,6 +29,7 @@ class Dropout(Regularizer):
     """
 
     strength = "p"
+    replayable = True
 
     def __init__(
         self,

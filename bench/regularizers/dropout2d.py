@@ -30,6 +30,7 @@ class Dropout2d(Regularizer):
     """
 
     strength = "p"
+    replayable = True
 
     def __init__(
         self,

@@ -40,6 +40,7 @@ class FeatureDropout(Regularizer):
     """
 
     strength = "p"
+    replayable = True
 
     def __init__(
         self,

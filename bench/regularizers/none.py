@@ -10,3 +10,5 @@ class NoRegularizer(Regularizer):
 
     Source: nandan2022 (arXiv 2201.02538), eq. 2.1 with lambda = 0.
     """
+
+    replayable = True

@@ -58,6 +58,7 @@ class SpikePenalty(Regularizer):
     """
 
     strength = "weight"
+    replayable = True
 
     def __init__(
         self,

@@ -220,6 +220,7 @@ class UseItOrLoseIt(Regularizer):
     """
 
     strength = "k_p"
+    replayable = True
 
     def __init__(
         self,

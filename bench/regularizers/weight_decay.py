@@ -29,6 +29,7 @@ class WeightDecay(Regularizer):
     """
 
     strength = "weight"
+    replayable = True
 
     def __init__(self, weight: float = 1e-4, only_weights: bool = False) -> None:
         super().__init__()

@@ -123,6 +123,7 @@ class WeightNorm(Regularizer):
     """
 
     identity_in_eval = False
+    replayable = True
 
     def __init__(self, mean_only_bn: bool = False, data_init: bool = False) -> None:
         super().__init__()

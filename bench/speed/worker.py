@@ -136,9 +136,9 @@ def peer_model(cfg: DictConfig, name: str, ours: SpikingNetwork) -> nn.Module:
     return model
 
 
-def mixed(device: str, bf16: bool) -> AbstractContextManager[Any]:
+def mixed(device: str, bf16: bool, keep_casts: bool = True) -> AbstractContextManager[Any]:
     """bf16 autocast, or nothing."""
-    return torch.autocast(device, torch.bfloat16) if bf16 else nullcontext()
+    return torch.autocast(device, torch.bfloat16, cache_enabled=keep_casts) if bf16 else nullcontext()
 
 
 # -- the arms -----------------------------------------------------------------------------------------
@@ -185,6 +185,7 @@ class BenchArm(Arm):
         super().__init__(batch, task, self._loss, task.make_optimizer(), task.model.forget, [])
         self.precision = precision
         task.on_train_epoch_start()
+        task.replay_if_able(self.optimizer)
 
     def _loss(self) -> Tensor:
         with self.precision:
@@ -204,7 +205,8 @@ def bench_arm(
 
     session.pick_kernels(cfg.ops, device)
     task = session.make_task(cfg, splits).to(device)
-    return BenchArm(task, batch, mixed(device, facts["precision"] == "bf16"))
+    # Lightning keeps none either.
+    return BenchArm(task, batch, mixed(device, facts["precision"] == "bf16", keep_casts=False))
 
 
 def facts_of(cfg: DictConfig) -> dict[str, Any]:

@@ -1,0 +1,148 @@
+"""Training steps recorded as a CUDA graph and replayed: one launch in place of hundreds, and no Python between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+WARM_STEPS = 3  # done one by one before: they choose kernels and make the optimizer's state
+AGREE = 1e-2  # largest difference of a replayed step from one done by itself, as a share of what the step changes
+
+
+class Replay(Protocol):
+    """What was recorded; a call does it again, on the same tensors."""
+
+    def __call__(self) -> None: ...
+
+
+def capture(work: Callable[[], None]) -> Replay:
+    """Record what `work` asks of the GPU, without doing it.
+
+    Random numbers are drawn anew at each replay, from the generators as they are then.
+
+    Raises:
+        RuntimeError: something in it cannot be recorded, such as a look at a value from the CPU.
+    """
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        work()
+    replay: Replay = graph.replay
+    return replay
+
+
+class Recording:
+    """Does a training step by itself a few times, then records it, and from there on replays it.
+
+    The first replay is checked against the same step done by itself from the same state. If they disagree, or nothing
+    can be recorded, steps go on being done one by one, and `fault` says why: the numbers of a run are never at stake.
+
+    Args:
+        step: all that a step of a batch x, y does on the device. It writes into tensors of `state` and of its own, and
+            what it does depends on values in tensors alone: numbers that Python keeps stay as they were recorded.
+        state: the tensors that hold what steps leave behind.
+        seed: puts the random generators where the step under way finds them.
+        record: `capture`, or what a test puts in its place.
+
+    Attributes:
+        fault: why steps are not replayed; None as long as nothing speaks against it.
+        live: whether they are.
+    """
+
+    def __init__(
+        self,
+        step: Callable[[Tensor, Tensor], None],
+        state: Callable[[], Sequence[Tensor]],
+        seed: Callable[[], None],
+        record: Callable[[Callable[[], None]], Replay] = capture,
+    ) -> None:
+        self.step, self.state, self.seed, self.record = step, state, seed, record
+        self.warm = 0
+        self.fault: str | None = None
+        self._replay: Replay | None = None
+        self._batch: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def live(self) -> bool:
+        return self._replay is not None
+
+    def run(self, x: Tensor, y: Tensor) -> None:
+        """Do one step, after `seed`. Python may see it once, twice or not at all."""
+        if self._replay is not None and self._take(x, y):
+            self._replay()
+        elif self._replay is None and self.fault is None and self.warm >= WARM_STEPS:
+            self._start(x, y)
+        else:
+            self.step(x, y)
+            self.warm += 1
+
+    def _take(self, x: Tensor, y: Tensor) -> bool:
+        """Put a batch where the recording reads it, if it is of the recorded kind."""
+        assert self._batch is not None
+        for place, given in zip(self._batch, (x, y), strict=True):
+            if place.shape != given.shape or place.dtype is not given.dtype:
+                return False
+        for place, given in zip(self._batch, (x, y), strict=True):
+            place.copy_(given)
+        return True
+
+    def _start(self, x: Tensor, y: Tensor) -> None:
+        """Do a step by itself, then record it and see whether the replay does the same."""
+        before = [tensor.detach().clone() for tensor in self.state()]
+        self.step(x, y)
+        state = list(self.state())
+        after = [tensor.detach().clone() for tensor in state]
+        if len(before) != len(after):
+            self.fault = "a step makes tensors that outlive it"
+            return
+        self._batch = (x.clone(), y.clone())
+        batch = self._batch
+        try:
+            # Casts kept from the step above would be read, and never made again.
+            with _no_kept_casts():
+                replay = self.record(lambda: self.step(*batch))
+            _put(before, state)
+            self.seed()
+            replay()
+            found = list(self.state())
+            stayed = len(found) == len(state) and all(a is b for a, b in zip(found, state, strict=True))
+            agreed = stayed and all(map(agree, before, after, found))
+            self.fault = None if agreed else "a replayed step does not do what a step by itself does"
+        # Whatever a user's hooks make of being recorded: the run must go on.
+        except Exception as error:
+            lines = str(error).strip().splitlines()
+            self.fault = f"a step cannot be recorded: {lines[0] if lines else type(error).__name__}"
+        if self.fault is None:
+            self._replay = replay
+        else:
+            self._batch = None
+        _put(after, list(self.state()))
+
+
+def agree(before: Tensor, after: Tensor, found: Tensor) -> bool:
+    """Whether `found` is `after` up to rounding, measured by the change from `before`."""
+    if not after.is_floating_point():
+        return bool((after == found).all())
+    tensors = (after - before, after, found.detach() - after)
+    change, size, off = (float(torch.linalg.vector_norm(tensor.double())) for tensor in tensors)
+    return off <= AGREE * change + 1e-6 * size
+
+
+def _put(values: Sequence[Tensor], into: Sequence[Tensor]) -> None:
+    with torch.no_grad():
+        for value, place in zip(values, into, strict=True):
+            place.copy_(value)
+
+
+class _no_kept_casts:  # noqa: N801
+    """Autocast makes every cast anew while this context is open."""
+
+    def __enter__(self) -> None:
+        torch.clear_autocast_cache()
+        self.kept = torch.is_autocast_cache_enabled()
+        torch.set_autocast_cache_enabled(False)
+
+    def __exit__(self, *_: Any) -> None:
+        torch.set_autocast_cache_enabled(self.kept)
