@@ -57,8 +57,13 @@ class Record:
         return self.result["status"] == "finished"
 
     def number(self, key: str) -> float | None:
-        """A number by its dotted key, `test.acc`; None where it was not measured."""
+        """A number by its dotted key, `test.acc`, or `probes.noise.` and its name in that probe's headline; None where
+        it was not measured."""
         value: Any = self.result
+        if key.startswith("probes."):
+            _, probe, name = key.split(".", 2)
+            value = self.probes.get(probe, {}).get("headline", {}).get(name)
+            return None if value is None else float(value)
         for part in key.split("."):
             value = None if value is None else value[part]
         return None if value is None else float(value)

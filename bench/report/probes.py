@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from bench.report import published
 from bench.report.analysis import Analysis
 from bench.report.collect import Record
 from bench.report.grids import Line
@@ -90,6 +91,42 @@ def section(found: Analysis, name: str, settings: str) -> Section:
         f"Measured with {shown}."
     )
     return Section(name, text, [found.table.axis, "seeds", *columns], body)
+
+
+def counts(found: Analysis) -> Section | None:
+    """The paper's table of spikes on test sets beside ours, where its file has one for the experiment."""
+    table = found.table
+    of = published.of_experiment(table.name).get("counts")
+    if of is None:
+        return None
+    by_label = {row.line.label: row.line for row in found.rows}
+    lines = [by_label[label] for label in of["labels"] if label in by_label]
+    sources = list(of["published"])
+    body, ours_unit = [], [mean_of(line, of["probe"], of["unit"]) for line in lines]
+    for row in of["rows"]:
+        cells = [row["set"]]
+        for source, labels in of["published"].items():
+            cells += ["-" if value is None else f"{value:,}" for value in row.get(source, [None] * len(labels))]
+        means = [mean_of(line, of["probe"], row["key"]) for line in lines]
+        cells += ["-" if mean is None else f"{mean * of['times']:,.0f}" for mean in means]
+        cells += [
+            "-" if not mean or not unit else f"{mean / unit:.2f}" for mean, unit in zip(means, ours_unit, strict=True)
+        ]
+        body.append(cells)
+    head = ["test set"]
+    head += [f"{source}: {label}" for source in sources for label in of["published"][source]]
+    head += [f"ours: {line.label}" for line in lines] + [f"ours / {of['unit_name']}: {line.label}" for line in lines]
+    seeds = max((len(line.seeds) for line in lines), default=0)
+    text = f"{of['says']} Ours: mean over {seeds} seed{'s' if seeds != 1 else ''}, " + (
+        "at the papers' size." if not table.reduced else f"a reduced run, budget {table.budget}."
+    )
+    return Section(of["title"], text, head, body)
+
+
+def mean_of(line: Line, probe: str, key: str) -> float | None:
+    """Over seeds, of a probe's headline number."""
+    mean = line.mean(f"probes.{probe}.{key}")
+    return None if mean is None else mean.mean
 
 
 def said(value: object) -> str:

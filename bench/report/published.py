@@ -83,14 +83,24 @@ def load(key: str) -> Published:
 
 
 def claims(experiment: str) -> tuple[dict[str, Any], ...]:
-    """The testable findings of the table or figure that an experiment is named after, `nandan2022/figure3_1`, or of
-    the figures, `lyu2023/figures2_5`."""
+    """The testable findings that a paper's file lists under `experiments`, or those of the table or figure that an
+    experiment is named after, `nandan2022/figure3_1`, or of the figures, `lyu2023/figures2_5`."""
     name, _, item = experiment.partition("/")
+    own = of_experiment(experiment).get("claims")
     found = re.fullmatch(r"(table|figure)s?(\d+)_(\d+)", item)
-    if found is None or not (FOLDER / f"{name}.yaml").exists():
-        return ()
+    if own is not None or found is None or not (FOLDER / f"{name}.yaml").exists():
+        return tuple(own or ())
     of = paper(name).get(f"{found[1]}s", {}).get(f"{found[2]}.{found[3]}", {})
     return tuple(of.get("claims", ()))
+
+
+def of_experiment(experiment: str) -> dict[str, Any]:
+    """What a paper's file has under `experiments` for `paper/experiment`: claims, counts; often nothing."""
+    name, _, item = experiment.partition("/")
+    if not (FOLDER / f"{name}.yaml").exists():
+        return {}
+    found: dict[str, Any] = paper(name).get("experiments", {}).get(item, {})
+    return found
 
 
 @dataclass(frozen=True)
@@ -115,11 +125,15 @@ def judge(claims: Sequence[Mapping[str, Any]], lines: Sequence[Line], alpha: flo
 
     - `better: {column: value}, than: {column: value}, in: metric`: a paired difference above 0;
     - `falls: metric, from: {column: value}, to: {column: value}`: a paired difference below 0;
+    - either with `times: factor`: the second side counts so many times (it falls to a tenth: 10);
+    - `larger: metric, than: metric, of: {column: value}`: two numbers of one line, paired by seed, or one number and a
+      constant;
     - `alike: {...}, with: {...}, in: metric, within: points`: the paired interval lies within +- points;
     - `above: {argument: value}, below: {argument: value}`: at equal, low spike rates the lines whose regularizer has
       the first argument have the higher accuracy (interpolated over the log of the rate, seed by seed).
 
-    A line is named by what is published of it, or by its `label`; a metric by its column, or as records have it.
+    A line is named by what is published of it, or by its `label`; a metric by its column, or as records have it
+    (`Record.number`).
 
     Args:
         claims: of a `Published`.
@@ -143,6 +157,13 @@ def _pair(claim: Mapping[str, Any], lines: Sequence[Line]) -> Paired | None:
     """Differences in the direction of the claim, so that positive ones speak for it."""
     if "above" in claim:
         return _curves(claim, lines)
+    if "larger" in claim:
+        line = _find(lines, claim["of"])
+        if line is None:
+            return None
+        larger, than = line.values(claim["larger"]), claim["than"]
+        pair = paired(larger, line.values(than) if isinstance(than, str) else dict.fromkeys(larger, float(than)))
+        return pair if pair.difference is not None else None
     named = claim["falls"] if "falls" in claim else claim["in"]
     metric = METRICS.get(named, named)
     names = {"better": ("better", "than"), "falls": ("from", "to"), "alike": ("alike", "with")}
@@ -150,7 +171,8 @@ def _pair(claim: Mapping[str, Any], lines: Sequence[Line]) -> Paired | None:
     first, second = (_find(lines, claim[name]) for name in names[kind])
     if first is None or second is None:
         return None
-    pair = paired(first.values(metric), second.values(metric))
+    times = float(claim.get("times", 1))
+    pair = paired(first.values(metric), {seed: times * value for seed, value in second.values(metric).items()})
     return pair if pair.difference is not None else None
 
 
@@ -187,6 +209,8 @@ def _outcome(claim: Mapping[str, Any], pair: Paired | None, p: float | None, alp
     why = f"{found.mean:+.{digits}f}"
     if found.low is not None and found.high is not None:
         why += f" [{found.low:+.{digits}f}, {found.high:+.{digits}f}]"
+    if "times" in claim:
+        why += " beyond the bound"
     why += f" over {found.n} seed{'s' if found.n > 1 else ''}"
     if p is None:
         return Finding(says, "open", f"{why}: one seed cannot tell")

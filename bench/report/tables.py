@@ -134,6 +134,9 @@ def readme(found: Analysis, figures: Sequence[tuple[str, str]]) -> str:
         parts += ["## Published beside ours", _beside(found)]
     parts += ["## Against the baseline", _against(found)]
     parts += ["## What it costs", _costs(found)]
+    beside = probes.counts(found)
+    if beside is not None:
+        parts += [f"## {beside.name}\n\n{beside.text}\n\n{markdown(beside.columns, beside.rows)}"]
     measured = probes.sections(found)
     if measured:
         parts += ["## Probes", *(f"### {of.name}\n\n{of.text}\n\n{markdown(of.columns, of.rows)}" for of in measured)]

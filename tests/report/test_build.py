@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 from bench.errors import BenchError
+from bench.experiments import load as load_experiment
 from bench.report import build, experiments, published, tables
 from bench.report.analysis import Analysis, analyse
 from bench.report.collect import collect
@@ -59,6 +60,12 @@ def test_published_numbers_are_the_facts_and_claims_point_at_rows() -> None:
                 for wanted in rows:
                     fits = [r for r in found.rows if wanted.items() <= dict(zip(found.columns, r, strict=True)).items()]
                     assert len(fits) == 1, (number, wanted)
+        for item, of in content.get("experiments", {}).items():
+            experiment = load_experiment(f"{content['key']}/{item}")
+            labels = {row.label for row in experiment.rows} | {f"{row.group}: {row.label}" for row in experiment.rows}
+            named = [value["label"] for claim in of["claims"] for value in claim.values() if isinstance(value, dict)]
+            assert named
+            assert {*named, *of.get("counts", {}).get("labels", ())} <= labels, item
     shared = Path(__file__).resolve().parents[3] / "shared" / "published" / "nandan2022.yaml"
     if shared.exists():
         facts, ours = (yaml.safe_load(path.read_text()) for path in (shared, published.FOLDER / shared.name))

@@ -11,6 +11,8 @@ from bench.report import experiments
 from bench.report.analysis import analyse
 from bench.report.collect import collect
 from bench.report.grids import groups
+from bench.report.probes import counts
+from bench.report.tables import readme
 
 LOSS = {"none": 0.3, "dropout": 0.4, "dropout2d": 0.5, "feature_dropout": 2.2, "alpha_dropout": 0.2}
 
@@ -50,3 +52,54 @@ def test_seeds_of_one_start_are_not_averaged_with_those_of_many(records: SimpleN
                 records.put(tmp_path, result, config={"neuron": {"name": "if"}, "init_seed": init_seed})
     tables = groups(collect([tmp_path]))
     assert [len(table.records) for table in tables] == [4, 4]
+
+
+NOISE = {"none": (60.0, 64.0, 68.0), "effective": (3.0, 3.1, 3.2), "literal": (0.0, 0.0, 0.0)}
+KNOWN = {"none": (16.0, 17.0, 18.0), "effective": (14.0, 15.0, 15.5), "literal": (0.0, 0.0, 0.0)}
+
+
+def test_table_1_of_antonov2024(records: SimpleNamespace, tmp_path: Path) -> None:
+    """Counts over 1,500 images beside the published ones, and claims about a probe's numbers: 64 spikes fall to less
+    than a tenth, 6.4, but not to a hundredth, .64; of 17 more than 8.5 are kept; all runs have the same ratio."""
+
+    def numbers(row: Any, seed: int) -> tuple[float, float]:
+        return 95.0 + 0.1 * seed, 0.05
+
+    results = records.of_experiment(tmp_path, "antonov2024/table1", "paper", 3, numbers)
+    for result in results:
+        label, seed = str(result["regs"].get("uselose", {}).get("form", "none")), result["seed"]
+        known, noise = KNOWN[label][seed], NOISE[label][seed]
+        headline = {
+            "known (spikes/image)": known, "unknown (spikes/image)": 0.8 * known,
+            "delta noise (spikes/image)": noise, "blurred noise (spikes/image)": noise,
+            "delta noise / known": noise / known if known else None, "unknown / known": 0.8 if known else None,
+        }  # fmt: skip
+        content = {
+            "schema_version": 1, "probe": "noise", "run_id": result["run_id"], "run_finished": result["finished"],
+            "settings": {"images": 1500}, "seed": 0, "baked": True, "headline": headline, "rows": [],
+        }  # fmt: skip
+        path = tmp_path / result["run_id"] / "probes" / "noise.json"
+        path.parent.mkdir()
+        path.write_text(json.dumps(content))
+    (table,) = experiments.tables(collect([tmp_path]), ["antonov2024/table1"], (), [])
+    found = analyse(table)
+    outcomes = {finding.says: finding.outcome for finding in found.findings}
+    assert list(outcomes.values()) == ["holds", "does not hold", "holds", "open", "holds", "holds"]
+    section = counts(found)
+    assert section is not None
+    rows = {row[0]: dict(zip(section.columns, row, strict=True)) for row in section.rows}
+    noise = rows["delta noise"]
+    assert noise["paper: without decay"] == "3,162"
+    assert noise["notebooks: with decay"] == "44"
+    assert noise["ours: none"] == "96,000"  # 64 spikes an image
+    assert noise["ours: effective"] == "4,650"
+    assert noise["ours / known digits: none"] == "3.76"  # 64 / 17
+    assert noise["ours / known digits: literal"] == "-"
+    assert rows["unknown digits"]["ours: none"] == "20,400"
+    assert section.name in readme(found, [])
+
+
+def test_tables_without_counts_have_none(records: SimpleNamespace, tmp_path: Path) -> None:
+    records.of_experiment(tmp_path, "lyu2023/figures2_5", "cpu", 1, lambda row, seed: (90.0, 0.1))
+    (table,) = experiments.tables(collect([tmp_path]), ["lyu2023/figures2_5"], (), [])
+    assert counts(analyse(table)) is None
