@@ -271,6 +271,7 @@ def summary(
                 row |= {
                     "step_memory_bytes": max(one["step_memory_bytes"] for one in seen),
                     "saved_bytes_for_backward": seen[0]["saved_bytes_for_backward"],
+                    "saved_bytes_at_our_precision": seen[0].get("saved_bytes_at_our_precision"),
                     # The largest: later rounds find what the first one compiled.
                     "compile_s": max(one["compile_s"] for one in seen),
                     "first_step_s": max(one["first_step_s"] for one in seen),
@@ -335,7 +336,7 @@ def main(arguments: Sequence[str], json_file: Path | None, out: Path | None) -> 
         out: a folder for both, under a name that says what was measured.
     """
     from bench.console import console
-    from bench.speed.show import chart, table, text
+    from bench.speed.show import chart, page, table, text
 
     asked = parse(arguments)
     for path in filter(None, (json_file, out and out / "x")):
@@ -355,3 +356,6 @@ def main(arguments: Sequence[str], json_file: Path | None, out: Path | None) -> 
     for path in paths:
         results.write_atomic(path, json.dumps(found, indent=1) + "\n")
         say(f"wrote {path} and {chart(found, path.with_suffix('.png')) or 'no chart: matplotlib is not installed'}")
+    if out:
+        results.write_atomic(out / "README.md", page(out))
+        say(f"wrote {out / 'README.md'}, all that was measured into {out}")

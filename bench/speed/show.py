@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import json
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
 from rich.table import Table
 
 
@@ -41,6 +44,48 @@ def table(found: dict[str, Any]) -> Table:
             mebibytes(row["saved_bytes_for_backward"]) if "saved_bytes_for_backward" in row else "",
         )
     return out
+
+
+def page(folder: Path) -> str:
+    """A page of all measurements in a folder: ratios first, then each one's table, chart and evidence."""
+    measured = {path: json.loads(path.read_text()) for path in sorted(folder.glob("*-*-b*-*.json"))}
+    parts = [
+        "<!-- Written by `python -m bench speed ... --out FOLDER`; do not edit. -->",
+        "# Training speed",
+        "Images/s of whole training steps, on one resident batch, beside networks built from public packages; what "
+        "counts is the ratio, measured side by side in one run. Floor: counted work at the machine's measured ceilings. "
+        "Saved: what a forward pass keeps for backward, beside SpikingJelly's at the same precision.",
+    ]
+    head = ("network", "data, batch", "images/s", "SpikingJelly, eager", "its best", "share of the floor",
+            "over epochs", "saved", "SpikingJelly saves", "n")  # fmt: skip
+    lines = ["| " + " | ".join(head) + " |", "|---|---|" + "--:|" * (len(head) - 2)]
+    for found in measured.values():
+        env, ratios = found["env"], found["ratios"]
+        by = {row["name"]: row for row in found["arms"] if row["mode"] == "resident"}
+        ours, stock = by["bench"], by.get("spikingjelly_eager", {})
+        cells = [
+            env["model"],
+            f"{env['data']}, {env['batch_size']}",
+            pace(ours["images_per_s"]["median"]),
+            *(
+                f"{ratios[name]:.2f} x" if name in ratios else "-"
+                for name in ("spikingjelly_eager", "spikingjelly_best")
+            ),
+            f"{ours['share_of_floor']:.0%}",
+            f"{ratios['epoch_over_resident']:.0%}",
+            mebibytes(ours["saved_bytes_for_backward"]),
+            mebibytes(stock.get("saved_bytes_at_our_precision")),
+            str(env["rounds"]),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    parts.append("\n".join(lines))
+    for path, found in measured.items():
+        console = Console(width=100, file=io.StringIO(), record=True)
+        console.print(table(found))
+        evidence = "\n".join(f"- {line}" for line in text(found))
+        shown = "\n".join(line.rstrip() for line in console.export_text().splitlines())
+        parts += [f"## {found['env']['model']}", f"```\n{shown}\n```", evidence, f"![{path.stem}]({path.stem}.png)"]
+    return "\n\n".join(parts) + "\n"
 
 
 def text(found: dict[str, Any]) -> list[str]:

@@ -305,7 +305,7 @@ def arm(cfg: DictConfig, job: dict[str, Any]) -> dict[str, Any]:
     size = cfg.trainer.batch_size
     splits = splits_of(cfg, max(size, 10 * (device == "cpu")), device)
     x, y = next(iter(splits.train))
-    facts = facts_of(cfg) if name == "bench" else {}
+    facts = facts_of(cfg)
 
     def make(images: int) -> Arm:
         batch = x[:images], y[:images]
@@ -325,6 +325,10 @@ def arm(cfg: DictConfig, job: dict[str, Any]) -> dict[str, Any]:
         peak = results.peak_memory(device)
         resident |= {"peak_memory_bytes": peak, "step_memory_bytes": peak - before}
         resident["saved_bytes_for_backward"] = saved(made)
+        if name in PEERS and not PEERS[name].best:
+            # What it would keep in our numbers: a comparison at another precision says little.
+            with mixed(device, facts["precision"] == "bf16"):
+                resident["saved_bytes_at_our_precision"] = saved(made)
         notes = made.notes
     except torch.OutOfMemoryError:
         return {"oom": fitting(make, size)}

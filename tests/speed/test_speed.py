@@ -112,6 +112,27 @@ def test_json_table_and_chart(here: list[dict[str, Any]], capsys: pytest.Capture
     assert not [line for line in shown if len(line) > 100]
 
 
+def test_a_page_of_all_that_was_measured(here: list[dict[str, Any]], tmp_path: Path) -> None:
+    """Two networks measured into one folder: a line each, whose ratio is that of the JSON file."""
+    for size in (4, 6):
+        asked = [word for word in TINY if not word.startswith("batch_size")]
+        assert main(["speed", *asked, f"batch_size={size}", "peers=spikingjelly_eager", "--out", str(tmp_path)]) == 0
+    page = (tmp_path / "README.md").read_text()
+    files = sorted(tmp_path.glob("*.json"))
+    assert [path.stem for path in files] == ["cnn-cifar10-b4-cpu", "cnn-cifar10-b6-cpu"]
+    for path in files:
+        found = json.loads(path.read_text())
+        (stock,) = [row for row in found["arms"] if row["name"] == "spikingjelly_eager"]
+        # Half the bytes in bf16, as far as convolutions go; the same where we train in fp32 too.
+        own, given = stock["saved_bytes_at_our_precision"], stock["saved_bytes_for_backward"]
+        assert own < given if found["env"]["precision"] == "bf16" else own == given
+        line = f"| cnn | cifar10, {found['env']['batch_size']} | "
+        (row,) = [row for row in page.splitlines() if row.startswith(line)]
+        assert f" {found['ratios']['spikingjelly_eager']:.2f} x | - |" in row
+        assert f"![{path.stem}]({path.stem}.png)" in page
+        assert path.with_suffix(".png").exists()
+
+
 @pytest.mark.parametrize("model", sorted(peers.NETWORKS))
 def test_spikingjelly_computes_the_same(here: list[dict[str, Any]], model: str) -> None:
     overrides = [f"model={model}", *SMALL[model], "data=cifar10", "budget=paper", "trainer.batch_size=4"]
