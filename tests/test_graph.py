@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +20,7 @@ from bench.models.base import Spec
 from bench.models.cnn import CNN
 from bench.models.convmixer import ConvMixer
 from bench.models.sew import SEWResNet
+from bench.recorder import Recorder
 from bench.registry import REGULARIZERS
 from bench.regularizers.base import Regularizer
 from bench.task import Task
@@ -243,3 +247,58 @@ def test_on_a_gpu(net: str) -> None:
     assert task.recording is not None
     assert task.recording.fault is None
     assert task.recording.live
+
+
+@pytest.fixture
+def gpu_like(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Runs take their device for one that replays steps, and a tape is what does it."""
+    monkeypatch.setattr(Task, "unreplayable", None)
+    monkeypatch.setattr("bench.task.Recording", partial(Recording, record=record))
+    return monkeypatch
+
+
+RUN = ("ops=reference", "trainer.epochs=3", "trainer.precision=bf16", "reg=[dropout,uselose]", "reg.dropout.p=0.2")
+
+
+def metrics(result: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
+    rows = [json.loads(line) for line in (folder / result["run_id"] / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in row.items() if key not in ("seconds", "images_per_s")} for row in rows]
+
+
+@pytest.mark.parametrize("optim", ["sgd", "adamw"])
+def test_a_whole_run_replayed(
+    gpu_like: pytest.MonkeyPatch, run_tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], optim: str
+) -> None:
+    """Through Lightning, with a rate that falls, in bf16, two regularizers: the numbers of a run that records nothing;
+    stopped after the second epoch and gone on with, the same again."""
+
+    def refuse(work: Callable[[], None]) -> Any:
+        raise RuntimeError("out of graphs\nand more")
+
+    said = {}
+    results = {}
+    for name, how in (("plain", refuse), ("replayed", record)):
+        gpu_like.setattr("bench.task.Recording", partial(Recording, record=how))
+        results[name] = run_tiny(*RUN, f"optim.name={optim}", f"runs={tmp_path / name}")
+        said[name] = capsys.readouterr().out
+    assert "no CUDA graph: a step cannot be recorded: out of graphs\n" in said["plain"]
+    assert said["replayed"].count("steps are replayed from a CUDA graph") == 1
+    plain, replayed = (metrics(results[name], tmp_path / name) for name in ("plain", "replayed"))
+    assert plain == replayed
+    # A cosine over three epochs from 0.002.
+    assert [row["lr"] for row in plain] == pytest.approx([0.002, 0.0015, 0.0005], rel=1e-6)
+
+    save = Recorder.save
+
+    def stop(self: Recorder, trainer: Any) -> None:
+        save(self, trainer)
+        if trainer.current_epoch == 1:
+            raise KeyboardInterrupt
+
+    gpu_like.setattr(Recorder, "save", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run_tiny(*RUN, f"optim.name={optim}", f"runs={tmp_path / 'stopped'}")
+    gpu_like.setattr(Recorder, "save", save)
+    result = run_tiny(*RUN, f"optim.name={optim}", f"runs={tmp_path / 'stopped'}")
+    assert metrics(result, tmp_path / "stopped") == plain
+    assert result["test"] == results["plain"]["test"]
