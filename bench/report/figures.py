@@ -117,6 +117,7 @@ def figures(found: Analysis) -> list[Drawn]:
     drawn = [
         accuracy_over_rate(table, lines),
         strength_response(table, lines),
+        growth(table, lines),
         gaps(table, lines),
         layers(table, lines),
         curves(table, lines),
@@ -231,7 +232,9 @@ def accuracy_over_rate(table: Table, lines: Sequence[Line]) -> Drawn | None:
         panel: [_points([line for line in lines if line.panel == panel], x, y) for x, y, _ in sides]
         for panel in table.panels
     }
-    if not any(points for of in data.values() for points in of):
+    # A local rule has no accuracy while it trains: then there is one picture, not an empty one beside it.
+    shown = [place for place in range(len(sides)) if any(of[place] for of in data.values())]
+    if not shown:
         return None
     published = [
         [(line.series, line.panel, line.published[f"{side}_spike_rate"], line.published[f"{side}_acc"])
@@ -248,11 +251,11 @@ def accuracy_over_rate(table: Table, lines: Sequence[Line]) -> Drawn | None:
         from matplotlib.colors import to_rgb
 
         crowded = _crowded(table, lines)
-        figure, axes = _axes(table, 2)
+        figure, axes = _axes(table, len(shown))
         look = colours(table)
         for row, panel in enumerate(table.panels):
-            for column, (points, (_, _, side)) in enumerate(zip(data[panel], sides, strict=True)):
-                axis = axes[row][column]
+            for column, place in enumerate(shown):
+                axis, points, side = axes[row][column], data[panel][place], sides[place][2]
                 rates, heights = [], []
                 for name, of in points.items():
                     colour, marker = look[name]
@@ -266,7 +269,7 @@ def accuracy_over_rate(table: Table, lines: Sequence[Line]) -> Drawn | None:
                     )  # fmt: skip
                     rates += list(x[:, 0])
                     heights += list(y[:, 0])
-                theirs = [item for item in published[column] if item[1] == panel]
+                theirs = [item for item in published[place] if item[1] == panel]
                 if theirs and table.published is not None:
                     for name in dict.fromkeys(item[0] for item in theirs):
                         own = [item for item in theirs if item[0] == name]
@@ -352,6 +355,62 @@ def strength_response(table: Table, lines: Sequence[Line]) -> Drawn | None:
 
     caption = "Response to the strength: mean over seeds with a 95 % band."
     return Drawn("strength_response", caption, source, draw)
+
+
+SIZES = {"train_images": "training images", "model_args.neurons": "excitatory neurons"}
+
+
+def growth(table: Table, lines: Sequence[Line]) -> Drawn | None:
+    """Test and clean train accuracy over how many images or neurons there are, where a table's lines differ in that."""
+    sides = (("test.acc", "test"), ("train.acc_eval", "train, clean"))
+    counted = {key: {value for line in lines for value in _sizes(line, key)} for key in SIZES}
+    key = next((key for key, values in counted.items() if len(values) > 2), None)
+    if key is None:
+        return None
+    series: dict[str, list[tuple[float, Line]]] = {}
+    for line in lines:
+        name = re.sub(r" ?neurons=\S+", "", line.series)
+        series.setdefault(name, []).extend((size, line) for size in _sizes(line, key))
+    data = [
+        (name, side, sorted((size, bar) for size, line in of if (bar := _bar(line, metric)) is not None))
+        for name, of in series.items()
+        for metric, side in sides
+    ]
+
+    def draw() -> Figure:
+        figure, axes = _axes(table, 1, panels=False)
+        axis = axes[0][0]
+        names = list(series)
+        for name, side, points in data:
+            if not points:
+                continue
+            x, (mean, below, above) = [size for size, _ in points], np.array([bar for _, bar in points]).T
+            place, test = names.index(name), side == "test"
+            axis.errorbar(
+                x, mean, yerr=[below, above], color=COLOURS[place % len(COLOURS)], marker=MARKERS[place % len(MARKERS)],
+                linestyle="-" if test else "--", markerfacecolor=None if test else "white", capsize=2,
+                label=f"{name}, {side}" if len(names) > 1 else side,
+            )  # fmt: skip
+        _log(axis, [size for *_, points in data for size, _ in points])
+        _limits(axis, [bar[0] for *_, points in data for _, bar in points])
+        axis.set_xlabel(SIZES[key])
+        axis.set_ylabel("accuracy (%)")
+        _legend(figure, [axis])
+        return figure
+
+    caption = f"Accuracy over the number of {SIZES[key]}: mean over seeds with 95 % intervals."
+    return Drawn("growth", caption, data, draw)
+
+
+def _sizes(line: Line, key: str) -> set[float]:
+    """What a line's records count; none where they do not, or name no number."""
+    values = set()
+    for record in line.records:
+        value: Any = record.result
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        values |= {float(value)} if value is not None else set()
+    return values if len(values) == 1 else set()
 
 
 def _strengths(axis: Axes, strengths: Sequence[float]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from bench.report import experiments
 from bench.report.analysis import analyse
 from bench.report.collect import collect
+from bench.report.figures import figures, style
 from bench.report.grids import groups
 from bench.report.probes import counts
 from bench.report.tables import readme
@@ -103,3 +104,18 @@ def test_tables_without_counts_have_none(records: SimpleNamespace, tmp_path: Pat
     records.of_experiment(tmp_path, "lyu2023/figures2_5", "cpu", 1, lambda row, seed: (90.0, 0.1))
     (table,) = experiments.tables(collect([tmp_path]), ["lyu2023/figures2_5"], (), [])
     assert counts(analyse(table)) is None
+
+
+def test_accuracy_over_neurons(records: SimpleNamespace, tmp_path: Path) -> None:
+    """A figure where a table's lines differ in size, and one picture of accuracy over rate where training has none."""
+    for result in records.of_experiment(tmp_path, "gutekunst/diehl_cook", "cpu", 1, lambda row, seed: (70.0, 0.1)):
+        result["train"]["acc"] = None
+        result["test"]["acc"] = {25: 20.0, 50: 50.0, 100: 60.0, 200: 70.0, 400: 80.0}[result["model_args"]["neurons"]]
+        (tmp_path / result["run_id"] / "result.json").write_text(json.dumps(result))
+    (table,) = experiments.tables(collect([tmp_path]), ["gutekunst/diehl_cook"], (), [])
+    drawn = {figure.name: figure for figure in figures(analyse(table))}
+    (tests,) = [points for name, side, points in drawn["growth"].source if side == "test" and len(points) > 1]
+    assert [(size, bar[0]) for size, bar in tests] == [(25, 20.0), (50, 50.0), (100, 60.0), (200, 70.0), (400, 80.0)]
+    with style():
+        assert len(drawn["growth"].draw().axes) == 1
+        assert len(drawn["accuracy_over_rate"].draw().axes) == 1
