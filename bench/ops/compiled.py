@@ -192,12 +192,7 @@ class _BNFire(torch.autograd.Function):
         x, vectors, keep, add = ctx.saved_tensors
         # Kept in variables until the kernel is done: it sees their addresses only.
         g_spikes, g_out = (None if g is None else dense(g.to(x.dtype)) for g in (g_spikes, g_out))
-        d_add = None
-        if setting.pool == 1:
-            d_add = g_out if ctx.adds else None
-            g_spikes, g_out = g_out if g_spikes is None else g_spikes if g_out is None else g_spikes + g_out, None
-        elif add is not None:
-            d_add = torch.empty_like(add)
+        g_spikes, g_out, d_add = setting.gradients(g_spikes, g_out, add, ctx.adds)
         dx = torch.empty_like(x)
         sums = torch.zeros(2, x.shape[1], dtype=torch.float64)
         library().fire_backward(

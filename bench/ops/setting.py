@@ -53,6 +53,23 @@ class Setting:
         self.affine = (gain, self.lift * (1 - gain) + self.share * offset, self.share * fill + self.lift)
         return keep if keep.stride(2) == 1 else keep.movedim(2, -1).contiguous().movedim(-1, 2)
 
+    def gradients(
+        self, g_spikes: Tensor | None, g_out: Tensor | None, add: Tensor | None, adds: bool
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """The gradients that a backward kernel takes, of spikes and of what is pooled, and that of what was added: of
+        its own where sums are pooled, and the kernel fills it in; else the sum's.
+
+        Args:
+            g_spikes: `[T * N, C, H, W]`.
+            g_out: of `Fired.out`.
+            add: what was added, kept where sums are pooled.
+            adds: whether anything was.
+        """
+        if self.pool > 1:
+            return g_spikes, g_out, None if add is None else torch.empty_like(add)
+        both = g_out if g_spikes is None else g_spikes if g_out is None else g_spikes + g_out
+        return both, None, g_out if adds else None
+
 
 def strides(keep: Tensor) -> tuple[int, int, int, int]:
     """Of a mask's steps, images, rows and columns; 0 where they share it."""
