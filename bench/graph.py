@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -12,10 +12,8 @@ WARM_STEPS = 3  # done one by one before: they choose kernels and make the optim
 AGREE = 1e-2  # largest difference of a replayed step from one done by itself, as a share of what the step changes
 
 
-class Replay(Protocol):
-    """What was recorded; a call does it again, on the same tensors."""
-
-    def __call__(self) -> None: ...
+Replay = Callable[[], None]
+"""What was recorded; a call does it again, on the same tensors."""
 
 
 def capture(work: Callable[[], None]) -> Replay:
@@ -37,7 +35,8 @@ class Recording:
     """Does a training step by itself a few times, then records it, and from there on replays it.
 
     The first replay is checked against the same step done by itself from the same state. If they disagree, or nothing
-    can be recorded, steps go on being done one by one, and `fault` says why: the numbers of a run are never at stake.
+    can be recorded, all of `state` is put back and steps go on being done one by one; `fault` says why. What is in no
+    tensor of `state` is neither checked nor put back: what Python counts at each step has counted that step twice.
 
     Args:
         step: all that a step of a batch x, y does on the device. It writes into tensors of `state` and of its own, and
@@ -136,13 +135,13 @@ def _put(values: Sequence[Tensor], into: Sequence[Tensor]) -> None:
             place.copy_(value)
 
 
-class _no_kept_casts:  # noqa: N801
+@contextmanager
+def _no_kept_casts() -> Iterator[None]:
     """Autocast makes every cast anew while this context is open."""
-
-    def __enter__(self) -> None:
-        torch.clear_autocast_cache()
-        self.kept = torch.is_autocast_cache_enabled()
-        torch.set_autocast_cache_enabled(False)
-
-    def __exit__(self, *_: Any) -> None:
-        torch.set_autocast_cache_enabled(self.kept)
+    torch.clear_autocast_cache()
+    kept = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(kept)
