@@ -94,20 +94,28 @@ def section(found: Analysis, name: str, settings: str) -> Section:
 
 
 def counts(found: Analysis) -> Section | None:
-    """The paper's table of spikes on test sets beside ours, where its file has one for the experiment."""
+    """The paper's table of spikes on test sets beside ours, where its file has one for the experiment and all runs were
+    measured with the same settings."""
     table = found.table
     of = published.of_experiment(table.name).get("counts")
-    if of is None:
+    kinds = {kind for record in table.records if of and (kind := how(record, of["probe"])) is not None}
+    if of is None or len(kinds) != 1:
         return None
+    (settings,) = kinds
+
+    def mean_of(line: Line, key: str) -> float | None:
+        mean = estimate(values(line, of["probe"], settings, key).values())
+        return None if mean is None else mean.mean
+
     by_label = {row.line.label: row.line for row in found.rows}
     lines = [by_label[label] for label in of["labels"] if label in by_label]
     sources = list(of["published"])
-    body, ours_unit = [], [mean_of(line, of["probe"], of["unit"]) for line in lines]
+    body, ours_unit = [], [mean_of(line, of["unit"]) for line in lines]
     for row in of["rows"]:
         cells = [row["set"]]
         for source, labels in of["published"].items():
             cells += ["-" if value is None else f"{value:,}" for value in row.get(source, [None] * len(labels))]
-        means = [mean_of(line, of["probe"], row["key"]) for line in lines]
+        means = [mean_of(line, row["key"]) for line in lines]
         cells += ["-" if mean is None else f"{mean * of['times']:,.0f}" for mean in means]
         cells += [
             "-" if not mean or not unit else f"{mean / unit:.2f}" for mean, unit in zip(means, ours_unit, strict=True)
@@ -121,12 +129,6 @@ def counts(found: Analysis) -> Section | None:
         "at the papers' size." if not table.reduced else f"a reduced run, budget {table.budget}."
     )
     return Section(of["title"], text, head, body)
-
-
-def mean_of(line: Line, probe: str, key: str) -> float | None:
-    """Over seeds, of a probe's headline number."""
-    mean = line.mean(f"probes.{probe}.{key}")
-    return None if mean is None else mean.mean
 
 
 def said(value: object) -> str:
