@@ -55,10 +55,11 @@ class Reporter(L.Callback):
 
     def _tell_of_replays(self, task: Any) -> None:
         recording = task.recording
-        if self.told or recording is None or not (recording.live or recording.fault):
+        if self.told or (task.device.type == "cpu" if recording is None else not (recording.live or recording.fault)):
             return
         self.told = True
-        say("steps are replayed from a CUDA graph" if recording.live else f"no CUDA graph: {recording.fault}")
+        fault = task.unreplayable if recording is None else recording.fault
+        say("steps are replayed from a CUDA graph" if fault is None else f"no CUDA graph: {fault}")
 
     def _warn_of_silence(self, task: Any, steps: int) -> None:
         self.warned = True

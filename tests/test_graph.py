@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from bench.models.base import Spec
 from bench.models.cnn import CNN
 from bench.models.convmixer import ConvMixer
 from bench.models.sew import SEWResNet
+from bench.progress import Reporter
 from bench.recorder import Recorder
 from bench.registry import REGULARIZERS
 from bench.regularizers.base import Regularizer
@@ -234,6 +236,14 @@ def test_why_nothing_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert task.unreplayable is None
     task.replays = False
     assert task.unreplayable == "trainer.cuda_graph=false"
+
+
+def test_why_nothing_is_recorded_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    reporter = Reporter(1)
+    for device in ("cpu", "cuda", "cuda"):
+        task = SimpleNamespace(recording=None, device=torch.device(device), unreplayable="own is not replayable")
+        reporter._tell_of_replays(task)
+    assert capsys.readouterr().out == "no CUDA graph: own is not replayable\n"
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
