@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.errors import BenchError
-from bench.ops import depthwise
+from bench.ops import depthwise, winograd
 from bench.ops.reference import Dropped, Gate
 
 if TYPE_CHECKING:
@@ -167,12 +167,15 @@ def _gate(spiking: Spiking) -> Gate | None:
 
 
 def _convolve(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """The convolution, by the own depthwise kernels where they serve it."""
-    if not depthwise.supported(conv):
-        return conv(x)
+    """The convolution, by our own kernels where they serve it."""
     # Triton's depthwise kernels have not been timed on a GPU; the library's stay until they are.
-    backend = resolve(_asked, x.device)[0]
-    return depthwise.depthwise(conv, x, "compiled") if backend is Backend.compiled else conv(x)
+    if resolve(_asked, x.device)[0] is Backend.compiled:
+        if depthwise.supported(conv):
+            return depthwise.depthwise(conv, x, "compiled")
+        if winograd.supported(conv):
+            return winograd.winograd(conv, x)
+    out: Tensor = conv(x)
+    return out
 
 
 def _fused(

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional as F
-from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from bench.ops import native
+from bench.ops.convolution import compute_dtype, keeps_size, through
 
 KERNELS = (3, 5, 7, 9, 11)
 Backend = Literal["reference", "compiled", "triton"]
@@ -33,27 +33,13 @@ class Kernels(Protocol):
 def supported(conv: nn.Module) -> bool:
     """Whether `depthwise(conv, x)` says the same as `conv(x)` and may be faster."""
     return (
-        isinstance(conv, nn.Conv2d)
-        and type(conv).forward is nn.Conv2d.forward  # a parametrized module is a subclass, but keeps forward
-        and "forward" not in vars(conv)
-        and conv.groups == conv.in_channels == conv.out_channels > 1
-        and conv.kernel_size[0] == conv.kernel_size[1]
-        and conv.kernel_size[0] in KERNELS
-        and conv.padding in ("same", (conv.kernel_size[0] // 2,) * 2)
-        and conv.stride == conv.dilation == (1, 1)
-        and conv.padding_mode == "zeros"
+        keeps_size(conv) and conv.groups == conv.in_channels == conv.out_channels > 1 and conv.kernel_size[0] in KERNELS
     )
 
 
 def depthwise(conv: nn.Conv2d, x: Tensor, backend: Backend | None = None) -> Tensor:
     """`conv(x)` for a convolution that is `supported`, its hooks included; see `depthwise_conv2d`."""
-    # In the place of its own forward for one call: the module calls its hooks around it.
-    conv.forward = lambda x: depthwise_conv2d(x, conv.weight, conv.bias, backend)  # type: ignore[assignment, method-assign]
-    try:
-        out: Tensor = conv(x)
-    finally:
-        del conv.forward
-    return out
+    return through(lambda x, weight, bias: depthwise_conv2d(x, weight, bias, backend), conv, x)
 
 
 def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, backend: Backend | None = None) -> Tensor:
@@ -74,7 +60,7 @@ def depthwise_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, back
     """
     if backend is None:
         backend = choose(x.device)
-    dtype = _compute_dtype(x, weight, bias)
+    dtype = compute_dtype(x, weight, bias)
     kernels = _kernels(backend, x, weight, bias, dtype)
     if kernels is None or dtype is None:
         return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2, groups=weight.shape[0])
@@ -95,34 +81,16 @@ def choose(device: torch.device) -> Backend:
     return "reference"
 
 
-def _compute_dtype(x: Tensor, weight: Tensor, bias: Tensor | None) -> torch.dtype | None:
-    """The dtype in which the library would convolve; None if it would refuse or has its own ideas."""
-    if x.device.type not in ("cpu", "cuda"):
-        return None
-    dtypes = {tensor.dtype for tensor in (x, weight, bias) if tensor is not None}
-    if torch.is_autocast_enabled(x.device.type):
-        castable = dtypes <= {torch.float32, torch.bfloat16, torch.float16}
-        return torch.get_autocast_dtype(x.device.type) if castable else None
-    return x.dtype if len(dtypes) == 1 else None
-
-
 def _kernels(
     backend: Backend, x: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype | None
 ) -> Kernels | None:
     """A backend's kernels, if it has them for these tensors."""
     if backend == "reference" or dtype not in _DTYPES[backend]:
         return None
-    # A compiler or a FLOP counter is to see the convolution; a tensor subclass may have no memory to read from.
-    if torch.compiler.is_compiling() or is_in_torch_dispatch_mode():
-        return None
-    if not {type(x), type(weight)} <= {Tensor, nn.Parameter}:
-        return None
-    if x.dim() != 4 or x.numel() == 0 or weight.dim() != 4 or weight.shape[2] not in KERNELS:
+    if weight.dim() != 4 or weight.shape[2] not in KERNELS:
         return None
     channels, kernel = x.shape[1], weight.shape[2]
     if weight.shape != (channels, 1, kernel, kernel) or (bias is not None and bias.shape != (channels,)):
-        return None
-    if len({tensor.device for tensor in (x, weight, bias) if tensor is not None}) > 1:
         return None
     if backend == "triton":
         return _triton() if x.device.type == "cuda" else None

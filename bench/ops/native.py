@@ -90,7 +90,8 @@ def _build(name: str, flags: tuple[str, ...], sources: Path) -> Path:
     command = [compiler, *FLAGS, *wide, *flags]
     binary = Path(compiler).resolve().stat()
     # The compiler by its file rather than by asking for its version: that costs a process at each start.
-    key = [source.read_text(), *command, binary.st_size, binary.st_mtime_ns, _processor()]
+    texts = [file.read_text() for file in (source, *sorted(sources.glob("*.h")))]
+    key = [*texts, *command, binary.st_size, binary.st_mtime_ns, _processor()]
     digest = hashlib.sha256("\0".join(map(str, key)).encode()).hexdigest()[:24]
     target = cache_folder() / f"{name}-{digest}.so"
     if target.exists():

@@ -8,95 +8,15 @@
 // Either way sums are float32. As k is odd, a Pair's last tap of a row is filled up with a zero: an infinity or NaN
 // meets it too, and so reaches one column more than its window. The k x k taps are unrolled so that sums stay in registers.
 
-#include <cstdint>
-#include <cstdlib>
-#include <cstring>
-
-#ifdef _OPENMP
-#include <omp.h>
-#endif
-#ifdef __AVX512F__
-#include <immintrin.h>
-#endif
-
-#if defined(__AVX512BF16__) && defined(__AVX512BW__) && defined(__AVX512VL__)
-#define DEPTHWISE_PAIRS 1
-#else
-#define DEPTHWISE_PAIRS 0
-#endif
-
-#define INLINE inline __attribute__((always_inline))
+#include "lanes.h"
 
 namespace {
-
-#ifdef __AVX512F__
-constexpr int V = 16;           // channels of a block: floats of one register
-constexpr int kRegisters = 32;
-#else
-constexpr int V = 8;
-constexpr int kRegisters = 16;
-#endif
-
-typedef float Floats __attribute__((vector_size(V * sizeof(float))));
-typedef uint32_t Words __attribute__((vector_size(V * sizeof(uint32_t))));
 
 struct Shape {
     int64_t images, height, width, channels;
 };
 
-// bfloat16 as its bits.
-typedef uint16_t Bf16;
-typedef Bf16 Halves __attribute__((vector_size(V * sizeof(Bf16))));
-
-template <typename Out, typename In>
-INLINE Out as(In value) {
-    static_assert(sizeof(Out) == sizeof(In), "reinterpreted, not converted");
-    Out out;
-    std::memcpy(&out, &value, sizeof(out));
-    return out;
-}
-
-INLINE Words widen(Halves bits) { return __builtin_convertvector(bits, Words); }
-
-// Round to nearest even; NaN stays NaN.
-INLINE Halves rounded(Floats value) {
-#if DEPTHWISE_PAIRS
-    return as<Halves>(_mm512_cvtneps_pbh(as<__m512>(value)));
-#else
-    const Words bits = as<Words>(value);
-    const Words even = bits + 0x7fffu + ((bits >> 16) & 1u);
-    const Words number = (Words)(value == value);
-    return __builtin_convertvector(((number & even) | (~number & (bits | 0x400000u))) >> 16, Halves);
-#endif
-}
-
-// `lanes` < V at the last block when V does not divide the channels.
-template <typename Vector, typename T>
-INLINE Vector load_lanes(const T* from, int lanes) {
-    Vector out = {};
-    if (lanes == V) std::memcpy(&out, from, sizeof(out));
-    else std::memcpy(&out, from, lanes * sizeof(T));
-    return out;
-}
-
-template <typename Vector, typename T>
-INLINE void store_lanes(T* to, Vector value, int lanes) {
-    if (lanes == V) std::memcpy(to, &value, sizeof(value));
-    else std::memcpy(to, &value, lanes * sizeof(T));
-}
-
-INLINE Floats load(const float* from, int lanes) { return load_lanes<Floats>(from, lanes); }
-INLINE Floats load(const Bf16* from, int lanes) { return as<Floats>(widen(load_lanes<Halves>(from, lanes)) << 16); }
-INLINE void store(float* to, Floats value, int lanes) { store_lanes(to, value, lanes); }
-INLINE void store(Bf16* to, Floats value, int lanes) { store_lanes(to, rounded(value), lanes); }
-
-struct Single {
-    typedef Floats Cell;
-    static constexpr int taps = 1;
-
-    static INLINE Floats add_product(Floats sum, Cell a, Cell b) { return sum + a * b; }
-    static INLINE Cell weights(Floats first, Floats) { return first; }
-
+struct Single : SingleMath {
     // Pixel w into cell `w + pad`.
     template <typename T>
     static INLINE void pack_row(Cell* row, const T* from, int64_t width, int64_t step, int pad, int lanes) {
@@ -112,18 +32,8 @@ struct Single {
     }
 };
 
-#if DEPTHWISE_PAIRS
-struct Pair {
-    typedef Words Cell;
-    static constexpr int taps = 2;
-
-    static INLINE Floats add_product(Floats sum, Cell a, Cell b) {
-        return as<Floats>(_mm512_dpbf16_ps(as<__m512>(sum), as<__m512bh>(a), as<__m512bh>(b)));
-    }
-    static INLINE Cell weights(Floats first, Floats second) {
-        return widen(rounded(first)) | (widen(rounded(second)) << 16);
-    }
-
+#if HAS_PAIRS
+struct Pair : PairMath {
     // Pixels w and w + 1 into cell `w + pad`, for w from -1 (pad >= 1 as k >= 3).
     static INLINE void pack_row(Cell* row, const Bf16* from, int64_t width, int64_t step, int pad, int lanes) {
         Cell left = {};
@@ -148,28 +58,6 @@ struct Pair {
     }
 };
 #endif
-
-// Zeroed memory for `count` cells, aligned to a cache line.
-template <typename Cell>
-struct Cells {
-    Cell* at;
-    explicit Cells(int64_t count) {
-        const size_t bytes = (count * sizeof(Cell) + 63) / 64 * 64;
-        at = static_cast<Cell*>(std::aligned_alloc(64, bytes));
-        if (at) std::memset(at, 0, bytes);
-    }
-    ~Cells() { std::free(at); }
-    Cells(const Cells&) = delete;
-    Cells& operator=(const Cells&) = delete;
-};
-
-constexpr int64_t round_up(int64_t value, int64_t to) { return (value + to - 1) / to * to; }
-
-// The share of `items` that thread `me` of `team` does: contiguous, so that blocks of one image stay in one cache.
-struct Share {
-    int64_t begin, end;
-    Share(int64_t items, int me, int team) : begin(items * me / team), end(items * (me + 1) / team) {}
-};
 
 // ---- forward (and data gradient, with the taps mirrored) ------------------------------------------------------
 
@@ -235,7 +123,7 @@ int forward(const T* x, const float* weight, const float* bias, T* y, Shape shap
                     for (int64_t lane = 0; lane < V && block * V + lane < C; ++lane)
                         tap[n][lane] = weight[(block * V + lane) * K * K + (mirror ? K * K - 1 - at : at)];
                 }
-                taps.at[(block * K + i) * kCells + j] = Math::weights(tap[0], tap[1]);
+                taps.at[(block * K + i) * kCells + j] = Math::cell(tap[0], tap[1]);
             }
 
     int ok = 1;
@@ -379,7 +267,7 @@ int weight_gradient(const T* x, const T* dy, float* dweight, float* dbias, Shape
     return ok;
 }
 
-#if DEPTHWISE_PAIRS
+#if HAS_PAIRS
 typedef Pair ForBf16;
 #else
 typedef Single ForBf16;
