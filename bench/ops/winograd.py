@@ -1,4 +1,4 @@
-"""3 x 3 convolution in four ninths of the multiplications, by Winograd's F(2 x 2, 3 x 3) on the CPU, or by the library."""
+"""3 x 3 convolution by Winograd's F(2 x 2, 3 x 3) on the CPU, four ninths of the products, or else by the library."""
 
 from __future__ import annotations
 

@@ -7,93 +7,20 @@
 // with another tensor, `add`, of what is pooled: SEW's ADD.
 
 #include <algorithm>
-#include <cstdint>
-#include <cstring>
 #include <type_traits>
 #include <vector>
 
-#include <omp.h>
+#include "lanes.h"
 
 namespace {
 
-// Channels that are worked on at once: one register of floats, as compilers take wider vectors apart.
-#if defined(__AVX512F__)
-constexpr int L = 16;
-#elif defined(__AVX2__)
-constexpr int L = 8;
-#else
-constexpr int L = 4;
-#endif
-typedef float Floats __attribute__((vector_size(4 * L)));
-typedef int32_t Mask __attribute__((vector_size(4 * L)));  // -1 where true
-typedef uint32_t Words __attribute__((vector_size(4 * L)));
-typedef uint16_t Halves __attribute__((vector_size(2 * L)));
-typedef uint8_t Bytes __attribute__((vector_size(L)));
+// All channels of a vector: the number of lanes, as a constant.
+typedef std::integral_constant<int, V> All;
 
-typedef uint16_t bf16;
-
-template <class V, class From> V bits(const From &from) {
-    static_assert(sizeof(V) == sizeof(from));
-    V to;
-    std::memcpy(&to, &from, sizeof(V));
-    return to;
-}
-
-// The first n of L values; n is the constant L except at the end of a row of channels.
-inline Floats load(const float *p, int n) {
-    Floats v = {};
-    if (n == L) std::memcpy(&v, p, sizeof(v));
-    else std::memcpy(&v, p, sizeof(float) * n);
-    return v;
-}
-
-inline Floats load(const bf16 *p, int n) {
-    Halves h = {};
-    if (n == L) std::memcpy(&h, p, sizeof(h));
-    else std::memcpy(&h, p, sizeof(bf16) * n);
-    return bits<Floats>(__builtin_convertvector(h, Words) << 16);
-}
-
-inline Mask load(const uint8_t *p, int n) {
-    Bytes b = {};
-    if (n == L) std::memcpy(&b, p, sizeof(b));
-    else std::memcpy(&b, p, n);
-    return __builtin_convertvector(b, Mask) != 0;
-}
-
-inline void store(float *p, Floats v, int n) {
-    if (n == L) std::memcpy(p, &v, sizeof(v));
-    else std::memcpy(p, &v, sizeof(float) * n);
-}
-
-// The upper halves of floats rounded to nearest even; a NaN keeps its own and becomes quiet.
-inline Words upper(Floats v) {
-    const Words w = bits<Words>(v), quiet = (w >> 16) | 0x40;
-    return v != v ? quiet : (w + 0x7fff + ((w >> 16) & 1)) >> 16;
-}
-
-inline void store(bf16 *p, Floats v, int n) {
-    const Halves h = __builtin_convertvector(upper(v), Halves);
-    if (n == L) std::memcpy(p, &h, sizeof(h));
-    else std::memcpy(p, &h, sizeof(bf16) * n);
-}
-
-// What would be read back after `store`.
-template <class T> inline Floats stored(Floats v) {
-    if (std::is_same<T, float>::value) return v;
-    return bits<Floats>(upper(v) << 16);
-}
+template <class T> INLINE void store_spikes(T *to, Mask spikes, int n) { store_lanes(to, ones(spikes, T()), n); }
 
 // Whether max pooling prefers v to what it has: as torch, the first of equal ones, and the last NaN.
-inline Mask beats(Floats v, Floats best) { return (v > best) | (v != v); }
-
-inline void store_spikes(float *p, Mask s, int n) { store(p, s ? Floats{} + 1.0f : Floats{}, n); }
-
-inline void store_spikes(bf16 *p, Mask s, int n) {
-    const Halves h = __builtin_convertvector(bits<Words>(s) & 0x3f80, Halves);
-    if (n == L) std::memcpy(p, &h, sizeof(h));
-    else std::memcpy(p, &h, sizeof(bf16) * n);
-}
+INLINE Mask beats(Floats v, Floats best) { return above(v, best) | is_nan(v); }
 
 }  // namespace
 
@@ -181,23 +108,28 @@ template <class F> inline void each_window(const Shape &s, const Drop &d, int64_
 
 inline int64_t units_of(const Shape &s) { return s.images * ((s.height + s.pool - 1) / s.pool); }
 
-template <bool SOFT> inline Floats after_spike(Floats h, Mask s, const Neuron &n) {
-    if (SOFT) return s ? h - n.threshold : h;
-    return s ? Floats{} + n.reset : h;
+template <bool SOFT> INLINE Floats after_spike(Floats h, Mask s, const Neuron &n) {
+    return select(s, SOFT ? h - n.threshold : Floats{} + n.reset, h);
 }
 
+INLINE Mask load_kept(const uint8_t *keep, int n) { return nonzero(load_lanes<Bytes>(keep, n)); }
+
 // Calls f(p, t, h, spike) for the P values of a window and all steps, t fastest.
-template <int P, class T, bool SOFT, bool DROP, class F>
-inline void charge(const Shape &s, const Strides &by, const Neuron &neuron, const Norm &norm, const Drop &drop,
-                   const uint8_t *keep, int64_t steps, const T *x, int64_t c, int n, const F &f) {
+template <int P, class T, bool SOFT, bool DROP, class N, class F>
+INLINE void charge(const Shape &s, const Strides &by, const Neuron &neuron, const Norm &norm, const Drop &drop,
+                   const uint8_t *keep, int64_t steps, const T *x, int64_t c, N n, const F &f) {
     const Floats mean = load(norm.mean + c, n), scale = load(norm.scale + c, n), shift = load(norm.shift + c, n);
+#pragma GCC unroll 4
     for (int p = 0; p < P; p++) {
         Floats v = Floats{} + neuron.reset, y = {};
+#pragma GCC unroll 4
         for (int64_t t = 0; t < steps; t++) {
             if (!s.repeat || t == 0) y = (load(x + t * by.given_step + by.within(p), n) - mean) * scale + shift;
-            const Mask kept = DROP ? load(keep + t * drop.step + drop.within(p), n) : Mask{};
-            v = neuron.keep * v + (DROP ? (kept ? y * drop.gain + drop.offset : Floats{} + drop.fill) : y);
-            const Mask spike = v >= neuron.threshold;
+            if (DROP) {
+                const Mask kept = load_kept(keep + t * drop.step + drop.within(p), n);
+                v = neuron.keep * v + select(kept, y * drop.gain + drop.offset, Floats{} + drop.fill);
+            } else v = neuron.keep * v + y;
+            const Mask spike = at_least(v, Floats{} + neuron.threshold);
             f(p, t, v, spike);
             v = after_spike<SOFT>(v, spike, neuron);
         }
@@ -208,7 +140,7 @@ inline void charge(const Shape &s, const Strides &by, const Neuron &neuron, cons
 template <class T, bool SOFT, int STEPS, bool DROP>
 int64_t forward(const Shape &s, const Neuron &neuron, const Norm &norm, const Drop &drop, const T *x, const T *add,
                 T *spikes, T *out, int threads) {
-    const int64_t C = s.channels, whole = C / L * L, steps = STEPS ? STEPS : s.steps;
+    const int64_t C = s.channels, whole = C / V * V, steps = STEPS ? STEPS : s.steps;
     const Strides by(s);
     int64_t total = 0;
 #pragma omp parallel num_threads(threads) reduction(+ : total)
@@ -217,22 +149,22 @@ int64_t forward(const Shape &s, const Neuron &neuron, const Norm &norm, const Dr
         std::vector<Floats> many_best(steps);
 #pragma omp for schedule(static)
         for (int64_t unit = 0; unit < units_of(s); unit++) {
-            Mask fired = {};
+            Count fired;
             each_window(s, drop, unit, [&](const Place &at, auto values) {
                 constexpr int P = decltype(values)::value;
-                const auto channels = [&](int64_t c, int n) {
+                const auto channels = [&](int64_t c, auto n) {
                     Mask few[STEPS ? STEPS : 1], *const any = STEPS ? few : many.data();
                     Floats few_best[STEPS ? STEPS : 1], *const best = STEPS ? few_best : many_best.data();
                     for (int64_t t = 0; t < steps; t++) any[t] = Mask{};
-                    Mask here = {};
+                    const Mask valid = first_lanes(n);
                     const auto note = [&](int p, int64_t t, Floats, Mask spike) {
                         const int64_t place = at.full + t * by.full_step + by.within(p) + c;
                         if (spikes) store_spikes(spikes + place, spike, n);
-                        here += spike;
-                        any[t] |= spike;
+                        fired.add(spike & valid);
+                        any[t] = any[t] | spike;
                         if (!add) return;
-                        const Floats sum = stored<T>(load(add + place, n) + (spike ? Floats{} + 1.0f : Floats{}));
-                        best[t] = p == 0 ? sum : (beats(sum, best[t]) ? sum : best[t]);
+                        const Floats sum = stored<T>(load(add + place, n) + ones(spike, 1.0f));
+                        best[t] = p == 0 ? sum : select(beats(sum, best[t]), sum, best[t]);
                     };
                     charge<P, T, SOFT, DROP>(s, by, neuron, norm, drop, drop.keep + at.kept + c, steps,
                                              x + at.given + c, c, n, note);
@@ -242,13 +174,11 @@ int64_t forward(const Shape &s, const Neuron &neuron, const Norm &norm, const Dr
                             if (add) store(to, best[t], n);
                             else store_spikes(to, any[t], n);
                         }
-                    for (int l = n; l < L; l++) here[l] = 0;
-                    fired += here;
                 };
-                for (int64_t c = 0; c < whole; c += L) channels(c, L);
+                for (int64_t c = 0; c < whole; c += V) channels(c, All());
                 if (whole < C) channels(whole, int(C - whole));
             });
-            for (int l = 0; l < L; l++) total -= fired[l];
+            total += fired.total();
         }
     }
     return total;
@@ -260,14 +190,14 @@ int64_t forward(const Shape &s, const Neuron &neuron, const Norm &norm, const Dr
 template <class T, bool SOFT, int STEPS, bool DROP>
 void backward(const Shape &s, const Neuron &neuron, const Norm &norm, const Drop &drop, const float *factor, const T *x,
               const T *add, const T *g_spikes, const T *g_out, T *dx, T *d_add, double *sums, int threads) {
-    const int64_t C = s.channels, whole = C / L * L, blocks = (C + L - 1) / L, steps = STEPS ? STEPS : s.steps;
+    const int64_t C = s.channels, whole = C / V * V, blocks = (C + V - 1) / V, steps = STEPS ? STEPS : s.steps;
     const Strides by(s);
     const float curve = 1.57079632679489662f * neuron.alpha, height = neuron.alpha / 2;
     std::vector<double> parts(threads * 2 * C);
 #pragma omp parallel num_threads(threads)
     {
         std::vector<Floats> many_h(STEPS ? 0 : 4 * steps);
-        std::vector<Mask> many_first(STEPS ? 0 : steps);
+        std::vector<Mask> many_mine(STEPS ? 0 : 4 * steps);
         std::vector<Floats> many_best(STEPS ? 0 : steps);
         std::vector<Floats> row(2 * blocks);  // sums of g and g (x - mean) over a row of windows
         std::vector<double> total(2 * C);
@@ -275,52 +205,56 @@ void backward(const Shape &s, const Neuron &neuron, const Norm &norm, const Drop
         for (int64_t unit = 0; unit < units_of(s); unit++) {
             each_window(s, drop, unit, [&](const Place &at, auto values) {
                 constexpr int P = decltype(values)::value;
-                const auto channels = [&](int64_t c, int n) {
+                const auto channels = [&](int64_t c, auto n) {
                     Floats few_h[STEPS ? P * STEPS : 1], *const h = STEPS ? few_h : many_h.data();
-                    // Which value of the window is the first that spiked; with `add`, the first maximum.
-                    Mask few_first[STEPS ? STEPS : 1], *const first = STEPS ? few_first : many_first.data();
+                    // Where a value is its window's maximum: the first that spiked; with `add`, the first maximum.
+                    Mask few_mine[STEPS ? P * STEPS : 1], *const mine = STEPS ? few_mine : many_mine.data();
                     Floats few_best[STEPS ? STEPS : 1], *const best = STEPS ? few_best : many_best.data();
-                    for (int64_t t = 0; t < steps; t++) first[t] = Mask{} + P;
                     const uint8_t *const keep = drop.keep + at.kept + c;
                     const auto note = [&](int p, int64_t t, Floats v, Mask spike) {
                         h[p * steps + t] = v;
                         if (P == 1) return;
+                        Mask better = spike;
                         if (add) {
                             const Floats other = load(add + at.full + t * by.full_step + by.within(p) + c, n);
-                            const Floats sum = stored<T>(other + (spike ? Floats{} + 1.0f : Floats{}));
-                            const Mask better = p == 0 ? ~Mask{} : beats(sum, best[t]);
-                            best[t] = better ? sum : best[t];
-                            first[t] = better ? Mask{} + p : first[t];
-                            return;
-                        }
-                        // Not overwritten: values come in their order.
-                        const Mask found = spike & (first[t] == P);
-                        first[t] = found ? Mask{} + p : first[t];
+                            const Floats sum = stored<T>(other + ones(spike, 1.0f));
+                            better = p == 0 ? first_lanes(V) : beats(sum, best[t]);
+                            best[t] = p == 0 ? sum : select(better, sum, best[t]);
+                            for (int q = 0; q < p; q++) mine[q * steps + t] = mine[q * steps + t] & ~better;
+                        } else
+                            for (int q = 0; q < p; q++) better = better & ~mine[q * steps + t];
+                        mine[p * steps + t] = better;
                     };
                     charge<P, T, SOFT, DROP>(s, by, neuron, norm, drop, keep, steps, x + at.given + c, c, n, note);
+                    // In a silent window every value is the maximum, and the first one gets the gradient.
+                    for (int64_t t = 0; P > 1 && !add && t < steps; t++)
+                        mine[t] = ~(mine[steps + t] | mine[2 * steps + t] | mine[3 * steps + t]);
                     const Floats mean = load(norm.mean + c, n), times = load(factor + c, n);
                     Floats sum_g = {}, sum_gx = {};
+#pragma GCC unroll 4
                     for (int p = 0; p < P; p++) {
                         // Of the potential after the reset; of a current that is repeated.
                         Floats g_v = {}, g_sum = {};
+#pragma GCC unroll 4
                         for (int64_t t = steps - 1; t >= 0; t--) {
                             Floats g = {}, pooled = {};
                             const int64_t place = at.full + t * by.full_step + by.within(p) + c;
                             if (g_spikes) g = load(g_spikes + place, n);
                             if (P > 1 && g_out) {
                                 const Floats from = load(g_out + at.pooled + t * by.pooled_step + c, n);
-                                // In a silent window every value is the maximum, and the first one gets it.
-                                const Mask mine = p ? first[t] == p : (first[t] == 0) | (first[t] == P);
-                                pooled = mine ? from : Floats{};
+                                pooled = select(mine[p * steps + t], from, Floats{});
                                 g += pooled;
                             }
                             if (d_add) store(d_add + place, pooled, n);
                             const Floats v = h[p * steps + t], far = curve * (v - neuron.threshold);
                             // ATan surrogate; the reset is a constant, and a hard one lets no gradient through.
-                            g = g * height / (1.0f + far * far);
-                            g += SOFT ? g_v : (v >= neuron.threshold ? Floats{} : g_v);
+                            g = g * height * reciprocal(1.0f + far * far);
+                            g += SOFT ? g_v : select(at_least(v, Floats{} + neuron.threshold), Floats{}, g_v);
                             g_v = neuron.keep * g;
-                            if (DROP) g = load(keep + t * drop.step + drop.within(p), n) ? g * drop.gain : Floats{};
+                            if (DROP) {
+                                const Mask kept = load_kept(keep + t * drop.step + drop.within(p), n);
+                                g = select(kept, g * drop.gain, Floats{});
+                            }
                             if (s.repeat) {
                                 g_sum += g;
                                 if (t > 0) continue;
@@ -332,15 +266,15 @@ void backward(const Shape &s, const Neuron &neuron, const Norm &norm, const Drop
                             store(dx + from, times * g, n);
                         }
                     }
-                    row[c / L * 2] += sum_g;
-                    row[c / L * 2 + 1] += sum_gx;
+                    row[c / V * 2] += sum_g;
+                    row[c / V * 2 + 1] += sum_gx;
                 };
-                for (int64_t c = 0; c < whole; c += L) channels(c, L);
+                for (int64_t c = 0; c < whole; c += V) channels(c, All());
                 if (whole < C) channels(whole, int(C - whole));
             });
             // Floats over one row of windows, doubles beyond.
             for (int64_t b = 0; b < 2 * blocks; b++) {
-                for (int l = 0; l < L && b / 2 * L + l < C; l++) total[(b % 2) * C + b / 2 * L + l] += row[b][l];
+                for (int l = 0; l < V && b / 2 * V + l < C; l++) total[(b % 2) * C + b / 2 * V + l] += row[b][l];
                 row[b] = Floats{};
             }
         }
@@ -379,7 +313,7 @@ void back(const Shape &s, const Neuron &neuron, const Norm &norm, const Drop &dr
         slope[c] = float(-norm.scale[c] * inverse_variance[c] * sums[C + c] / double(rows));
         offset[c] = float(-norm.scale[c] * sums[c] / double(rows));
     }
-    const auto complete = [&](int64_t r, int64_t c, int n) {
+    const auto complete = [&](int64_t r, int64_t c, auto n) {
         const Floats centred = load(x + r * C + c, n) - load(norm.mean + c, n), g = load(dx + r * C + c, n);
         const Floats own = load(&slope[c], n) * centred + load(&offset[c], n);
         store(dx + r * C + c, load(norm.scale + c, n) * g + own, n);
@@ -387,7 +321,7 @@ void back(const Shape &s, const Neuron &neuron, const Norm &norm, const Drop &dr
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (int64_t r = 0; r < rows; r++) {
         int64_t c = 0;
-        for (; c + L <= C; c += L) complete(r, c, L);
+        for (; c + V <= C; c += V) complete(r, c, All());
         if (c < C) complete(r, c, int(C - c));
     }
 }
@@ -398,13 +332,13 @@ template <class T> void moments(const T *x, int64_t rows, int64_t C, float *mean
     const int64_t blocks = (rows + BLOCK - 1) / BLOCK;
     std::vector<double> parts(threads * 2 * C);
     // Sums of differences from the first row: without it, a mean far from 0 would swamp the variance.
-    std::vector<float> pivot(C + L);
-    for (int64_t c = 0; c < C; c += L) store(&pivot[c], load(x + c, int(std::min<int64_t>(L, C - c))), L);
+    std::vector<float> pivot(C + V);
+    for (int64_t c = 0; c < C; c += V) store(&pivot[c], load(x + c, int(std::min<int64_t>(V, C - c))));
 #pragma omp parallel num_threads(threads)
     {
         std::vector<double> total(2 * C);
-        const auto add = [&](int64_t block, int64_t c, int n) {
-            const Floats from = load(&pivot[c], L);
+        const auto add = [&](int64_t block, int64_t c, auto n) {
+            const Floats from = load(&pivot[c]);
             Floats one = {}, two = {};
             const int64_t end = std::min(rows, (block + 1) * BLOCK);
             for (int64_t r = block * BLOCK; r < end; r++) {
@@ -417,7 +351,7 @@ template <class T> void moments(const T *x, int64_t rows, int64_t C, float *mean
 #pragma omp for schedule(static)
         for (int64_t block = 0; block < blocks; block++) {
             int64_t c = 0;
-            for (; c + L <= C; c += L) add(block, c, L);
+            for (; c + V <= C; c += V) add(block, c, All());
             if (c < C) add(block, c, int(C - c));
         }
         std::copy(total.begin(), total.end(), parts.begin() + omp_get_thread_num() * 2 * C);
@@ -439,7 +373,7 @@ template <class T> void moments(const T *x, int64_t rows, int64_t C, float *mean
 extern "C" {
 
 void fire_moments(int half, const void *x, int64_t rows, int64_t channels, float *mean, float *var, int threads) {
-    if (half) moments(static_cast<const bf16 *>(x), rows, channels, mean, var, threads);
+    if (half) moments(static_cast<const Bf16 *>(x), rows, channels, mean, var, threads);
     else moments(static_cast<const float *>(x), rows, channels, mean, var, threads);
 }
 
@@ -453,7 +387,7 @@ int64_t fire_forward(int half, const Shape *s, const Neuron *neuron, const Norm 
                                                   static_cast<T *>(out), threads);
     };
     const Drop none = {};
-    if (half) return drop ? run(bf16(), std::true_type(), *drop) : run(bf16(), std::false_type(), none);
+    if (half) return drop ? run(Bf16(), std::true_type(), *drop) : run(Bf16(), std::false_type(), none);
     return drop ? run(float(), std::true_type(), *drop) : run(float(), std::false_type(), none);
 }
 
@@ -470,7 +404,7 @@ void fire_backward(int half, const Shape *s, const Neuron *neuron, const Norm *n
                                            static_cast<T *>(d_add), sums, threads);
     };
     const Drop none = {};
-    if (half) drop ? run(bf16(), std::true_type(), *drop) : run(bf16(), std::false_type(), none);
+    if (half) drop ? run(Bf16(), std::true_type(), *drop) : run(Bf16(), std::false_type(), none);
     else drop ? run(float(), std::true_type(), *drop) : run(float(), std::false_type(), none);
 }
 }

@@ -1,4 +1,4 @@
-// What the kernels of convolutions share: vectors of V channels, bfloat16 in and out of them, the two ways of
+// What the kernels share: vectors of V channels and masks of them, bfloat16 in and out of them, the two ways of
 // multiplying, scratch memory, and the share of a thread.
 
 #pragma once
@@ -10,11 +10,14 @@
 #ifdef _OPENMP
 #include <omp.h>
 #endif
-#ifdef __AVX512F__
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__)
+#define HAS_512 1
 #include <immintrin.h>
+#else
+#define HAS_512 0
 #endif
 
-#if defined(__AVX512BF16__) && defined(__AVX512BW__) && defined(__AVX512VL__)
+#if HAS_512 && defined(__AVX512BF16__)
 #define HAS_PAIRS 1
 #else
 #define HAS_PAIRS 0
@@ -24,7 +27,7 @@
 
 namespace {
 
-#ifdef __AVX512F__
+#if HAS_512
 constexpr int V = 16;           // channels of a block: floats of one register
 constexpr int kRegisters = 32;
 #else
@@ -34,6 +37,7 @@ constexpr int kRegisters = 16;
 
 typedef float Floats __attribute__((vector_size(V * sizeof(float))));
 typedef uint32_t Words __attribute__((vector_size(V * sizeof(uint32_t))));
+typedef uint8_t Bytes __attribute__((vector_size(V)));
 
 // bfloat16 as its bits.
 typedef uint16_t Bf16;
@@ -48,7 +52,7 @@ INLINE Out as(In value) {
 }
 
 INLINE Words widen(Halves bits) {
-#ifdef __AVX512F__
+#if HAS_512
     return as<Words>(_mm512_cvtepu16_epi32(as<__m256i>(bits)));  // GCC 12 makes four instructions of a conversion
 #else
     return __builtin_convertvector(bits, Words);
@@ -89,6 +93,81 @@ INLINE Floats load(const Bf16* from, int lanes = V) {
 INLINE void store(float* to, Floats value, int lanes = V) { store_lanes(to, value, lanes); }
 INLINE void store(Bf16* to, Floats value, int lanes = V) { store_lanes(to, rounded(value), lanes); }
 
+// What would be read back after `store`.
+template <typename T>
+INLINE Floats stored(Floats value) {
+    return sizeof(T) == sizeof(float) ? value : as<Floats>(widen(rounded(value)) << 16);
+}
+
+// 1 / value for values from 1 on, within 2^-23 of it; beyond 1e30, 1e-30.
+INLINE Floats reciprocal(Floats value) {
+#if HAS_512
+    // In this order a NaN stays one.
+    const __m512 finite = _mm512_min_ps(_mm512_set1_ps(1e30f), as<__m512>(value));
+    const Floats near = as<Floats>(_mm512_rcp14_ps(finite));
+    return near + near * (1.0f - as<Floats>(finite) * near);
+#else
+    return 1.0f / value;
+#endif
+}
+
+// A truth of each lane. GCC 12 keeps comparisons of vectors in vectors, which costs a conversion each way.
+#if HAS_512
+struct Mask {
+    __mmask16 bits;
+};
+INLINE Mask mask_of(int bits) { return Mask{static_cast<__mmask16>(bits)}; }
+INLINE Mask operator&(Mask a, Mask b) { return mask_of(a.bits & b.bits); }
+INLINE Mask operator|(Mask a, Mask b) { return mask_of(a.bits | b.bits); }
+INLINE Mask operator~(Mask a) { return mask_of(~a.bits); }
+INLINE Mask at_least(Floats a, Floats b) {
+    return Mask{_mm512_cmp_ps_mask(as<__m512>(a), as<__m512>(b), _CMP_GE_OQ)};
+}
+INLINE Mask above(Floats a, Floats b) {
+    return Mask{_mm512_cmp_ps_mask(as<__m512>(a), as<__m512>(b), _CMP_GT_OQ)};
+}
+INLINE Mask is_nan(Floats a) {
+    return Mask{_mm512_cmp_ps_mask(as<__m512>(a), as<__m512>(a), _CMP_UNORD_Q)};
+}
+INLINE Mask nonzero(Bytes bytes) { return Mask{_mm_test_epi8_mask(as<__m128i>(bytes), as<__m128i>(bytes))}; }
+INLINE Floats select(Mask which, Floats yes, Floats no) {
+    return as<Floats>(_mm512_mask_blend_ps(which.bits, as<__m512>(no), as<__m512>(yes)));
+}
+INLINE Mask first_lanes(int lanes) { return mask_of((1 << lanes) - 1); }
+// 1 where true, else 0.
+INLINE Halves ones(Mask which, Bf16) { return as<Halves>(_mm256_maskz_set1_epi16(which.bits, 0x3f80)); }
+
+struct Count {
+    int64_t sum = 0;
+    INLINE void add(Mask which) { sum += __builtin_popcount(which.bits); }
+    int64_t total() const { return sum; }
+};
+#else
+typedef int32_t Mask __attribute__((vector_size(V * sizeof(int32_t))));  // -1 where true
+INLINE Mask at_least(Floats a, Floats b) { return a >= b; }
+INLINE Mask above(Floats a, Floats b) { return a > b; }
+INLINE Mask is_nan(Floats a) { return a != a; }
+INLINE Mask nonzero(Bytes bytes) { return __builtin_convertvector(bytes, Mask) != 0; }
+INLINE Floats select(Mask which, Floats yes, Floats no) { return which ? yes : no; }
+INLINE Mask first_lanes(int lanes) {
+    Mask out = {};
+    for (int lane = 0; lane < lanes; ++lane) out[lane] = -1;
+    return out;
+}
+INLINE Halves ones(Mask which, Bf16) { return __builtin_convertvector(as<Words>(which) & 0x3f80u, Halves); }
+
+struct Count {
+    Mask sum = {};
+    INLINE void add(Mask which) { sum += which; }
+    int64_t total() const {
+        int64_t out = 0;
+        for (int lane = 0; lane < V; ++lane) out -= sum[lane];
+        return out;
+    }
+};
+#endif
+INLINE Floats ones(Mask which, float) { return select(which, Floats{} + 1.0f, Floats{}); }
+
 // What lies in a lane and how it is multiplied. A cell is a vector of V lanes, a scalar is one lane of it.
 
 // One number a lane, multiplied by FMA.
@@ -122,14 +201,14 @@ struct PairMath {
 };
 #endif
 
-// Zeroed memory for `count` cells, aligned to a cache line.
+// Memory for `count` cells, zeroed unless told otherwise, aligned to a cache line.
 template <typename Cell>
 struct Cells {
     Cell* at;
-    explicit Cells(int64_t count) {
+    explicit Cells(int64_t count, bool zeroed = true) {
         const size_t bytes = (count * sizeof(Cell) + 63) / 64 * 64;
         at = static_cast<Cell*>(std::aligned_alloc(64, bytes));
-        if (at) std::memset(at, 0, bytes);
+        if (at && zeroed) std::memset(at, 0, bytes);
     }
     ~Cells() { std::free(at); }
     Cells(const Cells&) = delete;

@@ -117,7 +117,10 @@ INLINE Floats gradient_points(const T* const (&at)[2][2], int64_t channel, Float
         d[0][j] = a, d[1][j] = a + b, d[2][j] = a - b, d[3][j] = b;
     }
 #pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) p[i][0] = d[i][0], p[i][1] = d[i][0] + d[i][1], p[i][2] = d[i][0] - d[i][1], p[i][3] = d[i][1];
+    for (int i = 0; i < 4; ++i) {
+        p[i][0] = d[i][0], p[i][1] = d[i][0] + d[i][1];
+        p[i][2] = d[i][0] - d[i][1], p[i][3] = d[i][1];
+    }
     return p[1][1];
 }
 
@@ -145,8 +148,8 @@ void block(const typename Math::Scalar* points, int64_t steps, const typename Ma
     const int64_t points_point = kTiles * steps + kGap * V;
     for (int p = 0; p < kPoints; ++p)
         for (int64_t t = 0; t < count; t += ROWS)
-            product<Math, ROWS, WIDE, false>(points + p * points_point + t * steps, steps, 1, taps + p * taps_point, WIDE,
-                                             steps, sums + p * kSums + t * WIDE, WIDE);
+            product<Math, ROWS, WIDE, false>(points + p * points_point + t * steps, steps, 1, taps + p * taps_point,
+                                             WIDE, steps, sums + p * kSums + t * WIDE, WIDE);
     for (int64_t t = 0; t < count; ++t) {
         const Place place(first + t, shape);
         const bool below = place.top + 1 < shape.height, right = place.left + 1 < shape.width;
@@ -175,7 +178,7 @@ int forward(const T* x, const float* taps, const float* bias, T* y, Shape shape,
     typedef typename Math::Scalar Scalar;
     const int64_t steps = shape.inputs / Math::taps, vectors = shape.outputs / V;
     const int64_t per_point = steps * vectors, items = (shape.tiles() + kTiles - 1) / kTiles;
-    Cells<Cell> weights(kPoints * per_point);
+    Cells<Cell> weights(kPoints * per_point, false);
     Cells<Floats> offsets(vectors);
     Cells<T> zeros(shape.inputs);
     if (!weights.at || !offsets.at || !zeros.at) return 0;
@@ -200,8 +203,8 @@ int forward(const T* x, const float* taps, const float* bias, T* y, Shape shape,
                 for (int i = 0; i < kPoints; ++i) to[i * per_point] = Math::cell(p[i / 4][i % 4], q[i / 4][i % 4]);
             }
         const int64_t points_point = kTiles * shape.inputs + kGap * V * Math::taps;
-        Cells<T> points(kPoints * points_point);
-        Cells<Floats> sums(kPoints * (kTiles * kWide + kGap));
+        Cells<T> points(kPoints * points_point, false);
+        Cells<Floats> sums(kPoints * (kTiles * kWide + kGap), false);
         if (!points.at || !sums.at) {
 #pragma omp atomic write
             ok = 0;
@@ -225,12 +228,13 @@ int forward(const T* x, const float* taps, const float* bias, T* y, Shape shape,
             }
             for (int64_t n = 0; n < vectors; n += kWide) {
                 const Cell* block_taps = weights.at + n * steps;
-#define BLOCK(WIDE)                                                                                              \
-    block<Math, WIDE, T>(reinterpret_cast<const Scalar*>(points.at), steps, block_taps, per_point, sums.at, offsets.at + n, y, shape, first, count, n* V)
+                const Scalar* image = reinterpret_cast<const Scalar*>(points.at);
+#define BLOCK(WIDE)                                                                                                 \
+    block<Math, WIDE, T>(image, steps, block_taps, per_point, sums.at, offsets.at + n, y, shape, first, count, n * V)
                 switch (vectors - n < kWide ? vectors - n : kWide) {
                     case 1: BLOCK(1); break;
                     case 2: BLOCK(2); break;
-#ifdef __AVX512F__
+#if HAS_512
                     case 3: BLOCK(3); break;
                     default: BLOCK(4);
 #endif
@@ -248,13 +252,14 @@ void outer(const typename Math::Scalar* image, const typename Math::Cell* gradie
            Floats* sums) {
     constexpr int ROWS = kRegisters == 32 ? 24 / WIDE : 12 / WIDE;
     const int64_t vectors = shape.outputs / V;
+    const int64_t C = shape.inputs;
     int64_t r = 0;
-    for (; r + ROWS <= shape.inputs; r += ROWS)
-        product<Math, ROWS, WIDE, true>(image + r, 1, shape.inputs, gradient, vectors, steps, sums + r * vectors, vectors);
-    for (; r + 4 <= shape.inputs; r += 4)
-        product<Math, 4, WIDE, true>(image + r, 1, shape.inputs, gradient, vectors, steps, sums + r * vectors, vectors);
-    for (; r < shape.inputs; ++r)
-        product<Math, 1, WIDE, true>(image + r, 1, shape.inputs, gradient, vectors, steps, sums + r * vectors, vectors);
+    for (; r + ROWS <= C; r += ROWS)
+        product<Math, ROWS, WIDE, true>(image + r, 1, C, gradient, vectors, steps, sums + r * vectors, vectors);
+    for (; r + 4 <= C; r += 4)
+        product<Math, 4, WIDE, true>(image + r, 1, C, gradient, vectors, steps, sums + r * vectors, vectors);
+    for (; r < C; ++r)
+        product<Math, 1, WIDE, true>(image + r, 1, C, gradient, vectors, steps, sums + r * vectors, vectors);
 }
 
 // dtaps [3, 3, inputs, outputs] and dbias of dy; 0 when memory ran out.
@@ -278,7 +283,7 @@ int weight_gradient(const T* x, const T* dy, float* dtaps, float* dbias, Shape s
         const int me = 0, team = 1;
 #endif
         const int64_t image_point = kSteps * (shape.inputs / V) + kGap, gradient_point = kSteps * vectors + kGap;
-        Cells<Cell> image(kPoints * image_point), gradient(kPoints * gradient_point);
+        Cells<Cell> image(kPoints * image_point, false), gradient(kPoints * gradient_point, false);
         if (!image.at || !gradient.at) {
 #pragma omp atomic write
             ok = 0;
@@ -297,9 +302,9 @@ int weight_gradient(const T* x, const T* dy, float* dtaps, float* dbias, Shape s
                     const int64_t t = k * Math::taps + n;
                     const Place place(first + t, shape);
                     // A tile beyond the last is one of zeros.
-                    const int64_t beyond = t < count ? 0 : shape.height + 4;
-                    pixels<4>(x, zeros.at, shape, shape.inputs, place.image, place.top - 1 + beyond, place.left - 1, at[n]);
-                    pixels<2>(dy, zeros.at, shape, shape.outputs, place.image, place.top + beyond, place.left, of[n]);
+                    const int64_t top = t < count ? place.top : shape.height + 4;
+                    pixels<4>(x, zeros.at, shape, shape.inputs, place.image, top - 1, place.left - 1, at[n]);
+                    pixels<2>(dy, zeros.at, shape, shape.outputs, place.image, top, place.left, of[n]);
                 }
                 Floats p[4][4], q[4][4];
                 for (int64_t c = 0; c < shape.inputs / V; ++c) {
@@ -327,7 +332,7 @@ int weight_gradient(const T* x, const T* dy, float* dtaps, float* dbias, Shape s
                     switch (vectors - n < kWide ? vectors - n : kWide) {
                         case 1: outer<Math, 1>(left, right, shape, steps, to); break;
                         case 2: outer<Math, 2>(left, right, shape, steps, to); break;
-#ifdef __AVX512F__
+#if HAS_512
                         case 3: outer<Math, 3>(left, right, shape, steps, to); break;
                         default: outer<Math, 4>(left, right, shape, steps, to);
 #endif
@@ -376,27 +381,30 @@ int weight_gradient(const T* x, const T* dy, float* dtaps, float* dbias, Shape s
 extern "C" int64_t winograd_channels(int is_bf16) { return is_bf16 && !HAS_PAIRS ? 0 : V; }
 
 extern "C" int winograd_forward(const void* x, const float* taps, const float* bias, void* y, int64_t images,
-                                int64_t height, int64_t width, int64_t inputs, int64_t outputs, int is_bf16, int mirror,
-                                int threads) {
+                                int64_t height, int64_t width, int64_t inputs, int64_t outputs, int is_bf16,
+                                int mirror, int threads) {
     const Shape shape{images, height, width, inputs, outputs};
+    if (!is_bf16)
+        return forward<Single>(static_cast<const float*>(x), taps, bias, static_cast<float*>(y), shape, mirror != 0,
+                               threads);
 #if HAS_PAIRS
-    if (is_bf16)
-        return forward<Pair>(static_cast<const Bf16*>(x), taps, bias, static_cast<Bf16*>(y), shape, mirror != 0, threads);
+    return forward<Pair>(static_cast<const Bf16*>(x), taps, bias, static_cast<Bf16*>(y), shape, mirror != 0, threads);
+#else
+    return 0;
 #endif
-    return is_bf16 ? 0
-                   : forward<Single>(static_cast<const float*>(x), taps, bias, static_cast<float*>(y), shape, mirror != 0,
-                                     threads);
 }
 
 extern "C" int winograd_weight_gradient(const void* x, const void* dy, float* dtaps, float* dbias, int64_t images,
                                         int64_t height, int64_t width, int64_t inputs, int64_t outputs, int is_bf16,
                                         int threads) {
     const Shape shape{images, height, width, inputs, outputs};
+    if (!is_bf16)
+        return weight_gradient<Single>(static_cast<const float*>(x), static_cast<const float*>(dy), dtaps, dbias,
+                                       shape, threads);
 #if HAS_PAIRS
-    if (is_bf16)
-        return weight_gradient<Pair>(static_cast<const Bf16*>(x), static_cast<const Bf16*>(dy), dtaps, dbias, shape, threads);
+    return weight_gradient<Pair>(static_cast<const Bf16*>(x), static_cast<const Bf16*>(dy), dtaps, dbias, shape,
+                                 threads);
+#else
+    return 0;
 #endif
-    return is_bf16 ? 0
-                   : weight_gradient<Single>(static_cast<const float*>(x), static_cast<const float*>(dy), dtaps, dbias,
-                                             shape, threads);
 }
