@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 
-def keeps_size(conv: nn.Module) -> bool:
+def keeps_size(conv: nn.Module) -> TypeGuard[nn.Conv2d]:
     """Whether it is a plain k x k convolution, k odd, with stride 1 and zeros around the image that keep its size."""
     return (
         isinstance(conv, nn.Conv2d)
@@ -23,11 +24,7 @@ def keeps_size(conv: nn.Module) -> bool:
     )
 
 
-def through(
-    convolve: Callable[[Tensor, Tensor, Tensor | None], Tensor],
-    conv: nn.Conv2d,
-    x: Tensor,
-) -> Tensor:
+def through(convolve: Callable[[Tensor, Tensor, Tensor | None], Tensor], conv: nn.Conv2d, x: Tensor) -> Tensor:
     """`conv(x)`, its hooks included, with `convolve(x, weight, bias)` in the place of its own forward."""
     # For one call: the module calls its hooks around it.
     conv.forward = lambda x: convolve(x, conv.weight, conv.bias)  # type: ignore[assignment, method-assign]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +30,7 @@ class Kernels(Protocol):
         """(dweight `[C, 1, k, k]`, dbias `[C]`), float32."""
 
 
-def supported(conv: nn.Module) -> bool:
+def supported(conv: nn.Module) -> TypeGuard[nn.Conv2d]:
     """Whether `depthwise(conv, x)` says the same as `conv(x)` and may be faster."""
     return (
         keeps_size(conv) and conv.groups == conv.in_channels == conv.out_channels > 1 and conv.kernel_size[0] in KERNELS

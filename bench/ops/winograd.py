@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from functools import cache
+from typing import TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from bench.ops.convolution import compute_dtype, keeps_size, through
 LARGEST_OVERHANG = 1.5
 
 
-def supported(conv: nn.Module) -> bool:
+def supported(conv: nn.Module) -> TypeGuard[nn.Conv2d]:
     """Whether `winograd(conv, x)` says the same as `conv(x)`, up to rounding, and may be faster."""
     return keeps_size(conv) and conv.kernel_size[0] == 3 and conv.groups == 1
 
@@ -70,8 +71,10 @@ def _serves(x: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) 
 @cache
 def _multiple(dtype: torch.dtype) -> int:
     """Of channels, that the kernels for a dtype take; 0 where there are none."""
-    library = _library()
-    return 0 if library is None else library.winograd_channels(dtype is torch.bfloat16)
+    if native.load("winograd") is None:
+        return 0
+    multiple: int = _library().winograd_channels(dtype is torch.bfloat16)
+    return multiple
 
 
 class _Winograd(torch.autograd.Function):
@@ -127,9 +130,10 @@ def _gradients(x: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]:
     return dtaps, dbias
 
 
-def _library() -> ctypes.CDLL | None:
+def _library() -> ctypes.CDLL:
     library = native.load("winograd")
-    if library is not None and not library.winograd_forward.argtypes:
+    assert library is not None, "used only where it loads"
+    if not library.winograd_forward.argtypes:
         pointer, size, flag = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
         library.winograd_channels.argtypes, library.winograd_channels.restype = [flag], size
         library.winograd_weight_gradient.argtypes = [pointer] * 4 + [size] * 5 + [flag] * 2

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -20,8 +15,7 @@ from torch.nn.utils import parametrizations
 
 from bench.ops import depthwise as ops
 from bench.ops import native
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.ops.convolutions import assert_within, gradients, graph, run
 
 # Largest error by largest value. A bfloat16 has 8 bits: half a unit in the last place is 2^-9 of the number,
 # twice that of the largest number when it sits just above a power of two. Sums of both are float32.
@@ -61,15 +55,6 @@ def inputs(
     )
 
 
-def gradients(
-    convolve: Callable[..., Tensor], x: Tensor, weight: Tensor, bias: Tensor | None, dy: Tensor
-) -> list[Tensor]:
-    """[y, dx, dweight, dbias] of one convolution."""
-    leaves = [tensor.detach().requires_grad_() for tensor in (x, weight, bias) if tensor is not None]
-    y = convolve(*leaves)
-    return [y.detach(), *torch.autograd.grad(y, leaves, dy)]
-
-
 def exact(x: Tensor, weight: Tensor, bias: Tensor | None, dy: Tensor) -> list[Tensor]:
     """The same by the library in float64, from the very numbers given."""
 
@@ -81,10 +66,7 @@ def exact(x: Tensor, weight: Tensor, bias: Tensor | None, dy: Tensor) -> list[Te
 
 
 def assert_close(found: list[Tensor], expected: list[Tensor], dtype: torch.dtype) -> None:
-    for name, a, b in zip(("y", "dx", "dweight", "dbias"), found, expected, strict=False):
-        error = (a.double() - b).abs().max() / b.abs().max()
-        assert a.shape == b.shape
-        assert error <= ROUNDING[dtype], f"{name} is off by {error:.2g}"
+    assert_within(found, expected, [ROUNDING[dtype]] * 4)
 
 
 SHAPES = [
@@ -293,14 +275,6 @@ def test_hooks_are_called_around_the_kernel(compiled: None) -> None:
     assert "forward" not in vars(conv)
 
 
-def graph(out: Tensor) -> list[Any]:
-    """Every node of backward."""
-    found: list[Any] = [out.grad_fn]
-    for node in found:
-        found += [child for child, _ in node.next_functions if child is not None and child not in found]
-    return found
-
-
 def library_answers(x: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
     """Whether the library's node is in the graph."""
     return "Convolution" in type(ops.depthwise_conv2d(x, weight.requires_grad_(), bias).grad_fn).__name__
@@ -336,16 +310,14 @@ def test_a_flop_counter_sees_the_convolution() -> None:
 
 
 @pytest.mark.usefixtures("compiled")
-def test_without_avx512_bf16(tmp_path: Path) -> None:
+def test_without_avx512_bf16() -> None:
     """The source's other branches, built for an older processor, give the same numbers."""
     import platform
 
     if platform.machine() != "x86_64":
         pytest.skip("the processor to pretend is an x86")
-    script = f"""
-import sys
+    script = """
 from itertools import product
-sys.path.insert(0, {str(ROOT)!r})
 import torch
 from bench.ops import native
 plain = native.load
@@ -367,9 +339,7 @@ def test_triton_in_its_interpreter() -> None:
     """
     if importlib.util.find_spec("triton") is None:
         pytest.skip("Triton is not installed")
-    script = f"""
-import sys
-sys.path.insert(0, {str(ROOT)!r})
+    script = """
 import torch
 from tests.ops import test_depthwise as t
 from bench.ops import triton_depthwise as own
@@ -399,18 +369,3 @@ def test_triton_on_a_gpu(shape: tuple[int, int, int, int], kernel: int, dtype: t
     x, weight, bias, dy = (tensor.cuda() for tensor in inputs(*shape, kernel, dtype))
     assert ops.choose(x.device) == "triton"
     assert_close(gradients(ops.depthwise_conv2d, x, weight, bias, dy), exact(x, weight, bias, dy), dtype)
-
-
-def run(script: str, **env: str) -> str:
-    """The output of a Python of its own."""
-    full = {**os.environ, **env}
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", script],
-        capture_output=True,
-        text=True,
-        env=full,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout
