@@ -54,7 +54,7 @@ def page(folder: Path) -> str:
         "# Training speed",
         "Images/s of whole training steps, on one resident batch, beside networks built from public packages; what "
         "counts is the ratio, measured side by side in one run. Floor: counted work at the machine's own ceilings, "
-        "convolutions by their definition; Winograd's way a 3x3 one takes four ninths of that, so a share can pass 100 %. "
+        "convolutions by their definition; by Winograd's, 3x3 ones take four ninths of it, so a share can pass 100 %. "
         "Saved: what a forward pass keeps for backward, beside SpikingJelly's at the same precision.",
     ]
     head = ("network", "data, batch", "images/s", "SpikingJelly, eager", "its best", "share of the floor",

@@ -19,6 +19,7 @@ constexpr int kPoints = 16;
 constexpr int kWide = kRegisters == 32 ? 4 : 2;  // vectors of output channels in a block
 constexpr int64_t kTiles = 48;                   // tiles of a work item: its points and sums fit the second cache
 constexpr int64_t kGradientTiles = 128;
+constexpr int64_t kRun = 8;                      // tiles in a row whose pixels and points fit the first cache
 // The points of a tile lie a power of two apart without it, and would push each other out of the first cache.
 constexpr int64_t kGap = 1;
 
@@ -78,51 +79,125 @@ struct Place {
     }
 };
 
-// Addresses of `SIDE` x `SIDE` pixels from (top, left); outside the image that of zeros.
-template <int SIDE, typename T>
-INLINE void pixels(const T* x, const T* zeros, const Shape& shape, int64_t channels, int64_t image, int64_t top,
-                   int64_t left, const T* (&at)[SIDE][SIDE]) {
-    for (int i = 0; i < SIDE; ++i)
-        for (int j = 0; j < SIDE; ++j) {
-            const int64_t h = top + i, w = left + j;
-            const bool inside = h >= 0 && h < shape.height && w >= 0 && w < shape.width;
-            at[i][j] = inside ? x + ((image * shape.height + h) * shape.width + w) * channels : zeros;
+// Rows of pixels from `top` on, in one image; those outside it are zeros.
+template <int ROWS, typename T>
+struct Rows {
+    const T* at[ROWS];
+    int64_t step[ROWS];  // to the next pixel
+
+    INLINE Rows(const T* x, const T* zeros, const Shape& shape, int64_t channels, int64_t image, int64_t top) {
+        for (int i = 0; i < ROWS; ++i) {
+            const int64_t h = top + i;
+            const bool inside = h >= 0 && h < shape.height;
+            at[i] = inside ? x + (image * shape.height + h) * shape.width * channels : zeros;
+            step[i] = inside ? channels : 0;
         }
-}
-
-// B' d B of V channels.
-template <typename T>
-INLINE void image_points(const T* const (&at)[4][4], int64_t channel, Floats (&p)[4][4]) {
-    Floats d[4][4];
-#pragma GCC unroll 4
-    for (int j = 0; j < 4; ++j) {
-        const Floats a = load(at[0][j] + channel), b = load(at[1][j] + channel), c = load(at[2][j] + channel),
-                     e = load(at[3][j] + channel);
-        d[0][j] = a - c, d[1][j] = b + c, d[2][j] = c - b, d[3][j] = e - b;
     }
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) {
-        p[i][0] = d[i][0] - d[i][2], p[i][1] = d[i][1] + d[i][2];
-        p[i][2] = d[i][2] - d[i][1], p[i][3] = d[i][3] - d[i][1];
+    INLINE Floats pixel(int i, int64_t w, int64_t channel) const { return load(at[i] + w * step[i] + channel); }
+};
+
+// Calls f(place of the first, number from `first` on, how many) for runs of tiles that lie next to each other.
+template <class F>
+INLINE void each_run(const Shape& shape, int64_t first, int64_t count, const F& f) {
+    for (int64_t t = 0; t < count;) {
+        const Place place(first + t, shape);
+        const int64_t row = shape.wide() - place.left / 2, left = count - t < row ? count - t : row;
+        const int64_t tiles = left < kRun ? left : kRun;
+        f(place, t, tiles);
+        t += tiles;
     }
 }
 
-// A dY A' of V channels; returns the sum of dY.
-template <typename T>
-INLINE Floats gradient_points(const T* const (&at)[2][2], int64_t channel, Floats (&p)[4][4]) {
-    Floats d[4][2];
+// Calls f(tile, channel, points) for B' d B of V channels each; tiles are counted from `first`.
+template <typename T, class F>
+INLINE void each_image(const T* x, const T* zeros, const Shape& shape, int64_t first, int64_t count, const F& f) {
+    each_run(shape, first, count, [&](const Place& place, int64_t t, int64_t tiles) __attribute__((always_inline)) {
+        const Rows<4, T> rows(x, zeros, shape, shape.inputs, place.image, place.top - 1);
+        for (int64_t c = 0; c < shape.inputs; c += V) {
+            Floats d[4][4];  // columns, each times B' already; two of them serve the next tile as well
+            const auto column = [&](int64_t w, Floats(&to)[4]) __attribute__((always_inline)) {
+                if (w < 0 || w >= shape.width) {
+                    to[0] = to[1] = to[2] = to[3] = Floats{};
+                    return;
+                }
+                const Floats a = rows.pixel(0, w, c), b = rows.pixel(1, w, c), e = rows.pixel(2, w, c),
+                             g = rows.pixel(3, w, c);
+                to[0] = a - e, to[1] = b + e, to[2] = e - b, to[3] = g - b;
+            };
+            column(place.left - 1, d[0]);
+            column(place.left, d[1]);
+            for (int64_t n = 0; n < tiles; ++n) {
+                column(place.left + 2 * n + 1, d[2]);
+                column(place.left + 2 * n + 2, d[3]);
+                Floats p[4][4];
+#pragma GCC unroll 4
+                for (int i = 0; i < 4; ++i) {
+                    p[i][0] = d[0][i] - d[2][i], p[i][1] = d[1][i] + d[2][i];
+                    p[i][2] = d[2][i] - d[1][i], p[i][3] = d[3][i] - d[1][i];
+                }
+                f(t + n, c, p);
+#pragma GCC unroll 4
+                for (int i = 0; i < 4; ++i) d[0][i] = d[2][i], d[1][i] = d[3][i];
+            }
+        }
+    });
+}
+
+// Calls f(tile, channel, points) for A dY A' of V channels each; points[1][1] is the sum of dY.
+template <typename T, class F>
+INLINE void each_gradient(const T* dy, const T* zeros, const Shape& shape, int64_t first, int64_t count, const F& f) {
+    each_run(shape, first, count, [&](const Place& place, int64_t t, int64_t tiles) __attribute__((always_inline)) {
+        const Rows<2, T> rows(dy, zeros, shape, shape.outputs, place.image, place.top);
+        for (int64_t c = 0; c < shape.outputs; c += V)
+            for (int64_t n = 0; n < tiles; ++n) {
+                Floats d[4][2];
 #pragma GCC unroll 2
-    for (int j = 0; j < 2; ++j) {
-        const Floats a = load(at[0][j] + channel), b = load(at[1][j] + channel);
-        d[0][j] = a, d[1][j] = a + b, d[2][j] = a - b, d[3][j] = b;
-    }
+                for (int j = 0; j < 2; ++j) {
+                    const int64_t w = place.left + 2 * n + j;
+                    Floats a = {}, b = {};
+                    if (w < shape.width) a = rows.pixel(0, w, c), b = rows.pixel(1, w, c);
+                    d[0][j] = a, d[1][j] = a + b, d[2][j] = a - b, d[3][j] = b;
+                }
+                Floats p[4][4];
 #pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) {
-        p[i][0] = d[i][0], p[i][1] = d[i][0] + d[i][1];
-        p[i][2] = d[i][0] - d[i][1], p[i][3] = d[i][1];
-    }
-    return p[1][1];
+                for (int i = 0; i < 4; ++i) {
+                    p[i][0] = d[i][0], p[i][1] = d[i][0] + d[i][1];
+                    p[i][2] = d[i][0] - d[i][1], p[i][3] = d[i][1];
+                }
+                f(t + n, c, p);
+            }
+    });
 }
+
+// Lays points of tiles down as cells: two tiles share one where a cell holds two numbers.
+template <class Math>
+struct Layer {
+    typename Math::Cell* to;
+    int64_t point, channels;
+    Floats* held;  // points of the first tile of a cell
+
+    INLINE void operator()(int64_t t, int64_t c, const Floats (&p)[4][4]) const {
+        Floats* mine = held + c / V * kPoints;
+        if (Math::taps == 2 && t % 2 == 0) {
+#pragma GCC unroll 16
+            for (int i = 0; i < kPoints; ++i) mine[i] = p[i / 4][i % 4];
+            return;
+        }
+        typename Math::Cell* cell = to + (t / Math::taps * channels + c) / V;
+#pragma GCC unroll 16
+        for (int i = 0; i < kPoints; ++i) {
+            const Floats now = p[i / 4][i % 4];
+            cell[i * point] = Math::cell(Math::taps == 2 ? mine[i] : now, now);
+        }
+    }
+
+    // A tile of zeros behind an odd last one.
+    void finish(int64_t count) const {
+        const Floats nothing[4][4] = {};
+        if (Math::taps == 2 && count % 2)
+            for (int64_t c = 0; c < channels; c += V) (*this)(count, c, nothing);
+    }
+};
 
 // G g G' of V taps; `at` is [3][3][inputs][outputs].
 INLINE void tap_points(const float* at, int64_t stride, bool mirror, Floats (&p)[4][4]) {
@@ -214,18 +289,12 @@ int forward(const T* x, const float* taps, const float* bias, T* y, Shape shape,
         for (int64_t item = share.begin; ok && item < share.end; ++item) {
             const int64_t first = item * kTiles;
             const int64_t count = shape.tiles() - first < kTiles ? shape.tiles() - first : kTiles;
-            for (int64_t t = 0; t < count; ++t) {
-                const Place place(first + t, shape);
-                const T* at[4][4];
-                pixels<4>(x, zeros.at, shape, shape.inputs, place.image, place.top - 1, place.left - 1, at);
-                T* to = points.at + t * shape.inputs;
-                for (int64_t c = 0; c < shape.inputs; c += V) {
-                    Floats p[4][4];
-                    image_points(at, c, p);
+            each_image(x, zeros.at, shape, first, count,
+                       [&](int64_t t, int64_t c, const Floats(&p)[4][4]) __attribute__((always_inline)) {
+                           T* to = points.at + t * shape.inputs + c;
 #pragma GCC unroll 16
-                    for (int i = 0; i < kPoints; ++i) store(to + i * points_point + c, p[i / 4][i % 4]);
-                }
-            }
+                           for (int i = 0; i < kPoints; ++i) store(to + i * points_point, p[i / 4][i % 4]);
+                       });
             for (int64_t n = 0; n < vectors; n += kWide) {
                 const Cell* block_taps = weights.at + n * steps;
                 const Scalar* image = reinterpret_cast<const Scalar*>(points.at);
@@ -284,7 +353,10 @@ int weight_gradient(const T* x, const T* dy, float* dtaps, float* dbias, Shape s
 #endif
         const int64_t image_point = kSteps * (shape.inputs / V) + kGap, gradient_point = kSteps * vectors + kGap;
         Cells<Cell> image(kPoints * image_point, false), gradient(kPoints * gradient_point, false);
-        if (!image.at || !gradient.at) {
+        Cells<Floats> held(kPoints * (shape.inputs > shape.outputs ? shape.inputs : shape.outputs) / V);
+        const Layer<Math> lay_image{image.at, image_point, shape.inputs, held.at};
+        const Layer<Math> lay_gradient{gradient.at, gradient_point, shape.outputs, held.at};
+        if (!image.at || !gradient.at || !held.at) {
 #pragma omp atomic write
             ok = 0;
         }
@@ -296,34 +368,14 @@ int weight_gradient(const T* x, const T* dy, float* dtaps, float* dbias, Shape s
             const int64_t first = item * kGradientTiles;
             const int64_t count = shape.tiles() - first < kGradientTiles ? shape.tiles() - first : kGradientTiles;
             const int64_t steps = (count + Math::taps - 1) / Math::taps;
-            for (int64_t k = 0; k < steps; ++k) {
-                const T *at[2][4][4], *of[2][2][2];
-                for (int n = 0; n < Math::taps; ++n) {
-                    const int64_t t = k * Math::taps + n;
-                    const Place place(first + t, shape);
-                    // A tile beyond the last is one of zeros.
-                    const int64_t top = t < count ? place.top : shape.height + 4;
-                    pixels<4>(x, zeros.at, shape, shape.inputs, place.image, top - 1, place.left - 1, at[n]);
-                    pixels<2>(dy, zeros.at, shape, shape.outputs, place.image, top, place.left, of[n]);
-                }
-                Floats p[4][4], q[4][4];
-                for (int64_t c = 0; c < shape.inputs / V; ++c) {
-                    image_points(at[0], c * V, p);
-                    if (Math::taps == 2) image_points(at[1], c * V, q);
-                    Cell* to = image.at + k * (shape.inputs / V) + c;
-#pragma GCC unroll 16
-                    for (int i = 0; i < kPoints; ++i)
-                        to[i * image_point] = Math::cell(p[i / 4][i % 4], q[i / 4][i % 4]);
-                }
-                for (int64_t c = 0; c < vectors; ++c) {
-                    total[c] += gradient_points(of[0], c * V, p);
-                    if (Math::taps == 2) total[c] += gradient_points(of[1], c * V, q);
-                    Cell* to = gradient.at + k * vectors + c;
-#pragma GCC unroll 16
-                    for (int i = 0; i < kPoints; ++i)
-                        to[i * gradient_point] = Math::cell(p[i / 4][i % 4], q[i / 4][i % 4]);
-                }
-            }
+            each_image(x, zeros.at, shape, first, count, lay_image);
+            lay_image.finish(count);
+            each_gradient(dy, zeros.at, shape, first, count,
+                          [&](int64_t t, int64_t c, const Floats(&p)[4][4]) __attribute__((always_inline)) {
+                              total[c / V] += p[1][1];
+                              lay_gradient(t, c, p);
+                          });
+            lay_gradient.finish(count);
             for (int p = 0; p < kPoints; ++p) {
                 const Scalar* left = reinterpret_cast<const Scalar*>(image.at + p * image_point);
                 for (int64_t n = 0; n < vectors; n += kWide) {
