@@ -209,7 +209,7 @@ def bench_arm(
     made = BenchArm(task, batch, mixed(device, facts["precision"] == "bf16", keep_casts=False))
     compiled = ops.resolve(cfg.ops, device)[0] is ops.Backend.compiled
     if compiled and any(ops.winograd.supported(module) for module in task.model.modules()):
-        made.notes.append("bench: 3x3 convolutions by Winograd, 16 products where the floor counts 36")
+        made.notes.append("3x3 convolutions by Winograd, 16 products where the floor counts 36")
     return made
 
 

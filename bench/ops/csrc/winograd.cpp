@@ -427,10 +427,16 @@ int weight_gradient(const T* x, const T* dy, float* dtaps, float* dbias, Shape s
 }  // namespace
 
 // Tensors are dense NHWC, float32 or (is_bf16) bfloat16; taps, bias and their gradients are float32. Channels must be
-// multiples of `winograd_channels(is_bf16)`, which is 0 where this processor has no kernel for the dtype. Each returns
+// multiples of `winograd_channels(is_bf16)`, 0 where this processor has no kernel for the dtype. Each returns
 // 1, or 0 when memory ran out: then its outputs hold nothing of use.
 
-extern "C" int64_t winograd_channels(int is_bf16) { return is_bf16 && !HAS_PAIRS ? 0 : V; }
+extern "C" int64_t winograd_channels(int is_bf16) {
+#if HAS_512 || defined(__AVX2__)
+    return is_bf16 && !HAS_PAIRS ? 0 : V;
+#else
+    return 0;  // not measured elsewhere
+#endif
+}
 
 extern "C" int winograd_forward(const void* x, const float* taps, const float* bias, void* y, int64_t images,
                                 int64_t height, int64_t width, int64_t inputs, int64_t outputs, int is_bf16,
