@@ -129,11 +129,7 @@ int forward(const T* x, const float* weight, const float* bias, T* y, Shape shap
     int ok = 1;
 #pragma omp parallel num_threads(threads)
     {
-#ifdef _OPENMP
-        const Share share(shape.images * blocks, omp_get_thread_num(), omp_get_num_threads());
-#else
-        const Share share(shape.images * blocks, 0, 1);
-#endif
+        const Share share(shape.images * blocks, Team());
         Cells<Cell> cells(H * row_cells);
         if (!cells.at) {
 #pragma omp atomic write
@@ -226,12 +222,8 @@ int weight_gradient(const T* x, const T* dy, float* dweight, float* dbias, Shape
     int ok = 1;
 #pragma omp parallel num_threads(threads)
     {
-#ifdef _OPENMP
-        const int me = omp_get_thread_num(), team = omp_get_num_threads();
-#else
-        const int me = 0, team = 1;
-#endif
-        const Share share(shape.images * blocks, me, team);
+        const Team team;
+        const Share share(shape.images * blocks, team);
         Cells<Cell> image(H * x_cells), gradient((H + 2 * MARGIN) * dy_cells);
         const bool enough = image.at && gradient.at;
         if (!enough) {
@@ -241,7 +233,7 @@ int weight_gradient(const T* x, const T* dy, float* dweight, float* dbias, Shape
         for (int64_t item = share.begin; enough && item < share.end; ++item) {
             const int64_t block = item % blocks, offset = item / blocks * H * W * C + block * V;
             const int lanes = static_cast<int>(C - block * V < V ? C - block * V : V);
-            Floats* mine = sums.at + (me * blocks + block) * sums_of_block;
+            Floats* mine = sums.at + (team.me * blocks + block) * sums_of_block;
             Floats total = {};
             for (int64_t h = 0; h < H; ++h) {
                 Math::pack_row(image.at + h * x_cells, x + offset + h * W * C, W, C, pad, lanes);

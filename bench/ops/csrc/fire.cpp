@@ -278,7 +278,7 @@ void backward(const Shape &s, const Neuron &neuron, const Norm &norm, const Drop
                 row[b] = Floats{};
             }
         }
-        std::copy(total.begin(), total.end(), parts.begin() + omp_get_thread_num() * 2 * C);
+        std::copy(total.begin(), total.end(), parts.begin() + Team().me * 2 * C);
     }
     // In the order of the threads: the result does not depend on who is first.
     for (int64_t k = 0; k < threads; k++)
@@ -354,7 +354,7 @@ template <class T> void moments(const T *x, int64_t rows, int64_t C, float *mean
             for (; c + V <= C; c += V) add(block, c, All());
             if (c < C) add(block, c, int(C - c));
         }
-        std::copy(total.begin(), total.end(), parts.begin() + omp_get_thread_num() * 2 * C);
+        std::copy(total.begin(), total.end(), parts.begin() + Team().me * 2 * C);
     }
     for (int64_t c = 0; c < C; c++) {
         double one = 0, two = 0;

@@ -217,10 +217,21 @@ struct Cells {
 
 constexpr int64_t round_up(int64_t value, int64_t to) { return (value + to - 1) / to * to; }
 
-// The share of `items` that thread `me` of `team` does: contiguous, so that blocks of one image stay in one cache.
+// Which thread of how many this is.
+struct Team {
+    int me = 0, size = 1;
+    Team() {
+#ifdef _OPENMP
+        me = omp_get_thread_num(), size = omp_get_num_threads();
+#endif
+    }
+};
+
+// The share of `items` that a thread does: contiguous, so that blocks of one image stay in one cache.
 struct Share {
     int64_t begin, end;
-    Share(int64_t items, int me, int team) : begin(items * me / team), end(items * (me + 1) / team) {}
+    Share(int64_t items, const Team& team)
+        : begin(items * team.me / team.size), end(items * (team.me + 1) / team.size) {}
 };
 
 }  // namespace

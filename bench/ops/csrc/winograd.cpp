@@ -261,12 +261,8 @@ int forward(const T* x, const float* taps, const float* bias, T* y, Shape shape,
     int ok = 1;
 #pragma omp parallel num_threads(threads)
     {
-#ifdef _OPENMP
-        const int me = omp_get_thread_num(), team = omp_get_num_threads();
-#else
-        const int me = 0, team = 1;
-#endif
-        const Share rows(steps, me, team);
+        const Team team;
+        const Share rows(steps, team);
         for (int64_t k = rows.begin; k < rows.end; ++k)
             for (int64_t n = 0; n < vectors; ++n) {
                 const float* at = taps + k * Math::taps * shape.outputs + n * V;
@@ -285,7 +281,7 @@ int forward(const T* x, const float* taps, const float* bias, T* y, Shape shape,
             ok = 0;
         }
 #pragma omp barrier
-        const Share share(items, me, team);
+        const Share share(items, team);
         for (int64_t item = share.begin; ok && item < share.end; ++item) {
             const int64_t first = item * kTiles;
             const int64_t count = shape.tiles() - first < kTiles ? shape.tiles() - first : kTiles;
@@ -346,11 +342,7 @@ int weight_gradient(const T* x, const T* dy, float* dtaps, float* dbias, Shape s
     int ok = 1;
 #pragma omp parallel num_threads(threads)
     {
-#ifdef _OPENMP
-        const int me = omp_get_thread_num(), team = omp_get_num_threads();
-#else
-        const int me = 0, team = 1;
-#endif
+        const Team team;
         const int64_t image_point = kSteps * (shape.inputs / V) + kGap, gradient_point = kSteps * vectors + kGap;
         Cells<Cell> image(kPoints * image_point, false), gradient(kPoints * gradient_point, false);
         Cells<Floats> held(kPoints * (shape.inputs > shape.outputs ? shape.inputs : shape.outputs) / V);
@@ -361,9 +353,9 @@ int weight_gradient(const T* x, const T* dy, float* dtaps, float* dbias, Shape s
             ok = 0;
         }
 #pragma omp barrier
-        Floats* mine = sums.at + me * per_thread;
+        Floats* mine = sums.at + team.me * per_thread;
         Floats* total = mine + kPoints * per_point;
-        const Share share(items, me, team);
+        const Share share(items, team);
         for (int64_t item = share.begin; ok && item < share.end; ++item) {
             const int64_t first = item * kGradientTiles;
             const int64_t count = shape.tiles() - first < kGradientTiles ? shape.tiles() - first : kGradientTiles;
@@ -394,12 +386,12 @@ int weight_gradient(const T* x, const T* dy, float* dtaps, float* dbias, Shape s
         }
 #pragma omp barrier
         // G' dU G
-        const Share rows(per_point, me, team);
+        const Share rows(per_point, team);
         for (int64_t at = rows.begin; ok && at < rows.end; ++at) {
             Floats u[4][4], d[3][4];
             for (int i = 0; i < kPoints; ++i) {
                 Floats sum = {};
-                for (int t = 0; t < team; ++t) sum += sums.at[t * per_thread + i * per_point + at];
+                for (int t = 0; t < team.size; ++t) sum += sums.at[t * per_thread + i * per_point + at];
                 u[i / 4][i % 4] = sum;
             }
             for (int j = 0; j < 4; ++j) {
