@@ -57,11 +57,14 @@ def _resolve(asked: Backend, device: str) -> tuple[Backend, str | None]:
         return (Backend.triton, None) if fault is None else (Backend.reference, fault)
     if device != "cpu":
         return Backend.reference, f"the compiled kernels are for the CPU, this run is on {device}"
-    from bench.ops import compiled, native
+    from bench.ops import compiled
 
-    if compiled.library() is None:
-        return Backend.reference, f"the compiled kernels can't be built: {native.why('fire')}"
-    return Backend.compiled, None
+    fault = compiled.fault()
+    return (
+        (Backend.compiled, None)
+        if fault is None
+        else (Backend.reference, f"the compiled kernels can't be built: {fault}")
+    )
 
 
 def _triton_fault() -> str | None:
@@ -99,7 +102,7 @@ def using(asked: Backend) -> Iterator[None]:
 
 
 def _kernels(device: torch.device) -> Any:
-    """The module whose `bn_fire` and `supports` serve this device; None for the plain modules."""
+    """The module whose `bn_fire` and `obstacle` serve this device; None for the plain modules."""
     backend, _ = resolve(_asked, device)
     if backend is Backend.compiled:
         from bench.ops import compiled
@@ -151,8 +154,10 @@ def fire_block(
         repeat = False
     # torch's own errors are wanted: nothing to pool, or a single value a channel to normalize by.
     faulty = min(current.shape[2:]) < (1 if pool is None else 2) or current[:, 0].numel() == 1
-    if faulty or not kernels.supports(current, spiking.config):
-        spiking.unfused = "its shape" if faulty else f"{str(current.dtype)[6:]} on {current.device.type}"
+    drops = gate is not None and gate.training
+    obstacle = "its shape" if faulty else kernels.obstacle(current, spiking.config, spiking.time_steps, drops)
+    spiking.unfused = obstacle
+    if spiking.unfused is not None:
         current = norm(current) if inside else current
         # What stands on the current has been applied, unless it is a gate.
         return _rest(current, spiking, pool, repeat, add, skip_current=gate is None)

@@ -1,8 +1,9 @@
-"""Batch norm, neuron and pooling on the CPU: the kernels of `csrc/fire.cpp` behind `reference.bn_fire`'s signature."""
+"""Batch norm, neuron and pooling on the CPU: the kernels of `csrc/` behind `reference.bn_fire`'s signature."""
 
 from __future__ import annotations
 
 import ctypes
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,7 +17,8 @@ from bench.ops.setting import Setting, dense, empty, strides
 if TYPE_CHECKING:
     from bench.neurons import NeuronConfig
 
-DTYPES = (torch.float32, torch.bfloat16)
+# Time steps that the kernels are compiled for, as a constant; all other numbers share one that counts.
+UNROLLED = (4,)
 
 
 class _Shape(ctypes.Structure):
@@ -31,10 +33,7 @@ class _Shape(ctypes.Structure):
 class _Neuron(ctypes.Structure):
     """`Neuron` of fire.cpp."""
 
-    _fields_ = (
-        *((name, ctypes.c_float) for name in ("keep", "threshold", "reset", "alpha")),
-        ("soft", ctypes.c_int32),
-    )
+    _fields_ = tuple((name, ctypes.c_float) for name in ("keep", "threshold", "reset", "alpha"))
 
 
 class _Norm(ctypes.Structure):
@@ -53,23 +52,44 @@ class _Drop(ctypes.Structure):
     )
 
 
-def library() -> Any:
-    """The kernels, or None where they can't be built (`native.why("fire")`)."""
-    kernels = native.load("fire")
-    if kernels is not None and kernels.fire_forward.restype is not ctypes.c_int64:
-        pointer, integer, size = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
-        kernels.fire_moments.argtypes = [integer, pointer, size, size, pointer, pointer, integer]
-        kernels.fire_moments.restype = None
-        kernels.fire_backward.argtypes = [integer, *[pointer] * 12, integer]
-        kernels.fire_backward.restype = None
-        kernels.fire_forward.argtypes = [integer, *[pointer] * 8, integer]
-        kernels.fire_forward.restype = size
+def fault() -> str | None:
+    """Why kernels can't be built here, if so, by the smallest of them; the others are built when they are needed."""
+    return None if _moments(torch.float32) is not None else native.why("moments")
+
+
+def obstacle(x: Tensor, neuron: NeuronConfig, time_steps: int, drops: bool) -> str | None:
+    """What keeps the kernels from computing this, in a few words: they do IF and LIF with a detached reset in
+    float32, bfloat16 and float16 on the CPU."""
+    if x.device.type != "cpu" or str(x.dtype).removeprefix("torch.") not in native.ELEMENTS:
+        return f"{str(x.dtype)[6:]} on {x.device.type}"
+    if neuron.name not in ("if", "lif") or not neuron.detach_reset:
+        return f"neuron {neuron.name}"
+    if _fire(x.dtype, time_steps, neuron.v_reset is None, drops) is None:
+        return f"its kernel can't be built: {native.why('fire')}"
+    return None if _moments(x.dtype) is not None else f"its kernel can't be built: {native.why('moments')}"
+
+
+@cache
+def _moments(dtype: torch.dtype) -> Any:
+    kernels = native.variant("moments", dtype)
+    if kernels is not None:
+        pointer, size = ctypes.c_void_p, ctypes.c_int64
+        kernels.moments.argtypes = [pointer, size, size, pointer, pointer, ctypes.c_int]
+        kernels.moments.restype = None
     return kernels
 
 
-def supports(x: Tensor, neuron: NeuronConfig) -> bool:
-    """Whether the kernels compute this: float32 or bfloat16 on the CPU, IF or LIF, detached reset."""
-    return x.device.type == "cpu" and x.dtype in DTYPES and neuron.name in ("if", "lif") and neuron.detach_reset
+@cache
+def _fire(dtype: torch.dtype, time_steps: int, soft: bool, drops: bool) -> Any:
+    steps = time_steps if time_steps in UNROLLED and not soft else 0
+    kernels = native.variant("fire", dtype, steps=steps, soft=soft, drop=drops)
+    if kernels is not None:
+        pointer, integer, size = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
+        kernels.fire_forward.argtypes = [*[pointer] * 8, integer]
+        kernels.fire_forward.restype = size
+        kernels.fire_backward.argtypes = [*[pointer] * 12, integer]
+        kernels.fire_backward.restype = None
+    return kernels
 
 
 def bn_fire(
@@ -89,7 +109,7 @@ def bn_fire(
     dropped: Dropped | None = None,
     add: Tensor | None = None,
 ) -> Fired:
-    """See `reference.bn_fire`; x must be one that it `supports`."""
+    """See `reference.bn_fire`; there must be no `obstacle` to it."""
     setting = Setting(neuron, time_steps, pool, repeat, want_spikes, training_stats and gamma is not None, eps)
     if gamma is None:
         beta = mean = var = None
@@ -105,7 +125,7 @@ def _shape(setting: Setting, x: Tensor) -> Any:
 
 
 def _neuron(setting: Setting) -> Any:
-    return ctypes.byref(_Neuron(setting.keep, setting.threshold, setting.rest, setting.alpha, setting.soft))
+    return ctypes.byref(_Neuron(setting.keep, setting.threshold, setting.rest, setting.alpha))
 
 
 def _drop(setting: Setting, keep: Tensor | None) -> Any:
@@ -137,8 +157,7 @@ class _BNFire(torch.autograd.Function):
         keep: Tensor | None,
         add: Tensor | None,
     ) -> tuple[Tensor | None, Tensor, Tensor, Tensor | None, Tensor | None]:
-        kernels, threads = library(), torch.get_num_threads()
-        half = x.dtype is torch.bfloat16
+        threads = torch.get_num_threads()
         x, add = dense(x), None if add is None else dense(add)
         _, channels, height, width = x.shape
         # Rows: mean, scale, shift, 1 / (var + eps), gamma / scale.
@@ -149,7 +168,7 @@ class _BNFire(torch.autograd.Function):
             if setting.training_stats:
                 mean, var = torch.empty(2, channels)
                 rows = x.numel() // channels
-                kernels.fire_moments(half, _address(x), rows, channels, _address(mean), _address(var), threads)
+                _moments(x.dtype).moments(_address(x), rows, channels, _address(mean), _address(var), threads)
             assert mean is not None
             assert var is not None
             vectors[0] = mean
@@ -161,8 +180,8 @@ class _BNFire(torch.autograd.Function):
         if setting.want_spikes and (pool > 1 or add is not None):
             spikes = empty(x, batch, height, width)
         out = empty(x, batch, height // pool, width // pool)
+        kernels = _fire(x.dtype, setting.time_steps, setting.soft, keep is not None)
         count = kernels.fire_forward(
-            half,
             _shape(setting, x),
             _neuron(setting),
             ctypes.byref(_norm(vectors)),
@@ -195,8 +214,7 @@ class _BNFire(torch.autograd.Function):
         g_spikes, g_out, d_add = setting.gradients(g_spikes, g_out, add, ctx.adds)
         dx = torch.empty_like(x)
         sums = torch.zeros(2, x.shape[1], dtype=torch.float64)
-        library().fire_backward(
-            x.dtype is torch.bfloat16,
+        _fire(x.dtype, setting.time_steps, setting.soft, keep is not None).fire_backward(
             _shape(setting, x),
             _neuron(setting),
             ctypes.byref(_norm(vectors)),

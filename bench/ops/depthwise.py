@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-from typing import Literal, Protocol, TypeGuard
+from functools import cache
+from typing import Any, Literal, Protocol, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +17,7 @@ from bench.ops.convolution import compute_dtype, keeps_size, through
 KERNELS = (3, 5, 7, 9, 11)
 Backend = Literal["reference", "compiled", "triton"]
 
-# On a CPU half precision without bfloat16's exponent has no kernel here, nor in most processors.
-_DTYPES = {"compiled": (torch.float32, torch.bfloat16), "triton": (torch.float32, torch.bfloat16, torch.float16)}
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 class Kernels(Protocol):
@@ -76,7 +76,7 @@ def choose(device: torch.device) -> Backend:
     """
     if device.type == "cuda" and _triton() is not None:
         return "triton"
-    if device.type == "cpu" and native.load("depthwise") is not None:
+    if device.type == "cpu" and _library(torch.float32) is not None:
         return "compiled"
     return "reference"
 
@@ -85,7 +85,7 @@ def _kernels(
     backend: Backend, x: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype | None
 ) -> Kernels | None:
     """A backend's kernels, if it has them for these tensors."""
-    if backend == "reference" or dtype not in _DTYPES[backend]:
+    if backend == "reference" or dtype is None or dtype not in DTYPES:
         return None
     if weight.dim() != 4 or weight.shape[2] not in KERNELS:
         return None
@@ -94,7 +94,7 @@ def _kernels(
         return None
     if backend == "triton":
         return _triton() if x.device.type == "cuda" else None
-    return _Compiled() if x.device.type == "cpu" and native.load("depthwise") is not None else None
+    return _Compiled() if x.device.type == "cpu" and _library(dtype) is not None else None
 
 
 def _triton() -> Kernels | None:
@@ -138,10 +138,9 @@ class _Compiled:
         weight = weight.float().contiguous()
         bias = None if bias is None else bias.float().contiguous()
         y = torch.empty_like(x, memory_format=torch.channels_last)
-        done = _library().depthwise_forward(
+        done = _library(x.dtype).depthwise_forward(
             x.data_ptr(), weight.data_ptr(), None if bias is None else bias.data_ptr(), y.data_ptr(),
-            batch, height, width, channels, weight.shape[-1], x.dtype == torch.bfloat16, mirror,
-            torch.get_num_threads(),
+            batch, height, width, channels, weight.shape[-1], mirror, torch.get_num_threads(),
         )  # fmt: skip
         return _checked(done, y)
 
@@ -149,20 +148,20 @@ class _Compiled:
         batch, channels, height, width = x.shape
         dweight = torch.empty(channels, 1, kernel, kernel)
         dbias = torch.empty(channels)
-        done = _library().depthwise_weight_gradient(
+        done = _library(x.dtype).depthwise_weight_gradient(
             x.data_ptr(), dy.data_ptr(), dweight.data_ptr(), dbias.data_ptr(),
-            batch, height, width, channels, kernel, x.dtype == torch.bfloat16, torch.get_num_threads(),
+            batch, height, width, channels, kernel, torch.get_num_threads(),
         )  # fmt: skip
         return _checked(done, dweight), dbias
 
 
-def _library() -> ctypes.CDLL:
-    library = native.load("depthwise")
-    assert library is not None, "chosen only where it loads"
-    if not library.depthwise_forward.argtypes:
+@cache
+def _library(dtype: torch.dtype) -> Any:
+    library = native.variant("depthwise", dtype)
+    if library is not None:
         pointer, size, flag = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
-        library.depthwise_weight_gradient.argtypes = [pointer] * 4 + [size] * 4 + [flag] * 3
-        library.depthwise_forward.argtypes = [pointer] * 4 + [size] * 4 + [flag] * 4
+        library.depthwise_forward.argtypes = [pointer] * 4 + [size] * 4 + [flag] * 3
+        library.depthwise_weight_gradient.argtypes = [pointer] * 4 + [size] * 4 + [flag] * 2
     return library
 
 

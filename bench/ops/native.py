@@ -11,12 +11,18 @@ import subprocess
 import tempfile
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 COMPILERS = ("g++", "c++", "clang++")
 # No trapping maths: a comparison may then become a mask. NaN and infinity keep their meaning.
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fopenmp", "-fPIC", "-fno-math-errno", "-fno-trapping-math")
 BUILD_SECONDS = 120
 SOURCES = Path(__file__).with_name("csrc")
+# What `lanes.h` calls the entries of a tensor.
+ELEMENTS = {"float32": "float", "bfloat16": "Bf16", "float16": "Fp16"}
 
 _reasons: dict[str, str] = {}
 
@@ -29,7 +35,7 @@ def load(name: str, *flags: str, folder: Path = SOURCES) -> ctypes.CDLL | None:
 
     Args:
         name: of the source, without its ending.
-        flags: compiler flags on top of `FLAGS`; those of the first call count.
+        flags: compiler flags on top of `FLAGS`; each choice of them is a library of its own.
         folder: of the source.
 
     Returns:
@@ -38,8 +44,21 @@ def load(name: str, *flags: str, folder: Path = SOURCES) -> ctypes.CDLL | None:
     return _load(name, flags, folder)
 
 
+def variant(name: str, dtype: torch.dtype, **constants: int) -> ctypes.CDLL | None:
+    """`load` for tensors of a dtype, with constants under their names in capitals: what no run needs is not compiled.
+
+    Returns:
+        None also for a dtype that no kernel knows.
+    """
+    element = ELEMENTS.get(str(dtype).removeprefix("torch."))
+    if element is None:
+        _reasons[name] = f"there are none for {dtype}"
+        return None
+    return load(name, f"-DELEMENT={element}", *(f"-D{key.upper()}={value:d}" for key, value in constants.items()))
+
+
 def why(name: str) -> str | None:
-    """Why the last `load(name)` returned None."""
+    """Why the last `load` or `variant` of that name returned None."""
     return _reasons.get(name)
 
 

@@ -36,10 +36,13 @@ MOMENT_ROWS = 32  # of a tile of the batch statistics
 MOMENT_PARTS = 1024  # programs over the rows, at most
 
 
-def supports(x: Tensor, neuron: NeuronConfig) -> bool:
-    """Whether the kernels compute this: up to float32 on a GPU, IF or LIF, detached reset."""
+def obstacle(x: Tensor, neuron: NeuronConfig, time_steps: int, drops: bool) -> str | None:
+    """What keeps the kernels from computing this, in a few words: they do IF and LIF with a detached reset, up to
+    float32 on a GPU, any number of time steps, with dropout and without."""
     here = x.device.type == "cuda" or not isinstance(_forward, triton.JITFunction)
-    return here and x.dtype in DTYPES and neuron.name in ("if", "lif") and neuron.detach_reset
+    if not here or x.dtype not in DTYPES:
+        return f"{str(x.dtype)[6:]} on {x.device.type}"
+    return None if neuron.name in ("if", "lif") and neuron.detach_reset else f"neuron {neuron.name}"
 
 
 def bn_fire(
@@ -59,7 +62,7 @@ def bn_fire(
     dropped: Dropped | None = None,
     add: Tensor | None = None,
 ) -> Fired:
-    """See `reference.bn_fire`; x must be one that it `supports`."""
+    """See `reference.bn_fire`; x must be one that there is no `obstacle` to."""
     setting = Setting(neuron, time_steps, pool, repeat, want_spikes, training_stats and gamma is not None, eps)
     if gamma is None:
         beta = mean = var = None

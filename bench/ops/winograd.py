@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from functools import cache
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -71,10 +71,8 @@ def _serves(x: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) 
 @cache
 def _multiple(dtype: torch.dtype) -> int:
     """Of channels, that the kernels for a dtype take; 0 where there are none."""
-    if native.load("winograd") is None:
-        return 0
-    multiple: int = _library().winograd_channels(dtype is torch.bfloat16)
-    return multiple
+    library = _library(dtype)
+    return 0 if library is None else int(library.winograd_channels())
 
 
 class _Winograd(torch.autograd.Function):
@@ -107,9 +105,9 @@ def _convolve(x: Tensor, taps: Tensor, bias: Tensor | None, *, mirror: bool = Fa
     taps = taps.float().contiguous()
     bias = None if bias is None else bias.float().contiguous()
     y = torch.empty((batch, taps.shape[3], height, width), dtype=x.dtype, memory_format=torch.channels_last)
-    done = _library().winograd_forward(
+    done = _library(x.dtype).winograd_forward(
         x.data_ptr(), taps.data_ptr(), None if bias is None else bias.data_ptr(), y.data_ptr(),
-        batch, height, width, inputs, y.shape[1], x.dtype == torch.bfloat16, mirror, torch.get_num_threads(),
+        batch, height, width, inputs, y.shape[1], mirror, torch.get_num_threads(),
     )  # fmt: skip
     if not done:
         raise MemoryError("the convolution's kernel got no scratch memory")
@@ -121,21 +119,21 @@ def _gradients(x: Tensor, dy: Tensor) -> tuple[Tensor, Tensor]:
     batch, inputs, height, width = x.shape
     outputs = dy.shape[1]
     dtaps, dbias = torch.empty(3, 3, inputs, outputs), torch.empty(outputs)
-    done = _library().winograd_weight_gradient(
+    done = _library(x.dtype).winograd_weight_gradient(
         x.data_ptr(), dy.data_ptr(), dtaps.data_ptr(), dbias.data_ptr(),
-        batch, height, width, inputs, outputs, x.dtype == torch.bfloat16, torch.get_num_threads(),
+        batch, height, width, inputs, outputs, torch.get_num_threads(),
     )  # fmt: skip
     if not done:
         raise MemoryError("the weight gradient's kernel got no scratch memory")
     return dtaps, dbias
 
 
-def _library() -> ctypes.CDLL:
-    library = native.load("winograd")
-    assert library is not None, "used only where it loads"
-    if not library.winograd_forward.argtypes:
+@cache
+def _library(dtype: torch.dtype) -> Any:
+    library = native.variant("winograd", dtype)
+    if library is not None:
         pointer, size, flag = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
-        library.winograd_channels.argtypes, library.winograd_channels.restype = [flag], size
-        library.winograd_weight_gradient.argtypes = [pointer] * 4 + [size] * 5 + [flag] * 2
-        library.winograd_forward.argtypes = [pointer] * 4 + [size] * 5 + [flag] * 3
+        library.winograd_channels.restype = size
+        library.winograd_forward.argtypes = [pointer] * 4 + [size] * 5 + [flag] * 2
+        library.winograd_weight_gradient.argtypes = [pointer] * 4 + [size] * 5 + [flag]
     return library

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from bench.registry import MODELS
 from bench.regularizers.masking import At, Mask, drop, insert
 from bench.regularizers.weightnorm import MeanOnlyBatchNorm
 
-needs_compiler = pytest.mark.skipif(compiled.library() is None, reason="no C++ compiler")
+needs_compiler = pytest.mark.skipif(compiled.fault() is not None, reason="no C++ compiler")
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -258,6 +259,25 @@ def test_with_a_compiler_that_fails(tmp_path: Path) -> None:
     assert said == "reference: the compiled kernels can't be built: g++ failed: fire.cpp:1: error: no such flag\n"
 
 
+@needs_compiler
+def test_with_a_compiler_that_fails_at_one_kernel(tmp_path: Path) -> None:
+    """Its layers go back to the reference, and say why."""
+    (tmp_path / "bin").mkdir()
+    fake = tmp_path / "bin" / "g++"
+    compiler = next(found for found in map(shutil.which, native.COMPILERS) if found)
+    fails = "*fire.cpp*) echo 'out of memory: error' >&2; exit 1;;"
+    fake.write_text(f'#!/bin/sh\ncase "$*" in {fails} esac\nexec {compiler} "$@"\n')
+    fake.chmod(0o755)
+    code = CHOICE.replace("CNN(Spec", "model = CNN(Spec").replace("(torch.randn", "\nmodel(torch.randn")
+    said = in_a_process(
+        code + "print(ops.explain(model))", PATH=f"{fake.parent}:/usr/bin:/bin", XDG_CACHE_HOME=str(tmp_path)
+    )
+    assert said.splitlines() == [
+        "compiled: None",
+        "2 of 2 layers use the reference: its kernel can't be built: g++ failed: out of memory: error",
+    ]
+
+
 def test_with_a_cache_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     said = in_a_process(CHOICE, PATH="/usr/bin:/bin", XDG_CACHE_HOME=str(tmp_path / "file"))
@@ -267,7 +287,7 @@ def test_with_a_cache_that_cannot_be_written(tmp_path: Path) -> None:
 
 @needs_compiler
 def test_built_once_and_by_several_processes_at_a_time(tmp_path: Path) -> None:
-    code = "from bench.ops import native; assert native.load('fire'), native.why('fire')"
+    code = "import torch; from bench.ops import compiled; assert compiled.fault() is None, compiled.fault()"
     env = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "XDG_CACHE_HOME": str(tmp_path)}
     processes = [subprocess.Popen([sys.executable, "-c", code], env=env) for _ in range(2)]
     assert [p.wait() for p in processes] == [0, 0]
@@ -280,6 +300,11 @@ def test_built_once_and_by_several_processes_at_a_time(tmp_path: Path) -> None:
 def test_unknown_source() -> None:
     assert native.load("no-such-kernel") is None
     assert native.why("no-such-kernel") is not None
+
+
+def test_unknown_dtype() -> None:
+    assert native.variant("fire", torch.int32, steps=0, soft=0, drop=0) is None
+    assert native.why("fire") == "there are none for torch.int32"
 
 
 @needs_compiler

@@ -16,15 +16,15 @@ struct Shape {
     int64_t images, height, width, channels;
 };
 
+typedef ELEMENT T;
+
 struct Single : SingleMath {
     // Pixel w into cell `w + pad`.
-    template <typename T>
     static INLINE void pack_row(Cell* row, const T* from, int64_t width, int64_t step, int pad, int lanes) {
         for (int64_t w = 0; w < width; ++w) row[w + pad] = load(from + w * step, lanes);
     }
 
     // As pack_row, without padding; also adds the pixels up.
-    template <typename T>
     static INLINE Floats pack_disjoint(Cell* row, const T* from, int64_t width, int64_t step, int lanes) {
         Floats sum = {};
         for (int64_t w = 0; w < width; ++w) sum += row[w] = load(from + w * step, lanes);
@@ -59,24 +59,31 @@ struct Pair : PairMath {
 };
 #endif
 
+#if HAS_PAIRS
+typedef std::conditional_t<std::is_same_v<T, Bf16>, Pair, Single> Math;
+#else
+typedef Single Math;
+#endif
+typedef Math::Cell Cell;
+
 // ---- forward (and data gradient, with the taps mirrored) ------------------------------------------------------
 
 // Outputs of one tile; kept below the registers, which also hold a row of taps and one cell.
-template <class Math, int K>
+template <int K>
 constexpr int tile_width() {
     return kRegisters == 32 ? 16 : (K <= 5 ? 8 : 4);
 }
 
-template <class Math, int K, int TILE>
-INLINE void row_of_taps(Floats (&sum)[TILE], const typename Math::Cell* cells, const typename Math::Cell* taps) {
+template <int K, int TILE>
+INLINE void row_of_taps(Floats (&sum)[TILE], const Cell* cells, const Cell* taps) {
     constexpr int kCells = (K + Math::taps - 1) / Math::taps;
-    typename Math::Cell tap[kCells];
+    Cell tap[kCells];
 #pragma GCC unroll 16
     for (int j = 0; j < kCells; ++j) tap[j] = taps[j];
     // Each cell is loaded once and serves every tap that lands in the tile.
 #pragma GCC unroll 64
     for (int u = 0; u < TILE + (kCells - 1) * Math::taps; ++u) {
-        const typename Math::Cell cell = cells[u];
+        const Cell cell = cells[u];
 #pragma GCC unroll 16
         for (int j = 0; j < kCells; ++j) {
             const int t = u - j * Math::taps;
@@ -85,24 +92,23 @@ INLINE void row_of_taps(Floats (&sum)[TILE], const typename Math::Cell* cells, c
     }
 }
 
-template <class Math, int K, int TILE, typename T>
-INLINE void tile(const typename Math::Cell* cells, int64_t row_cells, const typename Math::Cell* taps, int rows,
-                 Floats bias, T* to, int64_t step, int64_t outputs, int lanes) {
+template <int K, int TILE>
+INLINE void tile(const Cell* cells, int64_t row_cells, const Cell* taps, int rows, Floats bias, T* to, int64_t step,
+                 int64_t outputs, int lanes) {
     constexpr int kCells = (K + Math::taps - 1) / Math::taps;
     Floats sum[TILE];
 #pragma GCC unroll 16
     for (int t = 0; t < TILE; ++t) sum[t] = bias;
-    for (int i = 0; i < rows; ++i) row_of_taps<Math, K, TILE>(sum, cells + i * row_cells, taps + i * kCells);
+    for (int i = 0; i < rows; ++i) row_of_taps<K, TILE>(sum, cells + i * row_cells, taps + i * kCells);
 #pragma GCC unroll 16
     for (int t = 0; t < TILE; ++t)
         if (t < outputs) store(to + t * step, sum[t], lanes);
 }
 
 // y[b, h, w, c] = bias[c] + sum_ij weight[c, i, j] x[b, h + i - k/2, w + j - k/2, c]; 0 when memory ran out.
-template <class Math, int K, typename T>
+template <int K>
 int forward(const T* x, const float* weight, const float* bias, T* y, Shape shape, bool mirror, int threads) {
-    typedef typename Math::Cell Cell;
-    constexpr int pad = K / 2, kCells = (K + Math::taps - 1) / Math::taps, TILE = tile_width<Math, K>(), HALF = TILE / 2;
+    constexpr int pad = K / 2, kCells = (K + Math::taps - 1) / Math::taps, TILE = tile_width<K>(), HALF = TILE / 2;
     const int64_t H = shape.height, W = shape.width, C = shape.channels;
     const int64_t blocks = (C + V - 1) / V, row_cells = round_up(W, HALF) + K - 1;
 
@@ -150,10 +156,10 @@ int forward(const T* x, const float* weight, const float* bias, T* y, Shape shap
                 for (int64_t w = 0; w < W;) {
                     T* target = to + (h * W + w) * C;
                     if (W - w > HALF) {
-                        tile<Math, K, TILE>(top + w, row_cells, tap, rows, offsets.at[block], target, C, W - w, lanes);
+                        tile<K, TILE>(top + w, row_cells, tap, rows, offsets.at[block], target, C, W - w, lanes);
                         w += TILE;
                     } else {
-                        tile<Math, K, HALF>(top + w, row_cells, tap, rows, offsets.at[block], target, C, W - w, lanes);
+                        tile<K, HALF>(top + w, row_cells, tap, rows, offsets.at[block], target, C, W - w, lanes);
                         w += HALF;
                     }
                 }
@@ -172,10 +178,8 @@ constexpr int tap_rows() {
 }
 
 // Adds to sums[a][j] the products of x with dy shifted by tap (first + a, j), for ROWS rows of taps.
-template <class Math, int K, int ROWS, int MARGIN>
-INLINE void some_taps(const typename Math::Cell* x, int64_t x_cells, const typename Math::Cell* dy, int64_t dy_cells,
-                      int64_t height, int first, Floats* sums) {
-    typedef typename Math::Cell Cell;
+template <int K, int ROWS, int MARGIN>
+INLINE void some_taps(const Cell* x, int64_t x_cells, const Cell* dy, int64_t dy_cells, int64_t height, int first, Floats* sums) {
     constexpr int pad = K / 2;
     Floats sum[ROWS][K];
 #pragma GCC unroll 8
@@ -207,9 +211,8 @@ INLINE void some_taps(const typename Math::Cell* x, int64_t x_cells, const typen
 }
 
 // dweight[c, i, j] = sum_bhw dy[b, h, w, c] x[b, h + i - k/2, w + j - k/2, c], dbias[c] = sum_bhw dy[b, h, w, c].
-template <class Math, int K, typename T>
+template <int K>
 int weight_gradient(const T* x, const T* dy, float* dweight, float* dbias, Shape shape, int threads) {
-    typedef typename Math::Cell Cell;
     constexpr int pad = K / 2, ROWS = tap_rows<K>(), MARGIN = ROWS - 1, REST = K % ROWS;
     const int64_t H = shape.height, W = shape.width, C = shape.channels;
     const int64_t blocks = (C + V - 1) / V, dy_cells = (W + Math::taps - 1) / Math::taps;
@@ -242,9 +245,9 @@ int weight_gradient(const T* x, const T* dy, float* dweight, float* dbias, Shape
             mine[K * K] += total;
             int i = 0;
             for (; i + ROWS <= K; i += ROWS)
-                some_taps<Math, K, ROWS, MARGIN>(image.at, x_cells, gradient.at, dy_cells, H, i, mine + i * K);
+                some_taps<K, ROWS, MARGIN>(image.at, x_cells, gradient.at, dy_cells, H, i, mine + i * K);
             if (REST)
-                some_taps<Math, K, REST ? REST : 1, MARGIN>(image.at, x_cells, gradient.at, dy_cells, H, i, mine + i * K);
+                some_taps<K, REST ? REST : 1, MARGIN>(image.at, x_cells, gradient.at, dy_cells, H, i, mine + i * K);
         }
     }
     const float* all = reinterpret_cast<const float*>(sums.at);
@@ -259,15 +262,9 @@ int weight_gradient(const T* x, const T* dy, float* dweight, float* dbias, Shape
     return ok;
 }
 
-#if HAS_PAIRS
-typedef Pair ForBf16;
-#else
-typedef Single ForBf16;
-#endif
-
 }  // namespace
 
-// Tensors are dense NHWC, float32 or (is_bf16) bfloat16; weight, bias and their gradients are float32, weight as
+// Tensors are dense NHWC of ELEMENT: float, Bf16 or Fp16; weight, bias and their gradients are float, weight as
 // [C, k, k]. Each returns 1, or 0 for an unknown k or when memory ran out: then its outputs hold nothing of use.
 
 #define FOR_KERNEL(CALL)        \
@@ -280,28 +277,18 @@ typedef Single ForBf16;
         default: return 0;      \
     }
 
-extern "C" int depthwise_forward(const void* x, const float* weight, const float* bias, void* y, int64_t images,
-                                 int64_t height, int64_t width, int64_t channels, int kernel, int is_bf16, int mirror,
-                                 int threads) {
+extern "C" int depthwise_forward(const T* x, const float* weight, const float* bias, T* y, int64_t images,
+                                 int64_t height, int64_t width, int64_t channels, int kernel, int mirror, int threads) {
     const Shape shape{images, height, width, channels};
-#define CALL(K)                                                                                                       \
-    return is_bf16 ? forward<ForBf16, K>(static_cast<const Bf16*>(x), weight, bias, static_cast<Bf16*>(y), shape,     \
-                                         mirror != 0, threads)                                                        \
-                   : forward<Single, K>(static_cast<const float*>(x), weight, bias, static_cast<float*>(y), shape,    \
-                                        mirror != 0, threads)
+#define CALL(K) return forward<K>(x, weight, bias, y, shape, mirror != 0, threads)
     FOR_KERNEL(CALL)
 #undef CALL
 }
 
-extern "C" int depthwise_weight_gradient(const void* x, const void* dy, float* dweight, float* dbias, int64_t images,
-                                         int64_t height, int64_t width, int64_t channels, int kernel, int is_bf16,
-                                         int threads) {
+extern "C" int depthwise_weight_gradient(const T* x, const T* dy, float* dweight, float* dbias, int64_t images,
+                                         int64_t height, int64_t width, int64_t channels, int kernel, int threads) {
     const Shape shape{images, height, width, channels};
-#define CALL(K)                                                                                                       \
-    return is_bf16 ? weight_gradient<ForBf16, K>(static_cast<const Bf16*>(x), static_cast<const Bf16*>(dy), dweight,  \
-                                                 dbias, shape, threads)                                               \
-                   : weight_gradient<Single, K>(static_cast<const float*>(x), static_cast<const float*>(dy), dweight, \
-                                                dbias, shape, threads)
+#define CALL(K) return weight_gradient<K>(x, dy, dweight, dbias, shape, threads)
     FOR_KERNEL(CALL)
 #undef CALL
 }

@@ -1,10 +1,16 @@
 // Batch norm, IF or LIF neuron and 2 x 2 max pooling in one pass over memory, forward and backward.
 //
-// Tensors are dense [B, H, W, C] (channels_last), float or bfloat16; everything inside is float. The
+// Tensors are dense [B, H, W, C] (channels_last) of ELEMENT; everything inside is float. The
 // neuron's charge is h = keep * v + y with y = (x - mean) * scale + shift: the caller folds what LIF
 // does to the current into scale and shift. Spikes and potentials are recomputed in backward. Dropout of
 // the current is applied on the way: a kept y becomes y * gain + offset, a dropped one `fill`. So is the sum
 // with another tensor, `add`, of what is pooled: SEW's ADD.
+//
+// A library holds one of the variants; to compile them all would take most of a minute with AVX2:
+//   ELEMENT  float, Bf16 or Fp16
+//   STEPS    time steps as a constant, which lets the compiler unroll; 0 takes any number
+//   SOFT     1: a spike subtracts the threshold; 0: the potential goes to `reset`
+//   DROP     1: with dropout of the current
 
 #include <algorithm>
 #include <type_traits>
@@ -14,10 +20,9 @@
 
 namespace {
 
-// All channels of a vector: the number of lanes, as a constant.
-typedef std::integral_constant<int, V> All;
+typedef ELEMENT T;
 
-template <class T> INLINE void store_spikes(T *to, Mask spikes, int n) { store_lanes(to, ones(spikes, T()), n); }
+INLINE void store_spikes(T *to, Mask spikes, int n) { store_lanes(to, ones(spikes, T()), n); }
 
 // Whether max pooling prefers v to what it has: as torch, the first of equal ones, and the last NaN.
 INLINE Mask beats(Floats v, Floats best) { return above(v, best) | is_nan(v); }
@@ -34,7 +39,6 @@ struct Shape {
 
 struct Neuron {
     float keep, threshold, reset, alpha;
-    int32_t soft;  // subtract the threshold instead of going to `reset`
 };
 
 // Vectors over channels.
@@ -108,14 +112,14 @@ template <class F> inline void each_window(const Shape &s, const Drop &d, int64_
 
 inline int64_t units_of(const Shape &s) { return s.images * ((s.height + s.pool - 1) / s.pool); }
 
-template <bool SOFT> INLINE Floats after_spike(Floats h, Mask s, const Neuron &n) {
+INLINE Floats after_spike(Floats h, Mask s, const Neuron &n) {
     return select(s, SOFT ? h - n.threshold : Floats{} + n.reset, h);
 }
 
 INLINE Mask load_kept(const uint8_t *keep, int n) { return nonzero(load_lanes<Bytes>(keep, n)); }
 
 // Calls f(p, t, h, spike) for the P values of a window and all steps, t fastest.
-template <int P, class T, bool SOFT, bool DROP, class N, class F>
+template <int P, class N, class F>
 INLINE void charge(const Shape &s, const Strides &by, const Neuron &neuron, const Norm &norm, const Drop &drop,
                    const uint8_t *keep, int64_t steps, const T *x, int64_t c, N n, const F &f) {
     const Floats mean = load(norm.mean + c, n), scale = load(norm.scale + c, n), shift = load(norm.shift + c, n);
@@ -131,13 +135,12 @@ INLINE void charge(const Shape &s, const Strides &by, const Neuron &neuron, cons
             } else v = neuron.keep * v + y;
             const Mask spike = at_least(v, Floats{} + neuron.threshold);
             f(p, t, v, spike);
-            v = after_spike<SOFT>(v, spike, neuron);
+            v = after_spike(v, spike, neuron);
         }
     }
 }
 
-// A constant number of steps lets the compiler unroll; 0 takes any number.
-template <class T, bool SOFT, int STEPS, bool DROP>
+// The number of spikes.
 int64_t forward(const Shape &s, const Neuron &neuron, const Norm &norm, const Drop &drop, const T *x, const T *add,
                 T *spikes, T *out, int threads) {
     const int64_t C = s.channels, whole = C / V * V, steps = STEPS ? STEPS : s.steps;
@@ -163,10 +166,10 @@ int64_t forward(const Shape &s, const Neuron &neuron, const Norm &norm, const Dr
                         fired.add(spike & valid);
                         any[t] = any[t] | spike;
                         if (!add) return;
-                        const Floats sum = stored<T>(load(add + place, n) + ones(spike, 1.0f));
+                        const Floats sum = stored(load(add + place, n) + ones(spike, 1.0f), T());
                         best[t] = p == 0 ? sum : select(beats(sum, best[t]), sum, best[t]);
                     };
-                    charge<P, T, SOFT, DROP>(s, by, neuron, norm, drop, drop.keep + at.kept + c, steps,
+                    charge<P>(s, by, neuron, norm, drop, drop.keep + at.kept + c, steps,
                                              x + at.given + c, c, n, note);
                     if (out && at.pooled >= 0)
                         for (int64_t t = 0; t < steps; t++) {
@@ -187,7 +190,6 @@ int64_t forward(const Shape &s, const Neuron &neuron, const Norm &norm, const Dr
 // Gradient g of the current (summed over the steps of a repeated one): writes factor * g to dx, and adds
 // to `sums` [2, C] the sums of g and g (x - mean). `add` and its gradient `d_add` are given where sums are pooled;
 // without pooling d_add is g_out, and the caller knows it.
-template <class T, bool SOFT, int STEPS, bool DROP>
 void backward(const Shape &s, const Neuron &neuron, const Norm &norm, const Drop &drop, const float *factor, const T *x,
               const T *add, const T *g_spikes, const T *g_out, T *dx, T *d_add, double *sums, int threads) {
     const int64_t C = s.channels, whole = C / V * V, blocks = (C + V - 1) / V, steps = STEPS ? STEPS : s.steps;
@@ -217,7 +219,7 @@ void backward(const Shape &s, const Neuron &neuron, const Norm &norm, const Drop
                         Mask better = spike;
                         if (add) {
                             const Floats other = load(add + at.full + t * by.full_step + by.within(p) + c, n);
-                            const Floats sum = stored<T>(other + ones(spike, 1.0f));
+                            const Floats sum = stored(other + ones(spike, 1.0f), T());
                             better = p == 0 ? first_lanes(V) : beats(sum, best[t]);
                             best[t] = p == 0 ? sum : select(better, sum, best[t]);
                             for (int q = 0; q < p; q++) mine[q * steps + t] = mine[q * steps + t] & ~better;
@@ -225,7 +227,7 @@ void backward(const Shape &s, const Neuron &neuron, const Norm &norm, const Drop
                             for (int q = 0; q < p; q++) better = better & ~mine[q * steps + t];
                         mine[p * steps + t] = better;
                     };
-                    charge<P, T, SOFT, DROP>(s, by, neuron, norm, drop, keep, steps, x + at.given + c, c, n, note);
+                    charge<P>(s, by, neuron, norm, drop, keep, steps, x + at.given + c, c, n, note);
                     // In a silent window every value is the maximum, and the first one gets the gradient.
                     for (int64_t t = 0; P > 1 && !add && t < steps; t++)
                         mine[t] = ~(mine[steps + t] | mine[2 * steps + t] | mine[3 * steps + t]);
@@ -285,29 +287,16 @@ void backward(const Shape &s, const Neuron &neuron, const Norm &norm, const Drop
         for (int64_t c = 0; c < 2 * C; c++) sums[c] += parts[k * 2 * C + c];
 }
 
-template <class T, bool DROP>
-int64_t fire(const Shape &s, const Neuron &neuron, const Norm &norm, const Drop &drop, const T *x, const T *add,
-             T *spikes, T *out, int threads) {
-    const auto run = neuron.soft    ? forward<T, true, 0, DROP>
-                     : s.steps == 4 ? forward<T, false, 4, DROP>
-                                    : forward<T, false, 0, DROP>;
-    return run(s, neuron, norm, drop, x, add, spikes, out, threads);
-}
-
-template <class T, bool DROP>
 void back(const Shape &s, const Neuron &neuron, const Norm &norm, const Drop &drop, const float *inverse_variance,
           const T *x, const T *add, const T *g_spikes, const T *g_out, T *dx, T *d_add, double *sums, int threads) {
-    const auto run = neuron.soft    ? backward<T, true, 0, DROP>
-                     : s.steps == 4 ? backward<T, false, 4, DROP>
-                                    : backward<T, false, 0, DROP>;
     const int64_t C = s.channels, rows = s.images * s.height * s.width * (s.repeat ? 1 : s.steps);
     if (!inverse_variance) {
-        run(s, neuron, norm, drop, norm.scale, x, add, g_spikes, g_out, dx, d_add, sums, threads);
+        backward(s, neuron, norm, drop, norm.scale, x, add, g_spikes, g_out, dx, d_add, sums, threads);
         return;
     }
     // Batch norm's gradient needs sums over all of g: g is put down in dx, and completed in a second pass.
     const std::vector<float> one(C, 1.0f);
-    run(s, neuron, norm, drop, one.data(), x, add, g_spikes, g_out, dx, d_add, sums, threads);
+    backward(s, neuron, norm, drop, one.data(), x, add, g_spikes, g_out, dx, d_add, sums, threads);
     std::vector<float> slope(C), offset(C);
     for (int64_t c = 0; c < C; c++) {
         slope[c] = float(-norm.scale[c] * inverse_variance[c] * sums[C + c] / double(rows));
@@ -326,85 +315,23 @@ void back(const Shape &s, const Neuron &neuron, const Norm &norm, const Drop &dr
     }
 }
 
-// Mean and biased variance of each channel of x [rows, C].
-template <class T> void moments(const T *x, int64_t rows, int64_t C, float *mean, float *var, int threads) {
-    constexpr int64_t BLOCK = 128;
-    const int64_t blocks = (rows + BLOCK - 1) / BLOCK;
-    std::vector<double> parts(threads * 2 * C);
-    // Sums of differences from the first row: without it, a mean far from 0 would swamp the variance.
-    std::vector<float> pivot(C + V);
-    for (int64_t c = 0; c < C; c += V) store(&pivot[c], load(x + c, int(std::min<int64_t>(V, C - c))));
-#pragma omp parallel num_threads(threads)
-    {
-        std::vector<double> total(2 * C);
-        const auto add = [&](int64_t block, int64_t c, auto n) {
-            const Floats from = load(&pivot[c]);
-            Floats one = {}, two = {};
-            const int64_t end = std::min(rows, (block + 1) * BLOCK);
-            for (int64_t r = block * BLOCK; r < end; r++) {
-                const Floats v = load(x + r * C + c, n) - from;
-                one += v;
-                two += v * v;
-            }
-            for (int l = 0; l < n; l++) total[c + l] += one[l], total[C + c + l] += two[l];
-        };
-#pragma omp for schedule(static)
-        for (int64_t block = 0; block < blocks; block++) {
-            int64_t c = 0;
-            for (; c + V <= C; c += V) add(block, c, All());
-            if (c < C) add(block, c, int(C - c));
-        }
-        std::copy(total.begin(), total.end(), parts.begin() + Team().me * 2 * C);
-    }
-    for (int64_t c = 0; c < C; c++) {
-        double one = 0, two = 0;
-        for (int64_t k = 0; k < threads; k++) one += parts[k * 2 * C + c], two += parts[(k * 2 + 1) * C + c];
-        one /= double(rows);
-        mean[c] = float(pivot[c] + one);
-        // Not std::max, which would turn NaN into 0.
-        const double v = two / double(rows) - one * one;
-        var[c] = float(v < 0 ? 0 : v);
-    }
-}
-
 }  // namespace
 
-// What Python calls. `half` says that tensors are bfloat16; absent tensors are null.
+// What Python calls; absent tensors are null, `drop` too where DROP is 0.
 extern "C" {
 
-void fire_moments(int half, const void *x, int64_t rows, int64_t channels, float *mean, float *var, int threads) {
-    if (half) moments(static_cast<const Bf16 *>(x), rows, channels, mean, var, threads);
-    else moments(static_cast<const float *>(x), rows, channels, mean, var, threads);
-}
-
-// Returns the number of spikes. `drop` is null without dropout, `add` where nothing is added.
-int64_t fire_forward(int half, const Shape *s, const Neuron *neuron, const Norm *norm, const Drop *drop, const void *x,
-                     const void *add, void *spikes, void *out, int threads) {
-    const auto run = [&](auto type, auto dropping, const Drop &d) {
-        typedef decltype(type) T;
-        return fire<T, decltype(dropping)::value>(*s, *neuron, *norm, d, static_cast<const T *>(x),
-                                                  static_cast<const T *>(add), static_cast<T *>(spikes),
-                                                  static_cast<T *>(out), threads);
-    };
-    const Drop none = {};
-    if (half) return drop ? run(Bf16(), std::true_type(), *drop) : run(Bf16(), std::false_type(), none);
-    return drop ? run(float(), std::true_type(), *drop) : run(float(), std::false_type(), none);
+// Returns the number of spikes.
+int64_t fire_forward(const Shape *s, const Neuron *neuron, const Norm *norm, const Drop *drop, const T *x,
+                     const T *add, T *spikes, T *out, int threads) {
+    return forward(*s, *neuron, *norm, drop ? *drop : Drop{}, x, add, spikes, out, threads);
 }
 
 // `sums` [2, C], zeros to start with, receives those of g and g (x - mean), g being the gradient of the
 // current. `inverse_variance` is null where the statistics are constants.
-void fire_backward(int half, const Shape *s, const Neuron *neuron, const Norm *norm, const Drop *drop,
-                   const float *inverse_variance, const void *x, const void *add, const void *g_spikes,
-                   const void *g_out, void *dx, void *d_add, double *sums, int threads) {
-    const auto run = [&](auto type, auto dropping, const Drop &d) {
-        typedef decltype(type) T;
-        back<T, decltype(dropping)::value>(*s, *neuron, *norm, d, inverse_variance, static_cast<const T *>(x),
-                                           static_cast<const T *>(add), static_cast<const T *>(g_spikes),
-                                           static_cast<const T *>(g_out), static_cast<T *>(dx),
-                                           static_cast<T *>(d_add), sums, threads);
-    };
-    const Drop none = {};
-    if (half) drop ? run(Bf16(), std::true_type(), *drop) : run(Bf16(), std::false_type(), none);
-    else drop ? run(float(), std::true_type(), *drop) : run(float(), std::false_type(), none);
+void fire_backward(const Shape *s, const Neuron *neuron, const Norm *norm, const Drop *drop,
+                   const float *inverse_variance, const T *x, const T *add, const T *g_spikes, const T *g_out, T *dx,
+                   T *d_add, double *sums, int threads) {
+    back(*s, *neuron, *norm, drop ? *drop : Drop{}, inverse_variance, x, add, g_spikes, g_out, dx, d_add, sums,
+         threads);
 }
 }

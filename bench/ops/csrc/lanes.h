@@ -6,13 +6,16 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <type_traits>
 
 #ifdef _OPENMP
 #include <omp.h>
 #endif
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__)
 #define HAS_512 1
-#include <immintrin.h>
 #else
 #define HAS_512 0
 #endif
@@ -24,6 +27,12 @@
 #endif
 
 #define INLINE inline __attribute__((always_inline))
+
+// Numbers of 16 bits as their bits: bfloat16, and IEEE half precision, a type of its own to be told from it.
+typedef uint16_t Bf16;
+struct Fp16 {
+    uint16_t bits;
+};
 
 namespace {
 
@@ -39,9 +48,7 @@ typedef float Floats __attribute__((vector_size(V * sizeof(float))));
 typedef uint32_t Words __attribute__((vector_size(V * sizeof(uint32_t))));
 typedef uint8_t Bytes __attribute__((vector_size(V)));
 
-// bfloat16 as its bits.
-typedef uint16_t Bf16;
-typedef Bf16 Halves __attribute__((vector_size(V * sizeof(Bf16))));
+typedef uint16_t Halves __attribute__((vector_size(V * sizeof(uint16_t))));
 
 template <typename Out, typename In>
 INLINE Out as(In value) {
@@ -59,8 +66,10 @@ INLINE Words widen(Halves bits) {
 #endif
 }
 
+INLINE Floats widened(Halves bits, Bf16) { return as<Floats>(widen(bits) << 16); }
+
 // Round to nearest even; NaN stays NaN.
-INLINE Halves rounded(Floats value) {
+INLINE Halves rounded(Floats value, Bf16) {
 #if HAS_PAIRS
     return as<Halves>(_mm512_cvtneps_pbh(as<__m512>(value)));
 #else
@@ -70,6 +79,22 @@ INLINE Halves rounded(Floats value) {
     return __builtin_convertvector(((number & even) | (~number & (bits | 0x400000u))) >> 16, Halves);
 #endif
 }
+
+#if HAS_512
+INLINE Floats widened(Halves bits, Fp16) { return as<Floats>(_mm512_cvtph_ps(as<__m256i>(bits))); }
+INLINE Halves rounded(Floats value, Fp16) {
+    return as<Halves>(_mm512_cvtps_ph(as<__m512>(value), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+#elif defined(__F16C__)
+INLINE Floats widened(Halves bits, Fp16) { return as<Floats>(_mm256_cvtph_ps(as<__m128i>(bits))); }
+INLINE Halves rounded(Floats value, Fp16) {
+    return as<Halves>(_mm256_cvtps_ph(as<__m256>(value), _MM_FROUND_TO_NEAREST_INT));
+}
+#elif defined(__FLT16_MAX__)
+typedef _Float16 Sixteens __attribute__((vector_size(V * sizeof(_Float16))));
+INLINE Floats widened(Halves bits, Fp16) { return __builtin_convertvector(as<Sixteens>(bits), Floats); }
+INLINE Halves rounded(Floats value, Fp16) { return as<Halves>(__builtin_convertvector(value, Sixteens)); }
+#endif
 
 // `lanes` < V at the last block when V does not divide the channels.
 template <typename Vector, typename T>
@@ -87,16 +112,21 @@ INLINE void store_lanes(T* to, Vector value, int lanes) {
 }
 
 INLINE Floats load(const float* from, int lanes = V) { return load_lanes<Floats>(from, lanes); }
-INLINE Floats load(const Bf16* from, int lanes = V) {
-    return as<Floats>(widen(load_lanes<Halves>(from, lanes)) << 16);
-}
 INLINE void store(float* to, Floats value, int lanes = V) { store_lanes(to, value, lanes); }
-INLINE void store(Bf16* to, Floats value, int lanes = V) { store_lanes(to, rounded(value), lanes); }
+template <typename T>
+INLINE Floats load(const T* from, int lanes = V) {
+    return widened(load_lanes<Halves>(from, lanes), T());
+}
+template <typename T>
+INLINE void store(T* to, Floats value, int lanes = V) {
+    store_lanes(to, rounded(value, T()), lanes);
+}
 
 // What would be read back after `store`.
+INLINE Floats stored(Floats value, float) { return value; }
 template <typename T>
-INLINE Floats stored(Floats value) {
-    return sizeof(T) == sizeof(float) ? value : as<Floats>(widen(rounded(value)) << 16);
+INLINE Floats stored(Floats value, T) {
+    return widened(rounded(value, T()), T());
 }
 
 // 1 / value for values from 1 on, within 2^-23 of it; beyond 1e30, 1e-30.
@@ -134,8 +164,8 @@ INLINE Floats select(Mask which, Floats yes, Floats no) {
     return as<Floats>(_mm512_mask_blend_ps(which.bits, as<__m512>(no), as<__m512>(yes)));
 }
 INLINE Mask first_lanes(int lanes) { return mask_of((1 << lanes) - 1); }
-// 1 where true, else 0.
-INLINE Halves ones(Mask which, Bf16) { return as<Halves>(_mm256_maskz_set1_epi16(which.bits, 0x3f80)); }
+// `bits` where true, else 0.
+INLINE Halves lanes_of(Mask which, uint16_t bits) { return as<Halves>(_mm256_maskz_set1_epi16(which.bits, bits)); }
 
 struct Count {
     int64_t sum = 0;
@@ -154,7 +184,7 @@ INLINE Mask first_lanes(int lanes) {
     for (int lane = 0; lane < lanes; ++lane) out[lane] = -1;
     return out;
 }
-INLINE Halves ones(Mask which, Bf16) { return __builtin_convertvector(as<Words>(which) & 0x3f80u, Halves); }
+INLINE Halves lanes_of(Mask which, uint16_t bits) { return __builtin_convertvector(as<Words>(which) & bits, Halves); }
 
 struct Count {
     Mask sum = {};
@@ -166,7 +196,11 @@ struct Count {
     }
 };
 #endif
+
+// 1 where true, else 0.
 INLINE Floats ones(Mask which, float) { return select(which, Floats{} + 1.0f, Floats{}); }
+INLINE Halves ones(Mask which, Bf16) { return lanes_of(which, 0x3f80); }
+INLINE Halves ones(Mask which, Fp16) { return lanes_of(which, 0x3c00); }
 
 // What lies in a lane and how it is multiplied. A cell is a vector of V lanes, a scalar is one lane of it.
 
@@ -214,6 +248,9 @@ struct Cells {
     Cells(const Cells&) = delete;
     Cells& operator=(const Cells&) = delete;
 };
+
+// All lanes of a vector, as a constant.
+typedef std::integral_constant<int, V> All;
 
 constexpr int64_t round_up(int64_t value, int64_t to) { return (value + to - 1) / to * to; }
 

@@ -36,16 +36,19 @@ struct Shape {
     int64_t tiles() const { return images * tall() * wide(); }
 };
 
-typedef SingleMath Single;
+typedef ELEMENT T;
 #if HAS_PAIRS
-typedef PairMath Pair;
+typedef std::conditional_t<std::is_same_v<T, Bf16>, PairMath, SingleMath> Math;
+#else
+typedef SingleMath Math;
 #endif
+typedef Math::Cell Cell;
+typedef Math::Scalar Scalar;
 
 // C[r][n] (+)= sum_k A[r][k] B[k][n] for ROWS rows and WIDE vectors n.
-template <class Math, int ROWS, int WIDE, bool ADD>
-INLINE void product(const typename Math::Scalar* a, int64_t a_row, int64_t a_step, const typename Math::Cell* b,
-                    int64_t b_step, int64_t steps, Floats* c, int64_t c_row) {
-    typedef typename Math::Cell Cell;
+template <int ROWS, int WIDE, bool ADD>
+INLINE void product(const Scalar* a, int64_t a_row, int64_t a_step, const Cell* b, int64_t b_step, int64_t steps,
+                    Floats* c, int64_t c_row) {
     Floats sum[ROWS][WIDE];
 #pragma GCC unroll 32
     for (int r = 0; r < ROWS; ++r)
@@ -80,7 +83,7 @@ struct Place {
 };
 
 // Rows of pixels from `top` on, in one image; those outside it are zeros.
-template <int ROWS, typename T>
+template <int ROWS>
 struct Rows {
     const T* at[ROWS];
     int64_t step[ROWS];  // to the next pixel
@@ -109,10 +112,10 @@ INLINE void each_run(const Shape& shape, int64_t first, int64_t count, const F& 
 }
 
 // Calls f(tile, channel, points) for B' d B of V channels each; tiles are counted from `first`.
-template <typename T, class F>
+template <class F>
 INLINE void each_image(const T* x, const T* zeros, const Shape& shape, int64_t first, int64_t count, const F& f) {
     each_run(shape, first, count, [&](const Place& place, int64_t t, int64_t tiles) __attribute__((always_inline)) {
-        const Rows<4, T> rows(x, zeros, shape, shape.inputs, place.image, place.top - 1);
+        const Rows<4> rows(x, zeros, shape, shape.inputs, place.image, place.top - 1);
         for (int64_t c = 0; c < shape.inputs; c += V) {
             Floats d[4][4];  // columns, each times B' already; two of them serve the next tile as well
             const auto column = [&](int64_t w, Floats(&to)[4]) __attribute__((always_inline)) {
@@ -144,10 +147,10 @@ INLINE void each_image(const T* x, const T* zeros, const Shape& shape, int64_t f
 }
 
 // Calls f(tile, channel, points) for A dY A' of V channels each; points[1][1] is the sum of dY.
-template <typename T, class F>
+template <class F>
 INLINE void each_gradient(const T* dy, const T* zeros, const Shape& shape, int64_t first, int64_t count, const F& f) {
     each_run(shape, first, count, [&](const Place& place, int64_t t, int64_t tiles) __attribute__((always_inline)) {
-        const Rows<2, T> rows(dy, zeros, shape, shape.outputs, place.image, place.top);
+        const Rows<2> rows(dy, zeros, shape, shape.outputs, place.image, place.top);
         for (int64_t c = 0; c < shape.outputs; c += V)
             for (int64_t n = 0; n < tiles; ++n) {
                 Floats d[4][2];
@@ -170,9 +173,8 @@ INLINE void each_gradient(const T* dy, const T* zeros, const Shape& shape, int64
 }
 
 // Lays points of tiles down as cells: two tiles share one where a cell holds two numbers.
-template <class Math>
 struct Layer {
-    typename Math::Cell* to;
+    Cell* to;
     int64_t point, channels;
     Floats* held;  // points of the first tile of a cell
 
@@ -183,7 +185,7 @@ struct Layer {
             for (int i = 0; i < kPoints; ++i) mine[i] = p[i / 4][i % 4];
             return;
         }
-        typename Math::Cell* cell = to + (t / Math::taps * channels + c) / V;
+        Cell* cell = to + (t / Math::taps * channels + c) / V;
 #pragma GCC unroll 16
         for (int i = 0; i < kPoints; ++i) {
             const Floats now = p[i / 4][i % 4];
@@ -215,15 +217,14 @@ INLINE void tap_points(const float* at, int64_t stride, bool mirror, Floats (&p)
 }
 
 // One block of WIDE vectors of output channels of a work item: products at all points, then A' M A.
-template <class Math, int WIDE, typename T>
-void block(const typename Math::Scalar* points, int64_t steps, const typename Math::Cell* taps, int64_t taps_point,
-           Floats* sums, const Floats* bias, T* y, const Shape& shape, int64_t first, int64_t count, int64_t channel) {
+template <int WIDE>
+void block(const Scalar* points, int64_t steps, const Cell* taps, int64_t taps_point, Floats* sums, const Floats* bias, T* y, const Shape& shape, int64_t first, int64_t count, int64_t channel) {
     constexpr int ROWS = rows_for(WIDE);
     constexpr int64_t kSums = kTiles * WIDE + kGap;
     const int64_t points_point = kTiles * steps + kGap * V;
     for (int p = 0; p < kPoints; ++p)
         for (int64_t t = 0; t < count; t += ROWS)
-            product<Math, ROWS, WIDE, false>(points + p * points_point + t * steps, steps, 1, taps + p * taps_point,
+            product<ROWS, WIDE, false>(points + p * points_point + t * steps, steps, 1, taps + p * taps_point,
                                              WIDE, steps, sums + p * kSums + t * WIDE, WIDE);
     for (int64_t t = 0; t < count; ++t) {
         const Place place(first + t, shape);
@@ -247,10 +248,7 @@ void block(const typename Math::Scalar* points, int64_t steps, const typename Ma
 }
 
 // y = bias + x * taps, `taps` [3, 3, inputs, outputs]; 0 when memory ran out.
-template <class Math, typename T>
 int forward(const T* x, const float* taps, const float* bias, T* y, Shape shape, bool mirror, int threads) {
-    typedef typename Math::Cell Cell;
-    typedef typename Math::Scalar Scalar;
     const int64_t steps = shape.inputs / Math::taps, vectors = shape.outputs / V;
     const int64_t per_point = steps * vectors, items = (shape.tiles() + kTiles - 1) / kTiles;
     Cells<Cell> weights(kPoints * per_point, false);
@@ -295,7 +293,7 @@ int forward(const T* x, const float* taps, const float* bias, T* y, Shape shape,
                 const Cell* block_taps = weights.at + n * steps;
                 const Scalar* image = reinterpret_cast<const Scalar*>(points.at);
 #define BLOCK(WIDE)                                                                                                 \
-    block<Math, WIDE, T>(image, steps, block_taps, per_point, sums.at, offsets.at + n, y, shape, first, count, n * V)
+    block<WIDE>(image, steps, block_taps, per_point, sums.at, offsets.at + n, y, shape, first, count, n * V)
                 switch (vectors - n < kWide ? vectors - n : kWide) {
                     case 1: BLOCK(1); break;
                     case 2: BLOCK(2); break;
@@ -312,26 +310,22 @@ int forward(const T* x, const float* taps, const float* bias, T* y, Shape shape,
 }
 
 // dU[point][input][output] += sum over tiles of B' d B [tile][input] * A dY A' [tile][output], at one point.
-template <class Math, int WIDE>
-void outer(const typename Math::Scalar* image, const typename Math::Cell* gradient, const Shape& shape, int64_t steps,
-           Floats* sums) {
+template <int WIDE>
+void outer(const Scalar* image, const Cell* gradient, const Shape& shape, int64_t steps, Floats* sums) {
     constexpr int ROWS = kRegisters == 32 ? 24 / WIDE : 12 / WIDE;
     const int64_t vectors = shape.outputs / V;
     const int64_t C = shape.inputs;
     int64_t r = 0;
     for (; r + ROWS <= C; r += ROWS)
-        product<Math, ROWS, WIDE, true>(image + r, 1, C, gradient, vectors, steps, sums + r * vectors, vectors);
+        product<ROWS, WIDE, true>(image + r, 1, C, gradient, vectors, steps, sums + r * vectors, vectors);
     for (; r + 4 <= C; r += 4)
-        product<Math, 4, WIDE, true>(image + r, 1, C, gradient, vectors, steps, sums + r * vectors, vectors);
+        product<4, WIDE, true>(image + r, 1, C, gradient, vectors, steps, sums + r * vectors, vectors);
     for (; r < C; ++r)
-        product<Math, 1, WIDE, true>(image + r, 1, C, gradient, vectors, steps, sums + r * vectors, vectors);
+        product<1, WIDE, true>(image + r, 1, C, gradient, vectors, steps, sums + r * vectors, vectors);
 }
 
 // dtaps [3, 3, inputs, outputs] and dbias of dy; 0 when memory ran out.
-template <class Math, typename T>
 int weight_gradient(const T* x, const T* dy, float* dtaps, float* dbias, Shape shape, int threads) {
-    typedef typename Math::Cell Cell;
-    typedef typename Math::Scalar Scalar;
     constexpr int64_t kSteps = kGradientTiles / Math::taps;
     const int64_t vectors = shape.outputs / V, items = (shape.tiles() + kGradientTiles - 1) / kGradientTiles;
     const int64_t per_point = shape.inputs * vectors, per_thread = kPoints * per_point + vectors;
@@ -346,8 +340,8 @@ int weight_gradient(const T* x, const T* dy, float* dtaps, float* dbias, Shape s
         const int64_t image_point = kSteps * (shape.inputs / V) + kGap, gradient_point = kSteps * vectors + kGap;
         Cells<Cell> image(kPoints * image_point, false), gradient(kPoints * gradient_point, false);
         Cells<Floats> held(kPoints * (shape.inputs > shape.outputs ? shape.inputs : shape.outputs) / V);
-        const Layer<Math> lay_image{image.at, image_point, shape.inputs, held.at};
-        const Layer<Math> lay_gradient{gradient.at, gradient_point, shape.outputs, held.at};
+        const Layer lay_image{image.at, image_point, shape.inputs, held.at};
+        const Layer lay_gradient{gradient.at, gradient_point, shape.outputs, held.at};
         if (!image.at || !gradient.at || !held.at) {
 #pragma omp atomic write
             ok = 0;
@@ -374,11 +368,11 @@ int weight_gradient(const T* x, const T* dy, float* dtaps, float* dbias, Shape s
                     const Cell* right = gradient.at + p * gradient_point + n;
                     Floats* to = mine + p * per_point + n;
                     switch (vectors - n < kWide ? vectors - n : kWide) {
-                        case 1: outer<Math, 1>(left, right, shape, steps, to); break;
-                        case 2: outer<Math, 2>(left, right, shape, steps, to); break;
+                        case 1: outer<1>(left, right, shape, steps, to); break;
+                        case 2: outer<2>(left, right, shape, steps, to); break;
 #if HAS_512
-                        case 3: outer<Math, 3>(left, right, shape, steps, to); break;
-                        default: outer<Math, 4>(left, right, shape, steps, to);
+                        case 3: outer<3>(left, right, shape, steps, to); break;
+                        default: outer<4>(left, right, shape, steps, to);
 #endif
                     }
                 }
@@ -418,43 +412,25 @@ int weight_gradient(const T* x, const T* dy, float* dtaps, float* dbias, Shape s
 
 }  // namespace
 
-// Tensors are dense NHWC, float32 or (is_bf16) bfloat16; taps, bias and their gradients are float32. Channels must be
-// multiples of `winograd_channels(is_bf16)`, 0 where this processor has no kernel for the dtype. Each returns
-// 1, or 0 when memory ran out: then its outputs hold nothing of use.
+// Tensors are dense NHWC of ELEMENT, float or Bf16; taps, bias and their gradients are float. Channels must be
+// multiples of `winograd_channels()`, 0 where this processor has no kernel for ELEMENT. Each returns 1, or 0 when
+// memory ran out: then its outputs hold nothing of use.
 
-extern "C" int64_t winograd_channels(int is_bf16) {
+extern "C" int64_t winograd_channels() {
 #if HAS_512 || defined(__AVX2__)
-    return is_bf16 && !HAS_PAIRS ? 0 : V;
+    return std::is_same_v<T, float> || HAS_PAIRS ? V : 0;
 #else
     return 0;  // not measured elsewhere
 #endif
 }
 
-extern "C" int winograd_forward(const void* x, const float* taps, const float* bias, void* y, int64_t images,
-                                int64_t height, int64_t width, int64_t inputs, int64_t outputs, int is_bf16,
-                                int mirror, int threads) {
-    const Shape shape{images, height, width, inputs, outputs};
-    if (!is_bf16)
-        return forward<Single>(static_cast<const float*>(x), taps, bias, static_cast<float*>(y), shape, mirror != 0,
-                               threads);
-#if HAS_PAIRS
-    return forward<Pair>(static_cast<const Bf16*>(x), taps, bias, static_cast<Bf16*>(y), shape, mirror != 0, threads);
-#else
-    return 0;
-#endif
+extern "C" int winograd_forward(const T* x, const float* taps, const float* bias, T* y, int64_t images,
+                                int64_t height, int64_t width, int64_t inputs, int64_t outputs, int mirror,
+                                int threads) {
+    return forward(x, taps, bias, y, Shape{images, height, width, inputs, outputs}, mirror != 0, threads);
 }
 
-extern "C" int winograd_weight_gradient(const void* x, const void* dy, float* dtaps, float* dbias, int64_t images,
-                                        int64_t height, int64_t width, int64_t inputs, int64_t outputs, int is_bf16,
-                                        int threads) {
-    const Shape shape{images, height, width, inputs, outputs};
-    if (!is_bf16)
-        return weight_gradient<Single>(static_cast<const float*>(x), static_cast<const float*>(dy), dtaps, dbias,
-                                       shape, threads);
-#if HAS_PAIRS
-    return weight_gradient<Pair>(static_cast<const Bf16*>(x), static_cast<const Bf16*>(dy), dtaps, dbias, shape,
-                                 threads);
-#else
-    return 0;
-#endif
+extern "C" int winograd_weight_gradient(const T* x, const T* dy, float* dtaps, float* dbias, int64_t images,
+                                        int64_t height, int64_t width, int64_t inputs, int64_t outputs, int threads) {
+    return weight_gradient(x, dy, dtaps, dbias, Shape{images, height, width, inputs, outputs}, threads);
 }
