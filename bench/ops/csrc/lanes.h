@@ -211,7 +211,8 @@ struct SingleMath {
     static constexpr int taps = 1;
 
     static INLINE Floats add_product(Floats sum, Cell a, Cell b) { return sum + a * b; }
-    static INLINE Cell broadcast(Scalar value) { return Cell{} + value; }
+    // `value + 0` would be an addition, as it makes a 0 of -0; this is none, and loads straight into all lanes.
+    static INLINE Cell broadcast(Scalar value) { return value - Cell{}; }
     static INLINE Cell cell(Floats first, Floats) { return first; }
 };
 
