@@ -150,7 +150,7 @@ PEERS = {
     "spikingjelly_best": Peer(
         "spikingjelly",
         spikingjelly,
-        "the same in bf16 autocast, channels_last, torch.compile, mallopt; stem T times",
+        "the same in bf16 autocast where the processor has bf16, channels_last, torch.compile, mallopt; stem T times",
         lambda neuron: neuron.name != "relu",
         best=True,
         same=True,

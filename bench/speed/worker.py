@@ -22,6 +22,7 @@ from bench.config import build, component_name, compose, settings
 from bench.data import Batches, Dataset, Splits, prepare, status
 from bench.data.batches import Augment, Chunks
 from bench.errors import BenchError
+from bench.facts import best_precision, science
 from bench.models.base import Spec, SpikingNetwork
 from bench.random import generator
 from bench.registry import MODELS
@@ -151,6 +152,10 @@ def peer_arm(cfg: DictConfig, name: str, splits: Splits, batch: tuple[Tensor, Te
     x, y = batch
     peer = PEERS[name]
     notes: list[str] = []
+    # At its best a peer takes bf16 as we do: where it is emulated, it is many times slower.
+    half = peer.best and best_precision(cfg.trainer.accelerator) == "bf16"
+    if peer.best and not half:
+        notes.append("fp32: this processor has no bf16")
     model = peer_model(cfg, name, model_of(cfg, splits)).to(device)
     call: Callable[[Tensor], Tensor] = model
     if peer.best:
@@ -159,7 +164,7 @@ def peer_arm(cfg: DictConfig, name: str, splits: Splits, batch: tuple[Tensor, Te
         call = torch.compile(model)
 
     def loss() -> Tensor:
-        with mixed(device, peer.best):
+        with mixed(device, half):
             logits = call(x)
         return F.cross_entropy(logits.float(), y)
 
@@ -215,8 +220,6 @@ def bench_arm(
 
 def facts_of(cfg: DictConfig) -> dict[str, Any]:
     """What `run` settles before it makes a trainer, the precision above all."""
-    from bench.facts import science
-
     known = cfg if on_disk(cfg) else OmegaConf.merge(cfg, {"data": {"name": "digits"}})
     return science(known)  # type: ignore[arg-type]
 

@@ -209,9 +209,29 @@ def test_without_a_compiler_the_best_settings_go_on_without(
     monkeypatch.setattr(worker, "keep_freed_memory", lambda: None)
     cfg = compose(["model=cnn", *SMALL["cnn"], "data=cifar10", "budget=paper", "trainer.batch_size=4"])
     splits = worker.splits_of(cfg, 4, "cpu")
+    monkeypatch.setattr(worker, "best_precision", lambda accelerator: "bf16")
     arm = worker.peer_arm(cfg, "spikingjelly_best", splits, next(iter(splits.train)), "cpu")
     arm.step()
     assert arm.notes == ["torch.compile failed (RuntimeError: no compiler here): without it"]
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("fp32", torch.float32)])
+def test_the_best_settings_take_bf16_where_the_processor_has_it(
+    here: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, precision: str, dtype: torch.dtype
+) -> None:
+    monkeypatch.setattr(torch, "compile", lambda model: model)
+    monkeypatch.setattr(worker, "keep_freed_memory", lambda: None)
+    monkeypatch.setattr(worker, "best_precision", lambda accelerator: precision)
+    cfg = compose(["model=cnn", *SMALL["cnn"], "data=cifar10", "budget=paper", "trainer.batch_size=4"])
+    splits = worker.splits_of(cfg, 4, "cpu")
+    arm = worker.peer_arm(cfg, "spikingjelly_best", splits, next(iter(splits.train)), "cpu")
+    seen: set[torch.dtype] = set()
+    for module in arm.model.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(lambda module, given, out: seen.add(out.dtype))
+    arm.step()
+    assert seen == {dtype}
+    assert arm.notes == ([] if precision == "bf16" else ["fp32: this processor has no bf16"])
 
 
 def test_completion_and_help_know_the_peers(capsys: pytest.CaptureFixture[str]) -> None:
