@@ -60,11 +60,9 @@ def _resolve(asked: Backend, device: str) -> tuple[Backend, str | None]:
     from bench.ops import compiled
 
     fault = compiled.fault()
-    return (
-        (Backend.compiled, None)
-        if fault is None
-        else (Backend.reference, f"the compiled kernels can't be built: {fault}")
-    )
+    if fault is not None:
+        return Backend.reference, f"the compiled kernels can't be built: {fault}"
+    return Backend.compiled, None
 
 
 def _triton_fault() -> str | None:
@@ -155,8 +153,7 @@ def fire_block(
     # torch's own errors are wanted: nothing to pool, or a single value a channel to normalize by.
     faulty = min(current.shape[2:]) < (1 if pool is None else 2) or current[:, 0].numel() == 1
     drops = gate is not None and gate.training
-    obstacle = "its shape" if faulty else kernels.obstacle(current, spiking.config, spiking.time_steps, drops)
-    spiking.unfused = obstacle
+    spiking.unfused = "its shape" if faulty else kernels.obstacle(current, spiking.config, spiking.time_steps, drops)
     if spiking.unfused is not None:
         current = norm(current) if inside else current
         # What stands on the current has been applied, unless it is a gate.

@@ -58,12 +58,10 @@ def fault() -> str | None:
 
 
 def obstacle(x: Tensor, neuron: NeuronConfig, time_steps: int, drops: bool) -> str | None:
-    """What keeps the kernels from computing this, in a few words: they do IF and LIF with a detached reset in
-    float32, bfloat16 and float16 on the CPU."""
-    if x.device.type != "cpu" or str(x.dtype).removeprefix("torch.") not in native.ELEMENTS:
+    """What keeps the kernels from an IF or LIF with a detached reset, in a few words: they do float32, bfloat16 and
+    float16 on the CPU."""
+    if x.device.type != "cpu" or x.dtype not in native.ELEMENTS:
         return f"{str(x.dtype)[6:]} on {x.device.type}"
-    if neuron.name not in ("if", "lif") or not neuron.detach_reset:
-        return f"neuron {neuron.name}"
     if _fire(x.dtype, time_steps, neuron.v_reset is None, drops) is None:
         return f"its kernel can't be built: {native.why('fire')}"
     return None if _moments(x.dtype) is not None else f"its kernel can't be built: {native.why('moments')}"

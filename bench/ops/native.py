@@ -11,10 +11,8 @@ import subprocess
 import tempfile
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import torch
+import torch
 
 COMPILERS = ("g++", "c++", "clang++")
 # No trapping maths: a comparison may then become a mask. NaN and infinity keep their meaning.
@@ -22,7 +20,7 @@ FLAGS = ("-std=c++17", "-O3", "-march=native", "-fopenmp", "-fPIC", "-fno-math-e
 BUILD_SECONDS = 120
 SOURCES = Path(__file__).with_name("csrc")
 # What `lanes.h` calls the entries of a tensor.
-ELEMENTS = {"float32": "float", "bfloat16": "Bf16", "float16": "Fp16"}
+ELEMENTS = {torch.float32: "float", torch.bfloat16: "Bf16", torch.float16: "Fp16"}
 
 _reasons: dict[str, str] = {}
 
@@ -50,7 +48,7 @@ def variant(name: str, dtype: torch.dtype, **constants: int) -> ctypes.CDLL | No
     Returns:
         None also for a dtype that no kernel knows.
     """
-    element = ELEMENTS.get(str(dtype).removeprefix("torch."))
+    element = ELEMENTS.get(dtype)
     if element is None:
         _reasons[name] = f"there are none for {dtype}"
         return None
@@ -79,10 +77,8 @@ def _load(name: str, flags: tuple[str, ...], sources: Path) -> ctypes.CDLL | Non
 
 
 def _open(path: Path) -> ctypes.CDLL:
-    # The library names no OpenMP runtime: it is to use the one that torch has loaded. A second one
-    # would have its own threads, which spin while the first one's work.
-    import torch  # noqa: F401
-
+    # The library names no OpenMP runtime: it is to use the one that torch, imported above, has loaded. A second
+    # one would have its own threads, which spin while the first one's work.
     try:
         return ctypes.CDLL(str(path))
     except OSError:

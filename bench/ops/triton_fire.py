@@ -37,12 +37,10 @@ MOMENT_PARTS = 1024  # programs over the rows, at most
 
 
 def obstacle(x: Tensor, neuron: NeuronConfig, time_steps: int, drops: bool) -> str | None:
-    """What keeps the kernels from computing this, in a few words: they do IF and LIF with a detached reset, up to
-    float32 on a GPU, any number of time steps, with dropout and without."""
+    """What keeps the kernels from an IF or LIF with a detached reset, in a few words: they do up to float32 on a GPU,
+    any number of time steps, with dropout and without."""
     here = x.device.type == "cuda" or not isinstance(_forward, triton.JITFunction)
-    if not here or x.dtype not in DTYPES:
-        return f"{str(x.dtype)[6:]} on {x.device.type}"
-    return None if neuron.name in ("if", "lif") and neuron.detach_reset else f"neuron {neuron.name}"
+    return None if here and x.dtype in DTYPES else f"{str(x.dtype)[6:]} on {x.device.type}"
 
 
 def bn_fire(

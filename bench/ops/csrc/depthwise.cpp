@@ -179,7 +179,8 @@ constexpr int tap_rows() {
 
 // Adds to sums[a][j] the products of x with dy shifted by tap (first + a, j), for ROWS rows of taps.
 template <int K, int ROWS, int MARGIN>
-INLINE void some_taps(const Cell* x, int64_t x_cells, const Cell* dy, int64_t dy_cells, int64_t height, int first, Floats* sums) {
+INLINE void some_taps(const Cell* x, int64_t x_cells, const Cell* dy, int64_t dy_cells, int64_t height, int first,
+                      Floats* sums) {
     constexpr int pad = K / 2;
     Floats sum[ROWS][K];
 #pragma GCC unroll 8

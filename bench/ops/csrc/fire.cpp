@@ -169,8 +169,7 @@ int64_t forward(const Shape &s, const Neuron &neuron, const Norm &norm, const Dr
                         const Floats sum = stored(load(add + place, n) + ones(spike, 1.0f), T());
                         best[t] = p == 0 ? sum : select(beats(sum, best[t]), sum, best[t]);
                     };
-                    charge<P>(s, by, neuron, norm, drop, drop.keep + at.kept + c, steps,
-                                             x + at.given + c, c, n, note);
+                    charge<P>(s, by, neuron, norm, drop, drop.keep + at.kept + c, steps, x + at.given + c, c, n, note);
                     if (out && at.pooled >= 0)
                         for (int64_t t = 0; t < steps; t++) {
                             T *const to = out + at.pooled + t * by.pooled_step + c;

@@ -218,14 +218,15 @@ INLINE void tap_points(const float* at, int64_t stride, bool mirror, Floats (&p)
 
 // One block of WIDE vectors of output channels of a work item: products at all points, then A' M A.
 template <int WIDE>
-void block(const Scalar* points, int64_t steps, const Cell* taps, int64_t taps_point, Floats* sums, const Floats* bias, T* y, const Shape& shape, int64_t first, int64_t count, int64_t channel) {
+void block(const Scalar* points, int64_t steps, const Cell* taps, int64_t taps_point, Floats* sums,
+           const Floats* bias, T* y, const Shape& shape, int64_t first, int64_t count, int64_t channel) {
     constexpr int ROWS = rows_for(WIDE);
     constexpr int64_t kSums = kTiles * WIDE + kGap;
     const int64_t points_point = kTiles * steps + kGap * V;
     for (int p = 0; p < kPoints; ++p)
         for (int64_t t = 0; t < count; t += ROWS)
-            product<ROWS, WIDE, false>(points + p * points_point + t * steps, steps, 1, taps + p * taps_point,
-                                             WIDE, steps, sums + p * kSums + t * WIDE, WIDE);
+            product<ROWS, WIDE, false>(points + p * points_point + t * steps, steps, 1, taps + p * taps_point, WIDE,
+                                       steps, sums + p * kSums + t * WIDE, WIDE);
     for (int64_t t = 0; t < count; ++t) {
         const Place place(first + t, shape);
         const bool below = place.top + 1 < shape.height, right = place.left + 1 < shape.width;
