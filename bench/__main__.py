@@ -40,7 +40,7 @@ class Parser(argparse.ArgumentParser):
 
 def run(arguments: list[str]) -> None:
     """Everything after `run` is Hydra's."""
-    from bench.config import launch
+    from bench.commands.run import launch
 
     launch(arguments)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -173,29 +174,59 @@ def fan_out(layer: nn.Conv2d | nn.Linear, shape: torch.Size) -> Tensor | int:
     return paths[0]
 
 
-class OpCounter:
-    """Counts what a forward pass costs, by hooks on every convolution and linear layer.
+class Operations(ABC):
+    """What forward passes cost, counted while `attached`.
 
-    SynOps: nonzero inputs times their fan-out, over all time steps, for layers fed by spikes. Sums of
-    spikes (SEW's ADD, pooled means) count as one event each, and are also reported apart. MACs: the
-    multiplications of layers that are fed by analog values (the stem; everything in the ReLU twin),
-    padding left out. The head counts its events per time step, though the task averages first.
+    Args:
+        spiking: False for a network without spikes, which has no SynOps.
 
     Attributes:
         synops, nonbinary, macs: totals over `images`, float64 tensors or floats.
     """
 
-    def __init__(self, model: SpikingNetwork) -> None:
-        self.model = model
+    def __init__(self, spiking: bool = True) -> None:
+        self.spiking = spiking
         self.synops: Any = 0.0
         self.nonbinary: Any = 0.0
         self.macs = 0.0
         self.images = 0
+
+    @abstractmethod
+    def attached(self) -> AbstractContextManager[Any]:
+        """Count while this context is open."""
+
+    @abstractmethod
+    def batch(self, features: Tensor) -> None:
+        """Finish one batch, of features `[T, N, F]`."""
+
+    def per_image(self) -> dict[str, float | None]:
+        """synops, nonbinary and macs per image, and the energy in microjoule (compute only, 45 nm)."""
+        synops, nonbinary = float(self.synops) / self.images, float(self.nonbinary) / self.images
+        macs = self.macs / self.images
+        return {
+            "synops_per_image": synops if self.spiking else None,
+            "synops_nonbinary_per_image": nonbinary if self.spiking else None,
+            "macs_per_image": macs,
+            "energy_uj": (synops * PICOJOULE_PER_AC + macs * PICOJOULE_PER_MAC) * 1e-6,
+        }
+
+
+class OpCounter(Operations):
+    """Counts by hooks on every convolution and linear layer.
+
+    SynOps: nonzero inputs times their fan-out, over all time steps, for layers fed by spikes. Sums of
+    spikes (SEW's ADD, pooled means) count as one event each, and are also reported apart. MACs: the
+    multiplications of layers that are fed by analog values (the stem; everything in the ReLU twin),
+    padding left out. The head counts its events per time step, though the task averages first.
+    """
+
+    def __init__(self, model: SpikingNetwork) -> None:
+        super().__init__(model.spec.neuron.name != "relu")
+        self.model = model
         self._fan: dict[tuple[nn.Module, torch.Size], Any] = {}
 
     @contextmanager
     def attached(self) -> Iterator[OpCounter]:
-        """Count while this context is open."""
         handles = []
         for module in self.model.modules():
             if module is self.model.head:
@@ -209,7 +240,7 @@ class OpCounter:
                 handle.remove()
 
     def batch(self, features: Tensor) -> None:
-        """Finish one batch: count the head's events in features `[T, N, F]`."""
+        # The head sees features by time step here, though the task averages first.
         self._count(self.model.head, features.flatten(0, 1))
         self.images += features.shape[1]
 
@@ -238,15 +269,3 @@ class OpCounter:
         graded = events - over_batch(x, lambda x: (x == 1).float().sum(0))
         self.synops = self.synops + (events * fan).sum(dtype=torch.float64)
         self.nonbinary = self.nonbinary + (graded * fan).sum(dtype=torch.float64)
-
-    def per_image(self) -> dict[str, float | None]:
-        """synops, nonbinary and macs per image, and the energy in microjoule (compute only, 45 nm)."""
-        spiking = self.model.spec.neuron.name != "relu"
-        synops, nonbinary = float(self.synops) / self.images, float(self.nonbinary) / self.images
-        macs = self.macs / self.images
-        return {
-            "synops_per_image": synops if spiking else None,
-            "synops_nonbinary_per_image": nonbinary if spiking else None,
-            "macs_per_image": macs,
-            "energy_uj": (synops * PICOJOULE_PER_AC + macs * PICOJOULE_PER_MAC) * 1e-6,
-        }

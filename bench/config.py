@@ -6,24 +6,21 @@ import copy
 import inspect
 import os
 import re
-import sys
 import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, make_dataclass
 from enum import Enum, StrEnum
 from pathlib import Path
-from typing import Any, NoReturn, get_type_hints
+from typing import Any, get_type_hints
 
 import hydra
 import yaml
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from hydra.types import RunMode
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict
 from omegaconf.errors import (
     ConfigAttributeError,
@@ -380,76 +377,6 @@ def build(registry: Registry, node: DictConfig, **context: Any) -> Any:
     arguments: dict[str, Any] = OmegaConf.to_container(node, resolve=True)  # type: ignore[assignment]
     del arguments["_target_"]
     return cls(**arguments, **context)
-
-
-# -- the Hydra app ------------------------------------------------------------------------------------
-
-
-def launch(arguments: Sequence[str]) -> None:
-    """`python -m bench run ...`: everything that Hydra does with a command line.
-
-    Raises:
-        BenchError: a bad command line, or a multirun some of whose runs failed.
-        SystemExit: after `--help` and the like, and with the exit code of a single run that failed.
-    """
-    from hydra._internal.utils import get_args_parser
-
-    register_configs()
-    # Hydra itself cannot read options between overrides (`model=sew -m seed=0,1`).
-    parser = get_args_parser()
-    parser.error = refuse  # type: ignore[method-assign]
-    overrides = parser.parse_intermixed_args(arguments).overrides
-    flags = [argument for argument in arguments if argument not in overrides]
-    if not flags and any(line.startswith("experiment=") for line in overrides):
-        # Its file says so too, but Hydra reads that only when nothing else on the line is wrong.
-        flags = ["--multirun"]
-    app = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="config")(job)
-    argv, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
-    # With it set, Hydra lets exceptions through instead of printing them and exiting with 1.
-    os.environ["HYDRA_FULL_ERROR"] = "1"
-    # A flag with an optional value (`--info`) must not take the first override for it.
-    sys.argv = ["bench run", *flags, "--", *overrides]
-    try:
-        with explained():
-            check(overrides)
-            app()
-    finally:
-        sys.argv = argv
-        os.environ.pop("HYDRA_FULL_ERROR")
-        if full_error is not None:
-            os.environ["HYDRA_FULL_ERROR"] = full_error
-
-
-def refuse(message: str) -> NoReturn:
-    """In place of argparse's `error`, which prints a page.
-
-    Raises:
-        BenchError: always.
-    """
-    raise BenchError(f"{message}; `python -m bench run --help` says more")
-
-
-def job(cfg: DictConfig) -> Any:
-    """Hydra's task function: one run. A fault is reported here, where it happened: a launcher may have brought
-    the job to another machine."""
-    about = HydraConfig.get()
-    many = about.mode is RunMode.MULTIRUN
-    if many:
-        print(f"[{about.job.name}] {' '.join(about.overrides.task)}", flush=True)
-    try:
-        from bench.run import run
-
-        return run(settle(cfg))
-    except BenchError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        fault: Exception = error
-    except Exception as error:
-        traceback.print_exc()
-        fault = error
-    if many:
-        raise fault
-    # Not an Exception: Hydra would print a line of its own before it passes one on.
-    raise SystemExit(fault.code if isinstance(fault, BenchError) else 1)
 
 
 def check(overrides: Sequence[str]) -> None:

@@ -17,8 +17,8 @@ from bench.registry import MODELS
 from bench.results import RunFolder
 
 if TYPE_CHECKING:
+    from bench.base_task import BaseTask
     from bench.data import Splits
-    from bench.task import Task
 
 
 # Settings under `trainer` that say where to compute, not what. Precision counts as what `auto` stands for.
@@ -130,7 +130,7 @@ def flat_config(facts: dict[str, Any], strength: float | None) -> dict[str, Any]
     }
 
 
-def strength_of(task: Task) -> float | None:
+def strength_of(task: BaseTask) -> float | None:
     """The one number that scales the regularization; None where there is none or more than one."""
     found = [float(getattr(reg, reg.strength)) for reg in task.regs if reg.strength is not None]
     return found[0] if len(found) == 1 else None
@@ -140,7 +140,7 @@ def compile_result(
     facts: dict[str, Any],
     env: dict[str, Any],
     folder: RunFolder,
-    task: Task,
+    task: BaseTask,
     splits: Splits,
     outcome: dict[str, Any] | None,
     reason: str | None,

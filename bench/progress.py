@@ -13,6 +13,7 @@ from bench.console import console, say
 from bench.ops import explain
 
 if TYPE_CHECKING:
+    from bench.base_task import BaseTask
     from bench.data.batches import Chunks
 
 WARN_AFTER_STEPS = 20
@@ -25,22 +26,21 @@ class Reporter(L.Callback):
     def __init__(self, epochs: int) -> None:
         self.epochs = epochs
         self.bar: Progress | None = None
+        self.steps = 0
         self.warned = self.told = False
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         self.began = time.monotonic()
-        # Told after each optimizer step: Lightning's own hook comes after several.
-        steps = cast("Chunks", trainer.train_dataloader).steps
-        pl_module.on_step = lambda: self.advance(pl_module, steps)
+        self.steps = cast("Chunks", trainer.train_dataloader).steps
         if sys.stdout.isatty():
             columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[speed]}"))
             self.bar = Progress(*columns, TimeRemainingColumn(), console=console(), transient=True)
             name = f"epoch {trainer.current_epoch + 1}/{self.epochs}"
-            self.line = self.bar.add_task(name, total=steps, speed="")
+            self.line = self.bar.add_task(name, total=self.steps, speed="")
             self.bar.start()
 
-    def advance(self, task: Any, steps: int) -> None:
-        """One more optimizer step of the epoch's `steps` is done."""
+    def advance(self, task: BaseTask) -> None:
+        """One more step of the epoch is done: what a task calls, since Lightning's own hook comes after several."""
         if self.bar is not None:
             images = task.meters["train"].images * task.ranks
             speed = f"{images / (time.monotonic() - self.began):,.0f} img/s"
@@ -50,18 +50,15 @@ class Reporter(L.Callback):
             return
         if task.steps == 1 and (slow := explain(task.model)) is not None:
             say(f"kernels: {slow}")
-        if not self.warned and task.steps in (WARN_AFTER_STEPS, steps):
+        if not self.warned and task.steps in (WARN_AFTER_STEPS, self.steps):
             self._warn_of_silence(task, task.steps)
 
-    def _tell_of_replays(self, task: Any) -> None:
-        recording = task.recording
-        if self.told or (task.device.type == "cpu" if recording is None else not (recording.live or recording.fault)):
-            return
-        self.told = True
-        fault = task.unreplayable if recording is None else recording.fault
-        say("steps are replayed from a CUDA graph" if fault is None else f"no CUDA graph: {fault}")
+    def _tell_of_replays(self, task: BaseTask) -> None:
+        if not self.told and (line := task.about_replays) is not None:
+            self.told = True
+            say(line)
 
-    def _warn_of_silence(self, task: Any, steps: int) -> None:
+    def _warn_of_silence(self, task: BaseTask, steps: int) -> None:
         self.warned = True
         silent = [name for name, value in task.meters["train"].rates.rates().items() if value == 0]
         if silent:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -36,3 +37,18 @@ def generator(device: torch.device | str, seed: int, *keys: str | int) -> torch.
     import torch
 
     return torch.Generator(device).manual_seed(derive(seed, *keys))
+
+
+def seed_everything(seed: int, *keys: str | int) -> None:
+    """Seed every global generator from (seed, keys), so that no generator's state need be stored.
+
+    Regularizers draw from the global generators: their masks depend on (seed, epoch, step) alone,
+    and a resumed run draws what an uninterrupted one does.
+    """
+    import numpy as np
+    import torch
+
+    derived = derive(seed, *keys)
+    torch.manual_seed(derived)
+    np.random.seed(derived % 2**32)
+    random.seed(derived)

@@ -10,14 +10,14 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Checkpoint
 
+from bench.base_task import BaseTask
 from bench.console import epoch_line, say
 from bench.errors import EnvironmentFault
 from bench.logger import Tracker
 from bench.results import RunFolder
-from bench.task import Task
 
 
-def clock(task: Task) -> float:
+def clock(task: BaseTask) -> float:
     """Seconds, once the device has done what it was asked to."""
     if task.device.type == "cuda":
         torch.cuda.synchronize()
@@ -61,7 +61,7 @@ class Recorder(Checkpoint):
             say(epoch_line(row, self.epochs))
         self.save(trainer)
 
-    def row(self, task: Task) -> dict[str, Any]:
+    def row(self, task: BaseTask) -> dict[str, Any]:
         """The finished epoch, counted from 0."""
         train = task.meters["train"]
         seconds = self.trained - self.began

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.config import launch
+from bench.commands.run import launch
 from bench.errors import BenchError, RunsFailed
 from bench.experiments import Experiment, expand, identified, load
 

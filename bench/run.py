@@ -16,8 +16,9 @@ from bench.facts import compile_result, flat_config, headline, science, strength
 from bench.results import RunFolder, run_id
 
 if TYPE_CHECKING:
+    from bench.base_task import BaseTask
     from bench.data import Splits
-    from bench.task import Task
+    from bench.progress import Reporter
 
 
 def run(cfg: DictConfig) -> dict[str, Any]:
@@ -58,6 +59,7 @@ def train(cfg: DictConfig, facts: dict[str, Any], folder: RunFolder) -> dict[str
     # Imported here: Lightning takes seconds, and a finished run is skipped without it.
     from bench import distributed, session
     from bench.data import prepare
+    from bench.progress import Reporter
 
     device = session.pick_device(cfg.trainer.accelerator.value)
     kernels = session.pick_kernels(cfg.ops, device)
@@ -70,22 +72,30 @@ def train(cfg: DictConfig, facts: dict[str, Any], folder: RunFolder) -> dict[str
         eval_batches=cfg.trainer.limit_test_batches,
         device=device,
     )
+    reporter = Reporter(cfg.trainer.epochs)
     # Built before the folder is touched: settings that do not fit leave nothing behind.
-    task = session.make_task(cfg, splits)
+    task = session.make_task(cfg, splits, on_step=reporter.advance)
     if starts_anew(cfg, folder):
         twin.start(cfg, task.model)
     splits.train.take_share(distributed.rank(), distributed.ranks())
     if distributed.rank() > 0:
-        follow(cfg, facts, folder, task, splits, device)
+        follow(cfg, facts, folder, task, splits, device, reporter)
         return {}
     with folder.locked():
         if cfg.force:
             folder.clear()
-        return record(cfg, facts, folder, task, splits, device, kernels)
+        return record(cfg, facts, folder, task, splits, device, kernels, reporter)
 
 
 def record(
-    cfg: DictConfig, facts: dict[str, Any], folder: RunFolder, task: Task, splits: Splits, device: str, kernels: str
+    cfg: DictConfig,
+    facts: dict[str, Any],
+    folder: RunFolder,
+    task: BaseTask,
+    splits: Splits,
+    device: str,
+    kernels: str,
+    reporter: Reporter,
 ) -> dict[str, Any]:
     """Train in the folder that is ours, and leave the record in it."""
     from bench import distributed, session
@@ -105,7 +115,7 @@ def record(
         where = f"{env['hardware']}, {kernels} kernels, {facts['precision']}"
         say(f"{folder.name}: {splits.train.images:,} training images, {epochs} epochs; {where}")
     tracker = Tracker(cfg.logger, folder, flat_config(facts, strength_of(task)), env["wandb_id"], rows)
-    trainer = session.make_trainer(cfg, facts, device, Recorder(folder, tracker, epochs))
+    trainer = session.make_trainer(cfg, facts, device, [reporter, Recorder(folder, tracker, epochs)])
     outcome, reason = None, None
     try:
         outcome = session.fit_and_test(cfg, trainer, task, splits, folder.checkpoint_path, done=len(rows))
@@ -121,14 +131,22 @@ def record(
     return result
 
 
-def follow(cfg: DictConfig, facts: dict[str, Any], folder: RunFolder, task: Task, splits: Splits, device: str) -> None:
+def follow(
+    cfg: DictConfig,
+    facts: dict[str, Any],
+    folder: RunFolder,
+    task: BaseTask,
+    splits: Splits,
+    device: str,
+    reporter: Reporter,
+) -> None:
     """Train beside the process that records: its other devices' part of each batch."""
     from bench import distributed, session
     from bench.recorder import Recorder
     from bench.task import Diverged
 
     done: int = distributed.agree(None)
-    trainer = session.make_trainer(cfg, facts, device, Recorder(folder, None, cfg.trainer.epochs))
+    trainer = session.make_trainer(cfg, facts, device, [reporter, Recorder(folder, None, cfg.trainer.epochs)])
     with suppress(Diverged):  # as in the process that records, at the same step
         session.fit_and_test(cfg, trainer, task, splits, folder.checkpoint_path, done)
 

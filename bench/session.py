@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import lightning as L
 import torch
@@ -20,18 +20,21 @@ from torch import Tensor
 
 from bench import distributed, ops
 from bench.allocator import keep_freed_memory
+from bench.base_task import BaseTask
 from bench.config import build, settings
 from bench.console import say
 from bench.data import Splits
 from bench.data.batches import Chunks
 from bench.errors import BenchError, EnvironmentFault
 from bench.models.base import Spec, SpikingNetwork
-from bench.progress import Reporter
-from bench.recorder import Recorder
+from bench.random import seed_everything
 from bench.registry import MODELS, REGULARIZERS
 from bench.regularizers.base import Regularizer
 from bench.results import RunFolder
-from bench.task import Diverged, Task, seed_everything
+from bench.task import Diverged, Task
+
+if TYPE_CHECKING:
+    from bench.models.diehl_cook import DiehlCook
 
 EVAL_BATCH = 500
 INIT_IMAGES = 500  # nandan2022, section 4.1, after Salimans & Kingma 2016
@@ -72,8 +75,16 @@ def pick_kernels(asked: ops.Backend, device: str) -> str:
     return chosen.value
 
 
-def make_task(cfg: DictConfig, splits: Splits) -> Task:
+def make_task(
+    cfg: DictConfig, splits: Splits, on_step: Callable[[BaseTask], None] | None = None, alone: bool = False
+) -> BaseTask:
     """The network with its regularizers attached, initialized by the seed.
+
+    Args:
+        cfg: the run.
+        splits: the data, for the network's shape.
+        on_step: see `BaseTask`.
+        alone: see `BaseTask`.
 
     Raises:
         BenchError: settings that do not fit the data or one another, or a network whose way of learning several devices
@@ -86,22 +97,21 @@ def make_task(cfg: DictConfig, splits: Splits) -> Task:
     model: SpikingNetwork = build(MODELS, cfg.model, spec=spec)
     regs: dict[str, Regularizer] = {name: build(REGULARIZERS, node) for name, node in cfg.reg.items()}
     names = ["test"] if splits.val is None else ["test", "val"]
-    kind = model.task()
-    if distributed.ranks() > 1 and kind.training_step is not Task.training_step:
+    model = model.to(memory_format=torch.channels_last)
+    shared: dict[str, Any] = {
+        "seed": cfg.seed, "epochs": cfg.trainer.epochs, "splits": names, "on_step": on_step, "alone": alone,
+    }  # fmt: skip
+    if model.learning == "gradient":
+        return Task(model, regs, settings(cfg.optim), replays=cfg.trainer.cuda_graph, **shared)
+    if distributed.ranks() > 1:
         raise BenchError("trainer.devices: this network learns in a way of its own, on one device; leave it out")
-    task = kind(
-        model.to(memory_format=torch.channels_last),
-        regs,
-        settings(cfg.optim),
-        seed=cfg.seed,
-        epochs=cfg.trainer.epochs,
-        splits=names,
-    )
-    task.replays = cfg.trainer.cuda_graph
-    return task
+    # Imported here: few runs need the simulator.
+    from bench.local.task import LocalTask
+
+    return LocalTask(cast("DiehlCook", model), regs, settings(cfg.optim), **shared)
 
 
-def find_checkpoint(folder: RunFolder, task: Task) -> dict[str, Any] | None:
+def find_checkpoint(folder: RunFolder, task: BaseTask) -> dict[str, Any] | None:
     """The last finished epoch's checkpoint, when there is one; the task is left as it is.
 
     Raises:
@@ -125,7 +135,7 @@ def find_checkpoint(folder: RunFolder, task: Task) -> dict[str, Any] | None:
     return checkpoint
 
 
-def make_trainer(cfg: DictConfig, facts: dict[str, Any], device: str, recorder: Recorder) -> L.Trainer:
+def make_trainer(cfg: DictConfig, facts: dict[str, Any], device: str, callbacks: list[L.Callback]) -> L.Trainer:
     """Lightning's Trainer without what a recorded run does itself: checkpoints, bar, logger."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     # Batches are tensors on the device already: workers would only slow them down.
@@ -155,7 +165,7 @@ def make_trainer(cfg: DictConfig, facts: dict[str, Any], device: str, recorder: 
         precision="bf16-mixed" if facts["precision"] == "bf16" else "32-true",
         check_val_every_n_epoch=cfg.trainer.eval_every,
         num_sanity_val_steps=0,
-        callbacks=[Reporter(cfg.trainer.epochs), recorder],
+        callbacks=callbacks,
         logger=False,
         enable_checkpointing=True,
         enable_progress_bar=False,
@@ -166,7 +176,7 @@ def make_trainer(cfg: DictConfig, facts: dict[str, Any], device: str, recorder: 
 
 
 def fit_and_test(
-    cfg: DictConfig, trainer: L.Trainer, task: Task, splits: Splits, checkpoint: Path, done: int
+    cfg: DictConfig, trainer: L.Trainer, task: BaseTask, splits: Splits, checkpoint: Path, done: int
 ) -> dict[str, Any]:
     """Train to the end, then measure the final network on every split.
 
@@ -190,7 +200,7 @@ def fit_and_test(
 
 
 def _fit_and_test(
-    cfg: DictConfig, trainer: L.Trainer, task: Task, splits: Splits, checkpoint: Path, done: int
+    cfg: DictConfig, trainer: L.Trainer, task: BaseTask, splits: Splits, checkpoint: Path, done: int
 ) -> dict[str, Any]:
     # Lightning makes the first epoch's iterator before it says which epoch that is.
     splits.train.set_epoch(done)
@@ -210,20 +220,19 @@ def _fit_and_test(
         if trainer.interrupted:
             raise KeyboardInterrupt from error
         raise
-    task.splits = [*task.splits, "train_clean"]
     began = time.monotonic()
     trainer.test(task, [*loaders, splits.train_clean], verbose=False)
-    assert task.ops is not None
+    assert task.counter is not None
     return {
         "seconds": time.monotonic() - began,
-        **{name: task.meters[name].summary() for name in task.splits},
+        **{name: task.meters[name].summary() for name in task.tested},
         "layers": task.meters["test"].rates.layers(),
-        "ops": task.ops.per_image(),
+        "ops": task.counter.per_image(),
     }
 
 
 def too_large(
-    cfg: DictConfig, task: Task, splits: Splits, precision: Callable[[], AbstractContextManager[Any]]
+    cfg: DictConfig, task: BaseTask, splits: Splits, precision: Callable[[], AbstractContextManager[Any]]
 ) -> EnvironmentFault:
     """What to tell when a run has run out of the device's memory: the first half of a half ... of its batch that fits.
 
@@ -240,7 +249,8 @@ def too_large(
     size = whole = len(y)
     while size := size // 2:
         room = eval_batch_size(size * task.ranks)
-        if fits(make_task(cfg, splits), (x[:size], y[:size]), images[:0] if training else images[:room], precision):
+        smaller = make_task(cfg, splits, alone=True)
+        if fits(smaller, (x[:size], y[:size]), images[:0] if training else images[:room], precision):
             break
     device = torch.cuda.get_device_name() if x.device.type == "cuda" else "this machine"
     found = f"{size * task.ranks} does" if size else "no batch size does, not even one image a device"
@@ -249,7 +259,7 @@ def too_large(
 
 
 def fits(
-    task: Task,
+    task: BaseTask,
     batch: tuple[Tensor, Tensor],
     images: Tensor,
     precision: Callable[[], AbstractContextManager[Any]],
@@ -262,12 +272,12 @@ def fits(
         images: to evaluate, `[M, C, H, W]`; none skips that.
         precision: makes the context that a step runs in.
     """
+    assert isinstance(task, Task), "what has no gradients needs no device's memory"
     gc.collect()
     if batch[0].device.type == "cuda":
         torch.cuda.empty_cache()
     try:
         task.to(batch[0].device)
-        task.ranks = 1  # the others wait
         task.on_train_epoch_start()
         optimizer = task.make_optimizer()
         with suppress(Diverged), precision():

@@ -1,26 +1,23 @@
-"""The Lightning module: sole owner of resets and of the time axis."""
+"""Training by surrogate gradients: one optimizer step after the other, with any set of regularizers."""
 
 from __future__ import annotations
 
 import math
-import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import lightning as L
-import numpy as np
 import torch
-from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench import distributed
-from bench.activity import Activity, OpCounter, RateMeter, activity_of
+from bench.activity import Activity, OpCounter, activity_of
+from bench.base_task import BaseTask
 from bench.config import OptimConfig, Optimizer, Schedule
 from bench.errors import BenchError
 from bench.graph import Recording
 from bench.models.base import SpikingNetwork
-from bench.random import derive
+from bench.random import seed_everything
 from bench.regularizers.base import Regularizer
 
 CHECK_EVERY = 20  # steps between looks at the loss: each look makes the CPU wait for a GPU
@@ -30,119 +27,31 @@ class Diverged(Exception):
     """The loss became NaN or infinite; the message says where."""
 
 
-def seed_everything(seed: int, *keys: str | int) -> None:
-    """Seed every global generator from (seed, keys), so that no generator's state need be stored.
-
-    Regularizers draw from the global generators: their masks depend on (seed, epoch, step) alone,
-    and a resumed run draws what an uninterrupted one does.
-    """
-    derived = derive(seed, *keys)
-    torch.manual_seed(derived)
-    np.random.seed(derived % 2**32)
-    random.seed(derived)
-
-
-class Meter:
-    """Accuracy, loss and spike rates of one pass over a split, summed on the device.
-
-    Several ranks that saw different images: `join` makes the sums those of all.
-    """
-
-    def __init__(self, per_neuron: bool = False) -> None:
-        self.images = 0
-        self.correct: Any = 0
-        self.loss: Any = 0.0
-        self.rates = RateMeter(per_neuron)
-
-    @torch.no_grad()
-    def update(self, logits: Tensor, y: Tensor, loss: Tensor, activity: Activity) -> None:
-        """Add a batch: logits `[N, classes]`, labels `[N]` or soft labels `[N, classes]`, its mean loss."""
-        hard = y.argmax(1) if y.ndim == 2 else y
-        self.images += len(logits)
-        self.correct += (logits.argmax(1) == hard).sum()
-        self.loss += loss.detach().double() * len(logits)
-        if activity:
-            self.rates.update(activity)
-
-    def sums(self) -> list[Tensor]:
-        """What `update` adds to, from its second call on in place."""
-        return [self.correct, self.loss, *self.rates.spikes.values()]
-
-    def count(self, images: int) -> None:
-        """Say how many images went into the sums, where replays added to them unseen."""
-        self.images = images
-        self.rates.images = images if self.rates.spikes else 0
-
-    def restart(self) -> None:
-        """Begin anew, in the same tensors."""
-        self.images = self.rates.images = 0
-        for tensor in self.sums():
-            tensor.zero_()
-
-    def join(self) -> None:
-        """Take in what the other ranks' meters saw; all ranks call it."""
-        own = self.rates
-        kinds = own.per_image, own.neurons
-        state = (self.images, self.correct, self.loss, own.images, own.spikes, kinds, own.ever, own.always)
-        parts = distributed.gather(move_data_to_device(state, "cpu"))
-        del parts[distributed.rank()]
-        for images, correct, loss, seen, spikes, kinds, ever, always in parts:
-            self.images += images
-            self.correct, self.loss = self.correct + correct, self.loss + loss
-            own.images += seen
-            own.per_image |= kinds[0]
-            own.neurons |= kinds[1]
-            for name in spikes:
-                own.spikes[name] = own.spikes.get(name, 0) + spikes[name]
-            for name in ever:
-                own.ever[name] = ever[name] | own.ever[name].cpu() if name in own.ever else ever[name]
-                own.always[name] = always[name] & own.always[name].cpu() if name in own.always else always[name]
-
-    def summary(self) -> dict[str, float | None]:
-        """acc in percent, loss, spike_rate and spike_rate_layer_mean (None for the ReLU twin)."""
-        spiking = bool(self.rates.spikes)
-        return {
-            "acc": 100.0 * int(self.correct) / self.images,
-            "loss": float(self.loss) / self.images,
-            "spike_rate": self.rates.global_rate() if spiking else None,
-            "spike_rate_layer_mean": self.rates.layer_mean() if spiking else None,
-        }
-
-
-class Task(L.LightningModule):
-    """Trains a spiking network on static images with any set of regularizers.
+class Task(BaseTask):
+    """Trains a spiking network on static images with any set of regularizers, by surrogate gradients.
 
     A step: forget, features `[T, N, F]`, mean over time, head, cross-entropy, penalties, optimizer,
     the regularizers' own updates.
 
-    In a run over several devices each rank has a task of its own, and they stay equal: gradients are averaged by
-    Lightning's DDP; what a forward pass or a regularizer writes into parameters and buffers (batch norm's running
-    statistics, use-it-or-lose-it's clocks), and so what only a rank's own images went into, is averaged here at every
-    step. Masks are drawn apart. Sums over a split are joined at its end.
+    Over several devices the ranks' tasks stay equal: gradients are averaged by Lightning's DDP; what a forward pass or
+    a regularizer writes into parameters and buffers (batch norm's running statistics, use-it-or-lose-it's clocks), and
+    so what only a rank's own images went into, is averaged here at every step. Masks are drawn apart.
 
     Args:
         model: the network; regularizers are attached here.
         regularizers: by name, in the order in which they attach.
         optim: optimizer, rate, schedule, clipping.
-        seed: every random number of training derives from (seed, epoch, step).
-        epochs: length of the cosine schedule.
-        splits: names of the evaluation loaders, in the trainer's order.
+        replays: whether steps may be replayed from a recording, where there is a GPU and nothing speaks against it.
+        base: see `BaseTask`; `epochs` is the length of the cosine schedule.
 
     Attributes:
-        meters: by split, and of the epoch under way under `train`.
-        penalties: each term summed over the epoch's steps.
-        steps: optimizer steps done in the epoch.
-        on_step: called after each of them.
-        replays: whether steps may be recorded and replayed, where there is a GPU and nothing speaks against it.
         recording: what replays them; None where nothing does.
-        rank: of this process; `ranks` is how many there are.
 
     Raises:
         BenchError: more than one regularizer replaces the loss, or the optimizer is none of those it takes.
     """
 
-    meter = Meter
-    takes: tuple[Optimizer, ...] = (Optimizer.sgd, Optimizer.adamw)
+    takes = (Optimizer.sgd, Optimizer.adamw)
 
     def __init__(
         self,
@@ -150,20 +59,10 @@ class Task(L.LightningModule):
         regularizers: dict[str, Regularizer],
         optim: OptimConfig,
         *,
-        seed: int,
-        epochs: int,
-        splits: Iterable[str] = ("test",),
+        replays: bool = True,
+        **base: Any,
     ) -> None:
-        super().__init__()
-        if optim.name not in self.takes:
-            names = " or ".join(name.value for name in self.takes)
-            raise BenchError(f"optim.name is '{optim.name.value}', and this network is trained by {names}")
-        # The step is spelled out below: after_step hooks come between optimizer steps.
-        self.automatic_optimization = False
-        self.model = model
-        self.regularizers = nn.ModuleDict(regularizers)
-        self.optim, self.seed, self.epochs = optim, seed, epochs
-        self.splits = list(splits)
+        super().__init__(model, regularizers, optim, **base)
         for regularizer in regularizers.values():
             regularizer.attach(model)
         losses = [n for n, r in regularizers.items() if type(r).loss is not Regularizer.loss]
@@ -178,21 +77,9 @@ class Task(L.LightningModule):
             for r in regularizers.values()
             for hook in ("penalty", "after_step")
         )
-        self.spikes = model.spec.neuron.name != "relu"
-        self.ops: OpCounter | None = None
-        self.meters: dict[str, Meter] = {}
-        self.penalties: dict[str, Any] = {}
         self.finite: Tensor | None = None
-        self.steps = 0
-        self.on_step: Callable[[], None] | None = None
-        self.replays = True
+        self.replays = replays
         self.recording: Recording | None = None
-        self.rank, self.ranks = distributed.rank(), distributed.ranks()
-
-    @property
-    def regs(self) -> list[Regularizer]:
-        """The regularizers, in their order."""
-        return list(self.regularizers.values())  # type: ignore[arg-type]
 
     # -- one step ---------------------------------------------------------------------------------
 
@@ -208,7 +95,7 @@ class Task(L.LightningModule):
             layer.lean = not keep_spikes
         # The kernels want the channels last; what follows the first convolution keeps its layout.
         features = self.model.features(x.contiguous(memory_format=torch.channels_last))
-        return features, activity_of(self.model) if self.spikes else {}
+        return features, activity_of(self.model) if self.spiking else {}
 
     def logits_and_loss(self, features: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Logits `[N, classes]` and the task's loss, from features `[T, N, F]`."""
@@ -320,8 +207,7 @@ class Task(L.LightningModule):
         self.replay_if_able(optimizer)
         for x, y in batch:
             self.step(x, y, optimizer)
-            if self.on_step is not None:
-                self.on_step()
+            self.told()
 
     # -- replaying steps --------------------------------------------------------------------------
 
@@ -336,6 +222,14 @@ class Task(L.LightningModule):
             return "several devices"
         unsure = [name for name, reg in self.regularizers.items() if not reg.replayable]
         return f"{', '.join(unsure)} does not say that it is replayable" if unsure else None
+
+    @property
+    def about_replays(self) -> str | None:
+        recording = self.recording
+        if self.device.type == "cpu" if recording is None else not (recording.live or recording.fault):
+            return None
+        fault = self.unreplayable if recording is None else recording.fault
+        return "steps are replayed from a CUDA graph" if fault is None else f"no CUDA graph: {fault}"
 
     def replay_if_able(self, optimizer: torch.optim.Optimizer) -> None:
         """Have steps recorded where nothing speaks against it; again, it does nothing."""
@@ -372,16 +266,16 @@ class Task(L.LightningModule):
             raise Diverged(f"the loss became NaN or infinite in epoch {self.current_epoch + 1}, by step {step + 1}")
 
     def on_train_epoch_start(self) -> None:
-        self.steps = 0
         if self.recording is not None and self.recording.live:
+            # What is replayed adds to the tensors that it was recorded with.
+            self.steps = 0
             self.meters["train"].restart()
             for total in self.penalties.values():
                 total.zero_()
             if self.finite is not None:
                 self.finite.fill_(True)
             return
-        self.meters["train"] = self.meter()
-        self.penalties = {}
+        super().on_train_epoch_start()
         self.finite = None
 
     def on_train_epoch_end(self) -> None:
@@ -394,54 +288,8 @@ class Task(L.LightningModule):
         if scheduler is not None:
             scheduler.step()  # type: ignore[union-attr]
 
-    # -- evaluation -------------------------------------------------------------------------------
-
-    def evaluation_step(self, batch: tuple[Tensor, Tensor], split: str) -> None:
-        """Add one batch without gradient to the split's meter."""
-        x, y = batch
-        features, activity = self.forward_t(x, keep_spikes=self.ops is not None)
-        logits, loss = self.logits_and_loss(features, y)
-        self.meters[split].update(logits, y, loss, activity)
-        if self.ops is not None and split == "test":
-            self.ops.batch(features)
-        self.model.forget()
-
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
-        if self.evaluates(batch_idx):
-            self.evaluation_step(batch, self.splits[dataloader_idx])
-
-    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
-        split = self.splits[dataloader_idx]
-        if not self.evaluates(batch_idx):
-            return
-        if self.ops is None or split != "test":
-            self.evaluation_step(batch, split)
-            return
-        with self.ops.attached():
-            self.evaluation_step(batch, split)
-
-    def evaluates(self, batch_idx: int) -> bool:
-        """Whether this batch of an evaluation is this rank's: each is one rank's, whole, so that it is computed as one
-        process alone would."""
-        return batch_idx % self.ranks == self.rank
-
-    def on_validation_epoch_start(self) -> None:
-        self.meters.update({split: self.meter() for split in self.splits})
-
-    def on_validation_epoch_end(self) -> None:
-        if self.ranks > 1:
-            for split in self.splits:
-                self.meters[split].join()
-
-    def on_test_epoch_start(self) -> None:
-        self.ops = OpCounter(self.model)
-        self.meters.update({split: self.meter(per_neuron=True) for split in self.splits})
-
-    def on_test_epoch_end(self) -> None:
-        self.on_validation_epoch_end()
-        if self.ranks > 1 and self.ops is not None:
-            for name in ("synops", "nonbinary", "macs", "images"):
-                setattr(self.ops, name, sum(distributed.gather(move_data_to_device(getattr(self.ops, name), "cpu"))))
+    def make_counter(self) -> OpCounter:
+        return OpCounter(self.model)
 
     # -- optimizer --------------------------------------------------------------------------------
 

@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -46,12 +45,16 @@ def _plain_kernels() -> Any:
 
 
 def make_task(
-    net: Net = NETS["cnn"], regs: dict[str, Regularizer] | None = None, optim: str = "sgd", clip: float | None = None
+    net: Net = NETS["cnn"],
+    regs: dict[str, Regularizer] | None = None,
+    optim: str = "sgd",
+    clip: float | None = None,
+    **how: Any,
 ) -> Task:
     torch.manual_seed(0)
     model = net(Spec((1, 8, 8), 3, 3)).to(memory_format=torch.channels_last)
     config = OptimConfig(name=Optimizer[optim], lr=0.1 if optim == "sgd" else 0.01, clip=clip)
-    task = Task(model, regs or {}, config, seed=5, epochs=2)
+    task = Task(model, regs or {}, config, seed=5, epochs=2, **how)
     task.on_train_epoch_start()
     return task
 
@@ -234,16 +237,18 @@ def test_why_nothing_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert task.unreplayable == "own does not say that it is replayable"
     task = make_task()
     assert task.unreplayable is None
-    task.replays = False
+    task = make_task(replays=False)
     assert task.unreplayable == "trainer.cuda_graph=false"
 
 
-def test_why_nothing_is_recorded_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
-    reporter = Reporter(1)
+def test_why_nothing_is_recorded_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reporter, task = Reporter(1), make_task(regs={"own": Regularizer()})
     for device in ("cpu", "cuda", "cuda"):
-        task = SimpleNamespace(recording=None, device=torch.device(device), unreplayable="own is not replayable")
+        monkeypatch.setattr(Task, "device", torch.device(device))
         reporter._tell_of_replays(task)
-    assert capsys.readouterr().out == "no CUDA graph: own is not replayable\n"
+    assert capsys.readouterr().out == "no CUDA graph: own does not say that it is replayable\n"
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

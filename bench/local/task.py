@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import warnings
-import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,61 +11,41 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from bench.activity import PICOJOULE_PER_AC, Activity, LayerActivity
+from bench.activity import Activity, LayerActivity, Operations
+from bench.base_task import BaseTask
 from bench.config import OptimConfig, Optimizer
 from bench.errors import BenchError
-from bench.local.network import Floats, Mode, Spikes, State
-from bench.local.readout import answers, assign, vote
+from bench.local.network import Floats, Mode, Spikes
+from bench.local.readout import assign
 from bench.models.diehl_cook import DiehlCook
 from bench.ops import Backend, asked
 from bench.random import derive
 from bench.regularizers.base import Regularizer
 from bench.regularizers.none import NoRegularizer
 from bench.regularizers.uselose import Form, Scope, UseItOrLoseIt
-from bench.task import Meter, Task
 
 
-class LocalMeter(Meter):
-    """A meter without a loss; without an accuracy where no neuron has a label yet."""
-
-    def summary(self) -> dict[str, float | None]:
-        found = {**super().summary(), "loss": None}
-        return found if bool(torch.isfinite(torch.as_tensor(self.loss))) else {**found, "acc": None}
-
-
-class LocalOps:
-    """SynOps of the test images: every spike of an input or a neuron times the synapses it arrives at.
+class LocalCounter(Operations):
+    """SynOps of images: every spike of an input or a neuron times the synapses it arrives at; nothing multiplies.
 
     Args:
         model: the network, which adds up its own.
     """
 
     def __init__(self, model: DiehlCook) -> None:
+        super().__init__()
         self.model = model
-        self.synops, self.images = 0.0, 0
 
     @contextmanager
-    def attached(self) -> Iterator[LocalOps]:
-        """Count while this context is open."""
+    def attached(self) -> Iterator[LocalCounter]:
         self.model.synops = 0.0
         yield self
 
     def batch(self, features: Tensor) -> None:
-        """Finish one batch, of features `[1, N, F]`."""
         self.synops += self.model.synops
         self.images += features.shape[1]
-
-    def per_image(self) -> dict[str, float | None]:
-        """As `bench.activity.OpCounter.per_image`; nothing here multiplies."""
-        synops = self.synops / self.images
-        return {
-            "synops_per_image": synops,
-            "synops_nonbinary_per_image": 0.0,
-            "macs_per_image": 0.0,
-            "energy_uj": synops * PICOJOULE_PER_AC * 1e-6,
-        }
 
 
 @dataclass(frozen=True)
@@ -112,44 +91,31 @@ def decay_of(regularizers: Mapping[str, Regularizer], period: int) -> Decay:
     return decay
 
 
-class LocalTask(Task):
-    """Trains `DiehlCook` image by image, and answers from a copy of it that does not learn.
+class LocalTask(BaseTask):
+    """Trains `DiehlCook` image by image; it answers from a copy of itself that does not learn.
 
     A batch of an evaluation starts from rest and then keeps time: an image's spikes may reach into the next one's
     presentation, as they do in training. Input spikes derive from (seed, epoch, step, place in the batch), in
-    evaluations from the seed and the image.
+    evaluations from the seed and the image. After the last epoch the decay that is still due is applied.
 
     Args:
-        model: the network.
+        model: the network; no regularizer is attached to it, for want of a gradient and a forward pass.
         regularizers: none, or `uselose`, see `Decay`.
         optim: `local`; its rate scales every weight change.
-        seed: see `Task`.
-        epochs: after the last the decay that is still due is applied.
-        splits: see `Task`.
+        base: see `BaseTask`.
 
     Raises:
-        BenchError: a regularizer or optimizer that needs a gradient, several devices.
+        BenchError: a regularizer or optimizer that needs a gradient.
     """
 
     model: DiehlCook
-    meter = LocalMeter
     takes = (Optimizer.local,)
 
-    def __init__(
-        self,
-        model: DiehlCook,
-        regularizers: dict[str, Regularizer],
-        optim: OptimConfig,
-        *,
-        seed: int,
-        epochs: int,
-        splits: Iterable[str] = ("test",),
-    ) -> None:
-        # Attaching would put hooks and parametrizations where no gradient and no forward pass comes by.
-        super().__init__(model, {}, optim, seed=seed, epochs=epochs, splits=splits)
+    def __init__(self, model: DiehlCook, regularizers: dict[str, Regularizer], optim: OptimConfig, **base: Any) -> None:
+        super().__init__(model, regularizers, optim, **base)
         self.decay = decay_of(regularizers, model.period)
-        self.regularizers = nn.ModuleDict(regularizers)
         model.learn_at(optim.lr)
+        model.answer_as(self.seed, self.decay.flush)
         model.reference = asked() is Backend.reference
         self.recent: list[tuple[NDArray[np.uint8], NDArray[np.int64]]] = []
 
@@ -159,9 +125,7 @@ class LocalTask(Task):
         """The presentations of one list of `bench.data.batches.Chunks`."""
         for x, y in batch:
             self.learn(x, y)
-            self.steps += 1
-            if self.on_step is not None:
-                self.on_step()
+            self.told()
 
     def learn(self, x: Tensor, y: Tensor) -> None:
         """Present a batch with learning on.
@@ -186,8 +150,9 @@ class LocalTask(Task):
         model.step.fill_(state.step)
         if not model.supervised:
             self.keep(images, labels)
-        features, activity = self.outcome(seen)
-        self.meters["train"].update(*self.scored(features, y), activity)
+        logits, loss = self.logits_and_loss(model.votes(seen), y)
+        self.meters["train"].update(logits, y.cpu(), loss, self.activity(seen))
+        self.steps += 1
 
     def keep(self, images: Floats, labels: NDArray[np.int64]) -> None:
         """Remember the last images, for the labels of the neurons."""
@@ -202,7 +167,7 @@ class LocalTask(Task):
             return
         images = np.concatenate([images for images, _ in self.recent])[-model.assign :] / 255
         labels = np.concatenate([labels for _, labels in self.recent])[-model.assign :]
-        state, key = self.frozen(), derive(self.seed, "label spikes", self.current_epoch)
+        state, key = model.frozen(), derive(self.seed, "label spikes", self.current_epoch)
         responses = np.zeros((model.network.wiring.neurons, classes))
         for place, (image, label) in enumerate(zip(images, labels, strict=True)):
             spikes = model.present(state, image, Mode(), np.random.default_rng([key, place]))
@@ -215,17 +180,12 @@ class LocalTask(Task):
         self.recent = []
 
     def on_train_epoch_end(self) -> None:
-        super().on_train_epoch_end()
         self.give_labels()
         if self.current_epoch + 1 == self.epochs and self.decay.flush > 0:
-            state = self.model.state()
-            self.model.flush(state, self.decay.flush, self.flush_rng())
-            self.model.step.fill_(state.step)
-            self.model.flushed_at.fill_(state.step)
-
-    def flush_rng(self) -> np.random.Generator:
-        """Input spikes of the flush."""
-        return np.random.default_rng(derive(self.seed, "flush"))
+            model, state = self.model, self.model.state()
+            model.flush(state, self.decay.flush, model.flush_rng())
+            model.step.fill_(state.step)
+            model.flushed_at.fill_(state.step)
 
     def configure_optimizers(self) -> None:
         """There is none, and that is meant."""
@@ -236,13 +196,6 @@ class LocalTask(Task):
 
     # -- evaluation ----------------------------------------------------------------------------------
 
-    def frozen(self) -> State:
-        """A copy at rest, with the decay that unused weights wait for."""
-        model, state = self.model, self.model.state().copy()
-        if self.decay.flush > 0 and int(model.flushed_at) != state.step:
-            model.flush(state, self.decay.flush, self.flush_rng())
-        return model.network.rested(state.w, state.theta, state.step)
-
     def forward_t(self, x: Tensor, keep_spikes: bool = True) -> tuple[Tensor, Activity]:
         """Present images with learning off.
 
@@ -251,59 +204,34 @@ class LocalTask(Task):
             keep_spikes: without effect: their counts are kept.
 
         Returns:
-            Votes `[1, N, classes + 1]`, see `outcome`, and what the neurons did.
+            Votes `[1, N, classes + 1]`, see `DiehlCook.votes`, and what the neurons did.
 
         Raises:
             BenchError: a gradient with respect to the images is asked for.
         """
-        if x.requires_grad:
-            raise BenchError("model=diehl_cook has no gradient with respect to its images")
-        features, activity = self.outcome(self.answer(x))
-        return features.to(x.device), activity
+        features = self.model.features(x)
+        return features, self.activity(self.model.answered)
 
-    def answer(self, x: Tensor) -> list[Spikes]:
-        """The spikes of each image `[N, 1, H, W]` with learning off, from rest if the last pass was forgotten."""
-        model, key = self.model, derive(self.seed, "test spikes")
-        if model.evaluation is None:
-            model.evaluation = self.frozen()
-        seen = []
-        for image in model.pixels(x):
-            # By its pixels: what came before an image, in this set or another, does not change its input.
-            rng = np.random.default_rng([key, zlib.crc32(image.tobytes())])
-            seen.append(model.present(model.evaluation, image, Mode(), rng))
-        return seen
-
-    def outcome(self, seen: list[Spikes]) -> tuple[Tensor, Activity]:
-        """Votes and activity of some presentations.
-
-        Returns:
-            Votes `[1, N, classes + 1]`: the mean spikes of each class' neurons, and 1 in the last place where none of
-            these has fired: no class is an answer then. The activity counts the presentation, not the pause.
-        """
-        model, counts = self.model, np.stack([spikes.excitatory for spikes in seen])
-        votes = vote(counts, model.labels.numpy(), model.spec.classes)
-        silent = answers(votes) < 0
-        features = torch.from_numpy(np.concatenate([votes, silent[:, None]], axis=1))[None]
-        inhibitory = np.stack([spikes.inhibitory for spikes in seen])
+    def activity(self, seen: list[Spikes]) -> Activity:
+        """What the neurons did in some presentations, their pauses left out."""
         # The layer whose spikes are the answer comes last, as in every network of the suite.
-        return features, {"inhibitory": self.layer(inhibitory), "excitatory": self.layer(counts)}
+        counts = {name: np.stack([getattr(one, name) for one in seen]) for name in ("inhibitory", "excitatory")}
+        return {name: self.layer(of) for name, of in counts.items()}
 
     def layer(self, counts: NDArray[np.int64]) -> LayerActivity:
-        """The activity of neurons of which only the number of spikes is known, [N, neurons]."""
-        found, steps = torch.from_numpy(counts), self.model.time_steps
+        """The activity of neurons of which only the number of spikes is known, `[N, neurons]`."""
+        fired, steps = torch.from_numpy(counts), self.model.time_steps
         # All that is read of the spikes themselves is who fired at any step, and who at all: two steps tell.
-        extremes = torch.stack([found > 0, found == steps]).float()
-        return LayerActivity(extremes, None, found.sum(), torch.Size([steps, *found.shape]))
+        extremes = torch.stack([fired > 0, fired == steps]).float()
+        return LayerActivity(extremes, None, fired.sum(), torch.Size([steps, *fired.shape]))
 
-    def scored(self, features: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits, labels and loss, as a meter takes them."""
-        logits, loss = self.logits_and_loss(features, y)
-        return logits, y.cpu(), loss
-
-    def logits_and_loss(self, features: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """The votes as logits `[N, classes + 1]`; no loss: 0, or NaN where no neuron has a label yet."""
+    def logits_and_loss(self, features: Tensor, y: Tensor) -> tuple[Tensor | None, None]:
+        """The votes as logits `[N, classes + 1]`, None as long as no neuron has a label; there is no loss."""
         labelled = bool((self.model.labels >= 0).any())
-        return features[0], torch.tensor(0.0 if labelled else torch.nan)
+        return (self.model.logits(features) if labelled else None), None
+
+    def make_counter(self) -> LocalCounter:
+        return LocalCounter(self.model)
 
     def on_validation_epoch_start(self) -> None:
         super().on_validation_epoch_start()
@@ -312,4 +240,3 @@ class LocalTask(Task):
     def on_test_epoch_start(self) -> None:
         super().on_test_epoch_start()
         self.give_labels()
-        self.ops = LocalOps(self.model)  # type: ignore[assignment]

@@ -5,15 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
 from bench.errors import BenchError
 from bench.neurons import NeuronConfig, Spiking
-
-if TYPE_CHECKING:
-    from bench.task import Task
 
 
 @dataclass(frozen=True)
@@ -77,10 +74,12 @@ class SpikingNetwork(nn.Module, ABC):
     Attributes:
         spec: what it was built for.
         time_steps: T; 1 for the ReLU twin, whose steps would all be the same.
+        learning: `gradient`, or `local` for rules of the network's own, which know no loss.
         spiking_input: whether the first layer is fed with spikes, so that what it does is counted as SynOps.
     """
 
     head: nn.Linear
+    learning: ClassVar[Literal["gradient", "local"]] = "gradient"
     spiking_input: bool = False
 
     def __init__(self, spec: Spec) -> None:
@@ -89,14 +88,6 @@ class SpikingNetwork(nn.Module, ABC):
             raise BenchError(f"time_steps is {spec.time_steps}, it must be at least 1")
         self.spec = spec
         self.time_steps = 1 if spec.neuron.name == "relu" else spec.time_steps
-
-    @classmethod
-    def task(cls) -> type[Task]:
-        """What trains it."""
-        # Imported here: Lightning takes seconds, and the task knows this class.
-        from bench.task import Task
-
-        return Task
 
     def spiking(self) -> Spiking:
         """A new spiking layer of this network's neuron."""

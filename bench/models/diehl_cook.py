@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from enum import StrEnum
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from bench.errors import BenchError
 from bench.models.base import Spec, SpikingNetwork
+from bench.random import derive
 from bench.registry import MODELS
 
 if TYPE_CHECKING:
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
 
     from bench.local.constants import Constants
     from bench.local.network import Mode, Network, Spikes, State
-    from bench.task import Task
 
 
 class Rule(StrEnum):
@@ -74,11 +75,13 @@ class DiehlCook(SpikingNetwork):
             carry, neurons that the classes cannot share equally, or a number out of its range.
     """
 
+    learning = "local"
     labels: Tensor
     step: Tensor
     assigned_at: Tensor
     flushed_at: Tensor
     evaluation: State | None
+    answered: list[Spikes]
 
     def __init__(
         self,
@@ -127,9 +130,10 @@ class DiehlCook(SpikingNetwork):
         self.head = nn.Identity()  # type: ignore[assignment]
         self.time_steps = steps(constants.present, constants.dt)
         self.period = self.time_steps + steps(constants.pause, constants.dt)
-        self.evaluation = None
+        self.evaluation, self.answered = None, []
         self.reference = False
         self.synops = 0.0
+        self.seed, self.unflushed = 0, 0.0
 
     @property
     def supervised(self) -> bool:
@@ -163,12 +167,6 @@ class DiehlCook(SpikingNetwork):
                 f"{' or '.join(map(str, fits))} can"
             )
 
-    @classmethod
-    def task(cls) -> type[Task]:
-        from bench.local.task import LocalTask
-
-        return LocalTask
-
     def learn_at(self, rate: float) -> None:
         """Scale every weight change by `rate`."""
         c = self.network.constants
@@ -200,6 +198,7 @@ class DiehlCook(SpikingNetwork):
     def forget(self) -> None:
         """Let the next evaluation start from rest; training keeps time."""
         self.evaluation = None
+        self.answered = []
 
     # -- presentations -------------------------------------------------------------------------------
 
@@ -242,10 +241,67 @@ class DiehlCook(SpikingNetwork):
         rates = np.full(self.network.wiring.inputs, c.flush_rate)
         self.network.run(state, poisson(rates, c.dt, length, length, rng), Mode(unused=unused), length, self.reference)
 
+    # -- answers, with learning off ------------------------------------------------------------------
+
+    def answer_as(self, seed: int, unflushed: float) -> None:
+        """Say how answers come about.
+
+        Args:
+            seed: that the input spikes of answers derive from.
+            unflushed: k_p / tau^2 of a decay that unused weights wait for until training is over; 0 is none.
+        """
+        self.seed, self.unflushed = seed, unflushed
+
+    def flush_rng(self) -> np.random.Generator:
+        """Input spikes of the flush."""
+        import numpy as np
+
+        return np.random.default_rng(derive(self.seed, "flush"))
+
+    def frozen(self) -> State:
+        """A copy at rest, with the decay that unused weights wait for."""
+        state = self.state().copy()
+        if self.unflushed > 0 and int(self.flushed_at) != state.step:
+            self.flush(state, self.unflushed, self.flush_rng())
+        return self.network.rested(state.w, state.theta, state.step)
+
+    def answer(self, x: Tensor) -> list[Spikes]:
+        """The spikes of each image `[N, 1, H, W]`, from rest if the last pass was forgotten.
+
+        A pass that goes on keeps time: an image's spikes may reach into the next one's presentation.
+        """
+        import numpy as np
+
+        from bench.local.network import Mode
+
+        key = derive(self.seed, "test spikes")
+        if self.evaluation is None:
+            self.evaluation = self.frozen()
+        seen = []
+        for image in self.pixels(x):
+            # By its pixels: what came before an image, in this set or another, does not change its input.
+            rng = np.random.default_rng([key, zlib.crc32(image.tobytes())])
+            seen.append(self.present(self.evaluation, image, Mode(), rng))
+        return seen
+
+    def votes(self, seen: list[Spikes]) -> Tensor:
+        """What some presentations answer: `[1, N, classes + 1]`, the mean spikes of each class' neurons, and 1 in the
+        last place where none of these has fired: no class is an answer then."""
+        import numpy as np
+
+        from bench.local.readout import answers, vote
+
+        means = vote(np.stack([spikes.excitatory for spikes in seen]), self.labels.numpy(), self.spec.classes)
+        silent = answers(means) < 0
+        return torch.from_numpy(np.concatenate([means, silent[:, None]], axis=1))[None]
+
     def features(self, x: Tensor) -> Tensor:
-        """Mean spikes of each class' neurons `[1, N, classes + 1]`; the last is highest where none has fired.
+        """Votes `[1, N, classes + 1]` for images `[N, 1, H, W]`, see `votes`; `answered` keeps their spikes.
 
         Raises:
-            BenchError: always: what a network without gradients answers, `bench.local.task.LocalTask` knows.
+            BenchError: a gradient with respect to the images is asked for.
         """
-        raise BenchError("model=diehl_cook answers through its own task: it keeps time between images")
+        if x.requires_grad:
+            raise BenchError("model=diehl_cook has no gradient with respect to its images")
+        self.answered = self.answer(x)
+        return self.votes(self.answered).to(x.device)

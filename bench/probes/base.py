@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bench.base_task import BaseTask
 from bench.data import DataConfig, Splits
 from bench.data.batches import Batches
 from bench.data.splits import balanced, fit
 from bench.errors import BenchError
-from bench.task import Meter, Task
+from bench.meter import Meter
 
 Say = Callable[[str], None]
 
@@ -36,7 +37,7 @@ class Subject:
         other: gives the trained network of another run's folder, loaded likewise.
     """
 
-    task: Task
+    task: BaseTask
     splits: Splits
     data: DataConfig
     precision: str
@@ -74,7 +75,7 @@ class Subject:
                 self.task.model.forget()
         return meter
 
-    def scored(self, features: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def scored(self, features: Tensor, y: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None]:
         """Logits, labels and loss, as a meter takes them."""
         logits, loss = self.task.logits_and_loss(features, y)
         return logits, y, loss
@@ -104,7 +105,7 @@ class Subject:
     @property
     def spiking(self) -> bool:
         """False for the ReLU twin."""
-        return self.task.spikes
+        return self.task.spiking
 
 
 @dataclass(frozen=True)

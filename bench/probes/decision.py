@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bench.errors import BenchError
 from bench.local.readout import NO_ANSWER, Reaction, answers, decide, reaction, vote
-from bench.local.task import LocalTask
+from bench.models.diehl_cook import DiehlCook
 from bench.probes.base import Outcome, Probe, Say, Subject, at_least
 from bench.registry import PROBES
 
@@ -43,16 +43,16 @@ class DecisionProbe(Probe):
         at_least("decision", 1, thresholds=min(self.thresholds))
 
     def measure(self, subject: Subject, say: Say) -> Outcome:
-        task, data = subject.task, subject.splits.dataset
-        if not isinstance(task, LocalTask):
+        model, data = subject.task.model, subject.splits.dataset
+        if not isinstance(model, DiehlCook):
             raise BenchError("probe=decision reads when neurons fire within a presentation: it is for model=diehl_cook")
-        test, counts = self.reactions(task, subject, *subject.test_images(self.images))
+        test, counts = self.reactions(model, subject, *subject.test_images(self.images))
         y = subject.test_images(self.images)[1].numpy()
-        voted = answers(vote(counts, task.model.labels.numpy(), subject.splits.classes))
+        voted = answers(vote(counts, model.labels.numpy(), subject.splits.classes))
         majority = replace(reaction(voted, np.zeros(len(y)), y, 0), right=None, wrong=None, statistic=None, p=None)
         best = max(test, key=lambda found: found[0].acc)
         say(f"decision: vote {majority.acc:.2f} %, first pool with {best[0].threshold} spikes {best[0].acc:.2f} %")
-        train, _ = self.reactions(task, subject, *subject.choose(data.train_images, data.train_labels, self.images))
+        train, _ = self.reactions(model, subject, *subject.choose(data.train_images, data.train_labels, self.images))
         apart = compare(best[1], train[test.index(best)][1])
         rows = [row(majority, "vote")] + [row(found, "first pool") for found, _ in test]
         return Outcome(
@@ -76,13 +76,13 @@ class DecisionProbe(Probe):
         )
 
     def reactions(
-        self, task: LocalTask, subject: Subject, images: Tensor, labels: Tensor
+        self, model: DiehlCook, subject: Subject, images: Tensor, labels: Tensor
     ) -> tuple[list[tuple[Reaction, np.ndarray]], np.ndarray]:
         """Each threshold's reaction times in ms with their comparison; and spike counts [images, neurons]."""
-        model, classes, y = task.model, subject.splits.classes, labels.numpy()
+        classes, y = subject.splits.classes, labels.numpy()
         seen = []
         for x, _ in subject.batches(images, labels):
-            seen += task.answer(x)
+            seen += model.answer(x)
             model.forget()
         own, window, dt = model.labels.numpy(), model.time_steps, model.network.constants.dt
         found = []

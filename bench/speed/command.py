@@ -20,7 +20,6 @@ from bench import results
 from bench.config import Config, component_name, compose, groups, settings
 from bench.console import say
 from bench.errors import BenchError, EnvironmentFault, nearest
-from bench.models.base import SpikingNetwork
 from bench.registry import MODELS
 from bench.speed.measure import floor_images_per_s
 from bench.speed.peers import NETWORKS, PEERS
@@ -147,7 +146,7 @@ def speed(asked: Settings) -> dict[str, Any]:
     overrides = [*asked.overrides, f"trainer.batch_size={asked.batch_size}", "trainer.epochs=1"]
     cfg = compose(overrides)
     name = component_name(MODELS, cfg.model)
-    if MODELS.get(name).task() is not SpikingNetwork.task():
+    if MODELS.get(name).learning != "gradient":
         raise BenchError(f"model={name} learns without gradients: `bench run` says how many images/s it takes")
     peers, notes = able(asked, cfg)
     for line in notes:

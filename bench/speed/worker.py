@@ -237,6 +237,7 @@ def epochs_of(cfg: DictConfig, facts: dict[str, Any], device: str, pace: float, 
     import lightning as L
 
     from bench import session
+    from bench.progress import Reporter
 
     batch = cfg.trainer.batch_size
     steps = max(2, round(pace * seconds / 2 / batch))
@@ -257,9 +258,11 @@ def epochs_of(cfg: DictConfig, facts: dict[str, Any], device: str, pace: float, 
 
     cfg = OmegaConf.merge(cfg, {"trainer": {"epochs": epochs + 1, "eval_every": epochs + 2}})  # type: ignore[assignment]
     watch: Any = Stopwatch()
-    trainer = session.make_trainer(cfg, facts, device, watch)
+    reporter = Reporter(cfg.trainer.epochs)
+    task = session.make_task(cfg, splits, on_step=reporter.advance)
+    trainer = session.make_trainer(cfg, facts, device, [reporter, watch])
     # A loader for validation, which is never due: Lightning warns if there is none.
-    trainer.fit(session.make_task(cfg, splits), Chunks(splits.train), [splits.test])
+    trainer.fit(task, Chunks(splits.train), [splits.test])
     return {
         "images_per_s": epochs * images / sum(watch.times[1:]),
         "epoch_images": images,

@@ -42,7 +42,6 @@ from bench.config import compose, settings
 from bench.data import prepare
 from bench.data.batches import Chunks
 from bench.facts import science
-from bench.models.base import SpikingNetwork
 from bench.task import Task
 
 class Exact(Task):
@@ -67,12 +66,12 @@ def train(overrides, steps, kind=Task, double=False):
     cfg = compose(overrides)
     splits = prepare(settings(cfg.data), seed=cfg.seed, batch_size=cfg.trainer.batch_size)
     splits.train.take_share(distributed.rank(), distributed.ranks())
-    SpikingNetwork.task = lambda network: kind
+    session.Task = kind
     task = session.make_task(cfg, splits)
     if double:
         ops.set_backend(ops.Backend.reference)
         task.double()
-    trainer = session.make_trainer(cfg, science(cfg), "cpu", L.Callback())
+    trainer = session.make_trainer(cfg, science(cfg), "cpu", [L.Callback()])
     trainer.fit(task, Chunks(splits.train, steps), [splits.test])
     return task
 """

@@ -114,11 +114,10 @@ def test_supervised_neurons_learn_their_own_class() -> None:
     images = torch.zeros(2, 1, 8, 8)
     images[0, :, :4], images[1, :, 4:] = 1.0, 1.0
     task.eval()
-    task.meters["train"] = task.meter()
+    task.on_train_epoch_start()
     task.trainer = type("Trainer", (), {"current_epoch": 0, "world_size": 1})()  # type: ignore[assignment]
     for _ in range(60):
         task.learn(images, torch.tensor([0, 1]))
-        task.steps += 1
     features, _ = task.forward_t(images.repeat(5, 1, 1, 1))
     assert features[0].argmax(1).tolist() == [0, 1] * 5
     weights = model.synapses.weight.view(4, 8, 8)

@@ -13,7 +13,6 @@ from bench.errors import BenchError
 from bench.models.base import Spec
 from bench.neurons import NeuronConfig, Spiking
 from bench.registry import MODELS
-from bench.task import Task
 
 SMALL: dict[str, dict[str, Any]] = {
     "cnn": {"channels": 8},
@@ -32,7 +31,7 @@ def make(name: str, neuron: str = "if", time_steps: int = 3, shape: tuple[int, i
 
 
 # A network with a task of its own learns by other means than gradients through `features`.
-@pytest.fixture(params=[name for name, cls in MODELS.items() if cls.task() is Task])
+@pytest.fixture(params=[name for name, cls in MODELS.items() if cls.learning == "gradient"])
 def name(request: pytest.FixtureRequest) -> str:
     return request.param
 

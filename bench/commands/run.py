@@ -1,0 +1,83 @@
+"""`python -m bench run`: everything that Hydra does with a command line, and one run of it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from bench.config import check, config_dir, explained, register_configs, settle
+from bench.errors import BenchError
+from bench.run import run
+
+
+def launch(arguments: Sequence[str]) -> None:
+    """`python -m bench run ...`: everything that Hydra does with a command line.
+
+    Raises:
+        BenchError: a bad command line, or a multirun some of whose runs failed.
+        SystemExit: after `--help` and the like, and with the exit code of a single run that failed.
+    """
+    from hydra._internal.utils import get_args_parser
+
+    register_configs()
+    # Hydra itself cannot read options between overrides (`model=sew -m seed=0,1`).
+    parser = get_args_parser()
+    parser.error = refuse  # type: ignore[method-assign]
+    overrides = parser.parse_intermixed_args(arguments).overrides
+    flags = [argument for argument in arguments if argument not in overrides]
+    if not flags and any(line.startswith("experiment=") for line in overrides):
+        # Its file says so too, but Hydra reads that only when nothing else on the line is wrong.
+        flags = ["--multirun"]
+    app = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="config")(job)
+    argv, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    # With it set, Hydra lets exceptions through instead of printing them and exiting with 1.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    # A flag with an optional value (`--info`) must not take the first override for it.
+    sys.argv = ["bench run", *flags, "--", *overrides]
+    try:
+        with explained():
+            check(overrides)
+            app()
+    finally:
+        sys.argv = argv
+        os.environ.pop("HYDRA_FULL_ERROR")
+        if full_error is not None:
+            os.environ["HYDRA_FULL_ERROR"] = full_error
+
+
+def refuse(message: str) -> NoReturn:
+    """In place of argparse's `error`, which prints a page.
+
+    Raises:
+        BenchError: always.
+    """
+    raise BenchError(f"{message}; `python -m bench run --help` says more")
+
+
+def job(cfg: DictConfig) -> Any:
+    """Hydra's task function: one run. A fault is reported here, where it happened: a launcher may have brought
+    the job to another machine."""
+    about = HydraConfig.get()
+    many = about.mode is RunMode.MULTIRUN
+    if many:
+        print(f"[{about.job.name}] {' '.join(about.overrides.task)}", flush=True)
+    try:
+        return run(settle(cfg))
+    except BenchError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        fault: Exception = error
+    except Exception as error:
+        traceback.print_exc()
+        fault = error
+    if many:
+        raise fault
+    # Not an Exception: Hydra would print a line of its own before it passes one on.
+    raise SystemExit(fault.code if isinstance(fault, BenchError) else 1)
