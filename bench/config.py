@@ -379,6 +379,33 @@ def build(registry: Registry, node: DictConfig, **context: Any) -> Any:
     return cls(**arguments, **context)
 
 
+def read_config(path: Path) -> DictConfig:
+    """A run's configuration from its `config.yaml`, typed as when it was composed; later settings get their defaults.
+
+    Raises:
+        BenchError: it is damaged, or names a component that is not registered.
+    """
+    try:
+        plain = yaml.safe_load(path.read_text())
+        model, regs = plain.pop("model"), plain.pop("reg")
+    except (OSError, yaml.YAMLError, KeyError, AttributeError, UnicodeDecodeError) as error:
+        raise BenchError(f"{path} cannot be read ({type(error).__name__})") from error
+    with explained():
+        typed = {
+            "model": typed_component(MODELS, model),
+            "reg": {name: typed_component(REGULARIZERS, node) for name, node in regs.items()},
+        }
+        cfg = OmegaConf.merge(OmegaConf.structured(Config), plain, typed)
+    assert isinstance(cfg, DictConfig)
+    return cfg
+
+
+def typed_component(registry: Registry, node: dict[str, Any]) -> Any:
+    """A stored component over the schema of its class."""
+    name = component_name(registry, OmegaConf.create(node))
+    return OmegaConf.merge(OmegaConf.structured(schema(registry, name)), node)
+
+
 def check(overrides: Sequence[str]) -> None:
     """Refuse overrides that Hydra would take in another sense, or not notice.
 

@@ -8,17 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from bench import results
-from bench.config import Accelerator, Config, build, component_name, explained, schema, settings
+from bench.config import Accelerator, build, explained, read_config, schema, settings
 from bench.errors import BenchError, EnvironmentFault, nearest
 from bench.facts import arguments_of
 from bench.ops import Backend
 from bench.probes import files
-from bench.registry import MODELS, PROBES, REGULARIZERS, Registry
+from bench.registry import PROBES
 from bench.results import RunFolder
 
 if TYPE_CHECKING:
@@ -98,33 +97,6 @@ def place_of(key: str, cfg: DictConfig) -> str:
         there = nearest(name, fields[probe]) if fields[probe] else "It has none."
         raise BenchError(f"{probe} has no setting '{name}'. {there}")
     raise BenchError(f"bench eval has no setting '{key}'. {nearest(key, [*own, *(f'{n}.' for n in fields)])}")
-
-
-def read_config(path: Path) -> DictConfig:
-    """A run's configuration from its `config.yaml`, typed as when it was composed; later settings get their defaults.
-
-    Raises:
-        BenchError: it is damaged, or names a component that is not registered.
-    """
-    try:
-        plain = yaml.safe_load(path.read_text())
-        model, regs = plain.pop("model"), plain.pop("reg")
-    except (OSError, yaml.YAMLError, KeyError, AttributeError, UnicodeDecodeError) as error:
-        raise BenchError(f"{path} cannot be read ({type(error).__name__})") from error
-    with explained():
-        typed = {
-            "model": typed_component(MODELS, model),
-            "reg": {name: typed_component(REGULARIZERS, node) for name, node in regs.items()},
-        }
-        cfg = OmegaConf.merge(OmegaConf.structured(Config), plain, typed)
-    assert isinstance(cfg, DictConfig)
-    return cfg
-
-
-def typed_component(registry: Registry, node: dict[str, Any]) -> Any:
-    """A stored component over the schema of its class."""
-    name = component_name(registry, OmegaConf.create(node))
-    return OmegaConf.merge(OmegaConf.structured(schema(registry, name)), node)
 
 
 def finished(path: Path) -> dict[str, Any]:

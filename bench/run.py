@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from bench import devices, logger, results, twin
+from bench import launcher, logger, results, twin
 from bench.config import settings
 from bench.console import console, say, summary_table
-from bench.errors import BenchError
+from bench.errors import BenchError, Busy
 from bench.facts import compile_result, flat_config, headline, science, strength_of, write_env
 from bench.results import RunFolder, run_id
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from bench.base_task import BaseTask
     from bench.data import Splits
     from bench.progress import Reporter
+
+POLL = 2.0  # seconds between looks at a twin that another process trains
 
 
 def run(cfg: DictConfig) -> dict[str, Any]:
@@ -38,8 +41,8 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     if cfg.trainer.devices == 1:
         return train(cfg, facts, folder)
     if starts_anew(cfg, folder):
-        twin.folder_of(cfg)  # trained here, so that no process of the run does it
-    devices.launch(cfg)
+        source_of(cfg)  # trained here, so that no process of the run does it
+    launcher.launch(cfg)
     result = folder.finished()
     assert result is not None, "the processes of the run have left its record"
     return result
@@ -48,6 +51,43 @@ def run(cfg: DictConfig) -> dict[str, Any]:
 def starts_anew(cfg: DictConfig, folder: RunFolder) -> bool:
     """Whether no finished epoch is there to go on from."""
     return cfg.force or not folder.checkpoint_path.exists()
+
+
+def source_of(cfg: DictConfig) -> RunFolder | None:
+    """Where the twin of a run is, which is trained first where need be; None for a run that starts from none.
+
+    Raises:
+        BenchError: the twin that was asked for has not finished, or is of another network or data set.
+    """
+    if not twin.wants_twin(cfg):
+        return None
+    return trained(twin.twin_of(cfg)) if cfg.model.twin == "auto" else twin.chosen(cfg)
+
+
+def trained(cfg: DictConfig) -> RunFolder:
+    """The folder of a twin that has finished: now, earlier, or in another process.
+
+    Args:
+        cfg: of the twin.
+
+    Raises:
+        BenchError: it diverged.
+    """
+    folder = RunFolder(Path(cfg.runs), run_id(science(cfg)))
+    say(f"this run starts from its non-spiking twin, {folder.name}")
+    waiting = False
+    while True:
+        try:
+            result = run(cfg)
+            break
+        except Busy:
+            if not waiting:
+                say(f"waiting for the twin {folder.name}, which another process trains")
+            waiting = True
+            time.sleep(POLL)
+    if result["status"] != "finished":
+        raise BenchError(f"the twin {folder.name} diverged ({result['status_reason']}); lower model.twin_lr")
+    return folder
 
 
 def train(cfg: DictConfig, facts: dict[str, Any], folder: RunFolder) -> dict[str, Any]:
@@ -75,8 +115,8 @@ def train(cfg: DictConfig, facts: dict[str, Any], folder: RunFolder) -> dict[str
     reporter = Reporter(cfg.trainer.epochs)
     # Built before the folder is touched: settings that do not fit leave nothing behind.
     task = session.make_task(cfg, splits, on_step=reporter.advance)
-    if starts_anew(cfg, folder):
-        twin.start(cfg, task.model)
+    if starts_anew(cfg, folder) and (source := source_of(cfg)) is not None:
+        twin.start(cfg, task.model, source)
     splits.train.take_share(distributed.rank(), distributed.ranks())
     if distributed.rank() > 0:
         follow(cfg, facts, folder, task, splits, device, reporter)

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import copy
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from bench.config import component_name, schema
-from bench.console import say
-from bench.errors import BenchError, Busy, nearest
+from bench.errors import BenchError, nearest
 from bench.facts import science
 from bench.neurons import NeuronConfig
 from bench.registry import MODELS
-from bench.results import RunFolder, run_id
+from bench.results import RunFolder
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-POLL = 2.0  # seconds between looks at a twin that another process trains
 
 
 def wants_twin(cfg: DictConfig) -> bool:
@@ -50,30 +46,17 @@ def twin_of(cfg: DictConfig) -> DictConfig:
     return twin
 
 
-def folder_of(cfg: DictConfig) -> RunFolder | None:
-    """Where the twin of a run is, which is trained first where need be; None for a run that starts from none.
-
-    Raises:
-        BenchError: the twin that was asked for has not finished, or is of another network or data set.
-    """
-    if not wants_twin(cfg):
-        return None
-    return trained(twin_of(cfg)) if cfg.model.twin == "auto" else chosen(cfg)
-
-
-def start(cfg: DictConfig, model: Any) -> None:
-    """Hand the twin's weights to a network that starts from one; under `auto` a twin without record is trained first.
+def start(cfg: DictConfig, model: Any, folder: RunFolder) -> None:
+    """Hand the twin's weights to a network that starts from one.
 
     Args:
         cfg: of the spiking run.
         model: its network, freshly made, with its regularizers attached.
+        folder: of the twin, which has finished.
 
     Raises:
-        BenchError: as `folder_of`, or the twin's weights are missing or do not fit.
+        BenchError: the twin's weights are missing or do not fit.
     """
-    folder = folder_of(cfg)
-    if folder is None:
-        return
     import torch
 
     path = folder.checkpoint_path
@@ -88,31 +71,6 @@ def start(cfg: DictConfig, model: Any) -> None:
         model.start_from(weights)
     except BenchError as error:
         raise BenchError(f"model.twin={cfg.model.twin}, {folder.name}: {error}") from error
-
-
-def trained(twin: DictConfig) -> RunFolder:
-    """The folder of a twin that has finished: now, earlier, or in another process.
-
-    Raises:
-        BenchError: it diverged.
-    """
-    from bench.run import run
-
-    folder = RunFolder(Path(twin.runs), run_id(science(twin)))
-    say(f"this run starts from its non-spiking twin, {folder.name}")
-    waiting = False
-    while True:
-        try:
-            result = run(twin)
-            break
-        except Busy:
-            if not waiting:
-                say(f"waiting for the twin {folder.name}, which another process trains")
-            waiting = True
-            time.sleep(POLL)
-    if result["status"] != "finished":
-        raise BenchError(f"the twin {folder.name} diverged ({result['status_reason']}); lower model.twin_lr")
-    return folder
 
 
 def chosen(cfg: DictConfig) -> RunFolder:

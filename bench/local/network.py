@@ -1,9 +1,8 @@
-"""The network of Diehl & Cook 2015: its wiring, its state, and a run over given input spikes."""
+"""The network of Diehl & Cook 2015: its wiring and its state."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -201,35 +200,6 @@ class Network:
         if self.constants.w_sum is not None:
             sums = state.w.sum(0)
             state.w *= np.divide(self.constants.w_sum * 1.0, sums, out=np.ones_like(sums), where=sums > 0)
-
-    def run(self, state: State, trains: Trains, mode: Mode, window: int, reference: bool = False) -> Spikes:
-        """Step through input spikes; `state` changes in place.
-
-        Args:
-            state: of this network.
-            trains: the input.
-            mode: what changes.
-            window: spikes of the first so many steps are counted.
-            reference: without the compiled kernel.
-        """
-        past = self.wiring.terminals - 1
-        tail = state.tail
-        offset = np.concatenate([tail.offset, trains.offset[1:] + tail.offset[-1]]) if past else trains.offset
-        joined = Trains(offset, np.concatenate([tail.inputs, trains.inputs]) if len(tail.inputs) else trains.inputs)
-        spikes = stepper(reference)(self, state, joined, mode, window)
-        if past:
-            begin = offset[-past - 1]
-            state.tail = Trains(offset[-past - 1 :] - begin, joined.inputs[begin:].copy())
-        return spikes
-
-
-def stepper(reference: bool) -> Callable[[Network, State, Trains, Mode, int], Spikes]:
-    """The compiled step, or the plain one where that is asked for or there is no compiler."""
-    # Imported here: both need the names above.
-    from bench.local import compiled
-    from bench.local import reference as plain
-
-    return plain.run if reference or compiled.library() is None else compiled.run
 
 
 def steps(ms: float, dt: float) -> int:

@@ -209,6 +209,7 @@ class DiehlCook(SpikingNetwork):
 
     def present(self, state: State, image: NDArray[np.float64], mode: Mode, rng: np.random.Generator) -> Spikes:
         """Show one image `[inputs]`, again and brighter while too few neurons answer, and let the network rest."""
+        from bench.local.simulate import simulate
         from bench.local.spikes import poisson
 
         c = self.network.constants
@@ -220,7 +221,7 @@ class DiehlCook(SpikingNetwork):
             if mode.sign is not None:
                 self.network.normalize(state)
             trains = poisson(rates, c.dt, self.time_steps, self.period, rng)
-            spikes = self.network.run(state, trains, mode, self.time_steps, self.reference)
+            spikes = simulate(self.network, state, trains, mode, self.time_steps, self.reference)
             n = self.network.wiring.neurons
             self.synops += float(
                 len(trains.inputs) * n + spikes.excitatory.sum() + (n - 1) * spikes.inhibitory.sum()
@@ -234,12 +235,14 @@ class DiehlCook(SpikingNetwork):
         import numpy as np
 
         from bench.local.network import Mode, steps
+        from bench.local.simulate import simulate
         from bench.local.spikes import poisson
 
         c, length = self.network.constants, steps(self.network.constants.flush, self.network.constants.dt)
         # Inputs that stay silent by chance keep theirs, as in the paper's notebooks.
         rates = np.full(self.network.wiring.inputs, c.flush_rate)
-        self.network.run(state, poisson(rates, c.dt, length, length, rng), Mode(unused=unused), length, self.reference)
+        trains = poisson(rates, c.dt, length, length, rng)
+        simulate(self.network, state, trains, Mode(unused=unused), length, self.reference)
 
     # -- answers, with learning off ------------------------------------------------------------------
 

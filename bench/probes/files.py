@@ -15,7 +15,7 @@ KINDS: dict[str, type] = {
     "probe": str, "run_id": str, "run_finished": str, "settings": dict, "seed": int, "baked": bool, "headline": dict,
     "rows": list,
 }  # fmt: skip
-"""Keys that others read; `bench.evaluate.compile_probe` writes more."""
+"""Keys that others read; `bench eval` writes more."""
 
 
 def read(file: Path, record: dict[str, Any]) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from scipy.stats import kendalltau  # type: ignore[import-untyped]
 from torch.nn import functional as F
 
-from bench import evaluate
+from bench.config import read_config
 from bench.errors import BenchError
 from bench.facts import science
 from bench.probes.base import Outcome, Probe, Say, Subject, at_least
@@ -221,14 +221,14 @@ class RankingProbe(Probe):
         Raises:
             BenchError: there is none.
         """
-        own = evaluate.read_config(path / "config.yaml")
+        own = read_config(path / "config.yaml")
         shared = training(own)
         found = 0
         for file in sorted(path.parent.glob(f"{own.data.name}-*/result.json")):
             record = read_json(file)
             if file.parent == path or record["reg"] != self.against or record["status"] != "finished":
                 continue
-            cfg = evaluate.read_config(file.parent / "config.yaml")
+            cfg = read_config(file.parent / "config.yaml")
             if training(cfg) == shared:
                 found += 1
                 yield file.parent, cfg.seed, cfg.seed == own.seed

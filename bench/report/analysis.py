@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from bench.report.claims import Finding, judge
 from bench.report.grids import Line, Table
-from bench.report.published import Finding, judge
 from bench.report.stats import (
     BEST_ON_VALIDATION,
     Estimate,

@@ -13,6 +13,7 @@ from bench.config import config_dir
 from bench.errors import BenchError
 from bench.experiments import Experiment, Row, load, names
 from bench.report import published
+from bench.report.claims import claims
 from bench.report.collect import Collection, Record
 from bench.report.grids import Line, Table, line_up, names_of, pick, strength_arguments
 from bench.report.stats import RULES
@@ -150,7 +151,7 @@ def _table(
         lines=lines,
         arguments=(experiment.name, *([f"budget={budget}", *extra] if extra else [])),
         columns=experiment.columns,
-        claims=published.claims(experiment.name),
+        claims=claims(experiment.name),
         remarks={"finding": experiment.finding, "note": experiment.note},
         rule=RULES[experiment.selection],
     )

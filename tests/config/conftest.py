@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
-import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,7 +32,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[DictConfig]:
             raise FAULTS[cfg.seed]
         return {"seed": cfg.seed}
 
-    monkeypatch.setitem(sys.modules, "bench.run", types.SimpleNamespace(run=run))
+    monkeypatch.setattr("bench.commands.run.run", run)
     monkeypatch.chdir(tmp_path)
     # `--hydra-help` and `--info` write through the root logger, and leave it so.
     monkeypatch.setattr(logging.root, "handlers", list(logging.root.handlers))

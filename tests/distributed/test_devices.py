@@ -19,12 +19,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bench import ops
-from bench.config import compose, settings, settle
+from bench.config import compose, read_config, settings, settle
 from bench.data import prepare
-from bench.devices import fault
 from bench.errors import BenchError, EnvironmentFault
-from bench.evaluate import read_config
 from bench.facts import science
+from bench.launcher import fault
 from bench.registry import REGULARIZERS
 from bench.results import run_id
 from bench.session import make_task

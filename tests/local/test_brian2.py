@@ -18,6 +18,7 @@ import pytest
 
 from bench.local.constants import ANTONOV, DIEHL_COOK, TRACE, Constants
 from bench.local.network import Mode, Network, Wiring, wire
+from bench.local.simulate import simulate
 from bench.local.spikes import Trains, poisson
 
 with warnings.catch_warnings():
@@ -205,7 +206,7 @@ def test_spike_times_and_weights_agree(name: str) -> None:
     for k, (steps, inputs) in enumerate(given["input"]):
         offset = np.searchsorted(steps, np.arange(total + 1)).astype(np.int32)
         trains = Trains(offset, np.array(inputs, dtype=np.int32))
-        spikes = net.run(state, trains, Mode(supervision(constants), adapt=True, unused=unused), total)
+        spikes = simulate(net, state, trains, Mode(supervision(constants), adapt=True, unused=unused), total)
         ours += [[int(step) + k * total, int(i)] for step, i in zip(spikes.step, spikes.neuron, strict=True)]
     assert len(ours) > 40
     assert min(len({n for _, n in ours if n < 6}), len({n for _, n in ours if n >= 6})) > 3, "most neurons must fire"

@@ -10,6 +10,7 @@ import pytest
 from bench.errors import BenchError
 from bench.local.constants import ANTONOV, DIEHL_COOK, TRACE, Constants, Plasticity
 from bench.local.network import ARRAYS, Mode, Network, State, Wiring, wire
+from bench.local.simulate import simulate
 from bench.local.spikes import Trains, by_step
 
 CASES: dict[str, Constants] = {
@@ -44,14 +45,14 @@ def test_one_synapse_by_hand(reference: bool) -> None:
     """w 0.04 arrives in step 0 and moves the potential from step 1 on: two steps of Euler, worked out by hand."""
     net, state = one(ANTONOV, 0.04)
     state.v[:] = -60.0
-    net.run(state, trains(1, (0, 0)), Mode(), 1, reference)
+    simulate(net, state, trains(1, (0, 0)), Mode(), 1, reference)
     assert state.v[0] == -60.0
     assert state.ge[0] == 0.04
-    net.run(state, trains(1), Mode(), 1, reference)
+    simulate(net, state, trains(1), Mode(), 1, reference)
     # dv = 0.1 ms / 100 ms x (0.04 x 60 + 0)
     assert state.v[0] == pytest.approx(-60 + 0.0024, abs=1e-12)
     assert state.ge[0] == pytest.approx(0.04 * 0.98, abs=1e-15)
-    net.run(state, trains(1), Mode(), 1, reference)
+    simulate(net, state, trains(1), Mode(), 1, reference)
     assert state.v[0] == pytest.approx(-59.9976 + 0.001 * (0.0392 * 59.9976 - 0.0024), abs=1e-12)
 
 
@@ -59,33 +60,33 @@ def test_a_pair_potentiates_and_the_next_input_spike_depresses(reference: bool) 
     """Input at 0, output at 10 ms: + 5e-4 e^(-10/20); input again 5 ms later: - 5.25e-4 e^(-5/20)."""
     net, state = one(ANTONOV, 0.02)
     learn = Mode(np.ones(1))
-    net.run(state, trains(100, (0, 0)), learn, 100, reference)
+    simulate(net, state, trains(100, (0, 0)), learn, 100, reference)
     state.v[:] = 0.0  # far above the threshold: it fires in the next step, number 100
-    fired = net.run(state, trains(50), learn, 50, reference)
+    fired = simulate(net, state, trains(50), learn, 50, reference)
     assert fired.excitatory.tolist() == [1]
     up = 5e-4 * np.exp(-10 / 20)
     assert state.w[0, 0] == pytest.approx(0.02 + up, abs=1e-15)
-    net.run(state, trains(1, (0, 0)), learn, 1, reference)
+    simulate(net, state, trains(1, (0, 0)), learn, 1, reference)
     assert state.w[0, 0] == pytest.approx(0.02 + up - 5.25e-4 * np.exp(-5 / 20), abs=1e-15)
 
 
 def test_all_ltd_turns_potentiation_into_depression(reference: bool) -> None:
     net, state = one(ANTONOV, 0.02)
-    net.run(state, trains(100, (0, 0)), Mode(-np.ones(1)), 100, reference)
+    simulate(net, state, trains(100, (0, 0)), Mode(-np.ones(1)), 100, reference)
     state.v[:] = 0.0
-    net.run(state, trains(1), Mode(-np.ones(1)), 1, reference)
+    simulate(net, state, trains(1), Mode(-np.ones(1)), 1, reference)
     assert state.w[0, 0] == pytest.approx(0.02 - 5e-4 * np.exp(-0.5), abs=1e-15)
 
 
 def test_weights_stay_between_0_and_the_largest(reference: bool) -> None:
     net, state = one(ANTONOV, 0.0499)
     state.w[:] = 0.0499
-    net.run(state, trains(2, (0, 0)), Mode(np.ones(1)), 1, reference)
+    simulate(net, state, trains(2, (0, 0)), Mode(np.ones(1)), 1, reference)
     state.v[:] = 0.0
-    net.run(state, trains(1), Mode(np.ones(1)), 1, reference)
+    simulate(net, state, trains(1), Mode(np.ones(1)), 1, reference)
     assert state.w[0, 0] == 0.05
     state.w[:] = 1e-4
-    net.run(state, trains(1, (0, 0)), Mode(np.ones(1)), 1, reference)
+    simulate(net, state, trains(1, (0, 0)), Mode(np.ones(1)), 1, reference)
     assert state.w[0, 0] == 0.0
 
 
@@ -93,10 +94,10 @@ def test_unused_weights_decay_by_the_square_of_the_gap(reference: bool) -> None:
     """exp(-k_p (gap / tau)^2) at each input spike, compounding; the spike itself gets the new weight."""
     net, state = one(ANTONOV, 0.04)
     mode = Mode(unused=2.0 / 1000**2)  # k_p 2, tau 100 ms
-    net.run(state, trains(501, (300, 0)), mode, 501, reference)
+    simulate(net, state, trains(501, (300, 0)), mode, 501, reference)
     once = 0.04 * np.exp(-2 * 0.3**2)
     assert state.w[0, 0] == pytest.approx(once, rel=1e-14)
-    net.run(state, trains(300, (299, 0)), mode, 300, reference)
+    simulate(net, state, trains(300, (299, 0)), mode, 300, reference)
     twice = once * np.exp(-2 * 0.5**2)
     assert state.w[0, 0] == pytest.approx(twice, rel=1e-14)
     assert state.ge[0] == pytest.approx(twice + once * 0.98**500, rel=1e-12)
@@ -105,11 +106,11 @@ def test_unused_weights_decay_by_the_square_of_the_gap(reference: bool) -> None:
 def test_threshold_rises_with_a_spike_and_counts_from_the_next_presentation(reference: bool) -> None:
     net, state = one(ANTONOV, 0.0)
     state.v[:] = -51.9
-    spikes = net.run(state, trains(1), Mode(adapt=True), 1, reference)
+    spikes = simulate(net, state, trains(1), Mode(adapt=True), 1, reference)
     assert spikes.excitatory.tolist() == [1]
     assert state.v.tolist() == [-65.0]
     assert state.theta.tolist() == [3.0]
-    net.run(state, trains(100), Mode(adapt=True), 100, reference)
+    simulate(net, state, trains(100), Mode(adapt=True), 100, reference)
     assert state.theta[0] == pytest.approx(3 * (1 - 0.1 / 150) ** 100, rel=1e-12)
     threshold, live = net.threshold(state, Mode(adapt=True))
     assert threshold[0] == -52 + state.theta[0]
@@ -128,7 +129,7 @@ def test_refractory_time_and_delays_to_the_step(reference: bool) -> None:
     state = net.rested(np.zeros((1, 2)), np.zeros(2), 0)
     state.v[:] = [-50.0, -60.0]
     state.v_i[:] = -60.0
-    spikes = net.run(state, trains(200), Mode(), 200, reference)
+    spikes = simulate(net, state, trains(200), Mode(), 200, reference)
     excitatory, inhibitory = spikes.neuron < 2, spikes.neuron == 2
     assert spikes.step[excitatory][:1].tolist() == [0]
     assert (np.diff(spikes.step[inhibitory]) >= 20).all(), "refractory for 2 ms"
@@ -142,9 +143,9 @@ def test_refractory_time_and_delays_to_the_step(reference: bool) -> None:
     assert first == k - 1
     again = net.rested(np.zeros((1, 2)), np.zeros(2), 0)
     again.v[:], again.v_i[:] = [-50.0, -60.0], -60.0
-    net.run(again, trains(int(first) + 20), Mode(), 1, reference)
+    simulate(net, again, trains(int(first) + 20), Mode(), 1, reference)
     assert again.gi.tolist() == [0.0, 0.0]
-    net.run(again, trains(1), Mode(), 1, reference)
+    simulate(net, again, trains(1), Mode(), 1, reference)
     assert again.gi.tolist() == [0.0, 1.5], "3 shared by 2 neurons, its own neuron spared"
 
 
@@ -158,7 +159,7 @@ def test_compiled_agrees_with_the_reference(case: str, small) -> None:
         mode = learn if k < 4 else Mode()
         for s in (state, plain):
             net.normalize(s)
-        fast, slow = net.run(state, trains(k), mode, 400), net.run(plain, trains(k), mode, 400, reference=True)
+        fast, slow = simulate(net, state, trains(k), mode, 400), simulate(net, plain, trains(k), mode, 400, plain=True)
         assert np.array_equal(fast.step, slow.step)
         assert np.array_equal(fast.neuron, slow.neuron)
         assert np.array_equal(fast.excitatory, slow.excitatory)
@@ -175,12 +176,12 @@ def test_two_runs_are_one(case: str, reference: bool, small) -> None:
     net, state, trains = small(CASES[case])
     split, all_of_it = state.copy(), trains(0)
     mode = Mode(np.ones(6), adapt=case != "all-LTD")
-    whole = net.run(state, all_of_it, mode, 10_000, reference)
+    whole = simulate(net, state, all_of_it, mode, 10_000, reference)
     at = all_of_it.steps // 2
     middle = all_of_it.offset[at]
-    first = net.run(split, Trains(all_of_it.offset[: at + 1], all_of_it.inputs[:middle]), mode, 10_000, reference)
+    first = simulate(net, split, Trains(all_of_it.offset[: at + 1], all_of_it.inputs[:middle]), mode, 10_000, reference)
     rest = Trains(all_of_it.offset[at:] - middle, all_of_it.inputs[middle:])
-    second = net.run(split, rest, mode, 10_000, reference)
+    second = simulate(net, split, rest, mode, 10_000, reference)
     assert np.array_equal(whole.step, np.concatenate([first.step, second.step + at]))
     assert np.array_equal(whole.neuron, np.concatenate([first.neuron, second.neuron]))
     for name in ARRAYS:

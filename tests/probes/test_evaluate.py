@@ -13,9 +13,9 @@ import pytest
 
 from bench import evaluate
 from bench.__main__ import main
-from bench.config import compose, settings
+from bench.config import compose, read_config, settings
 from bench.errors import BenchError
-from bench.evaluate import parse, read_config, shown
+from bench.evaluate import parse, shown
 from bench.experiments import Experiment, Row, load, names
 from bench.models.base import Spec
 from bench.models.mlp import MLP
@@ -222,7 +222,7 @@ def test_a_stored_configuration_is_the_one_that_ran(poisson_run: Path) -> None:
     assert cfg.reg.uselose.form.value == "literal"
     assert cfg.data.classes == [7, 4, 6]
     with pytest.raises(BenchError, match="which is no registered model"):
-        evaluate.typed_component(evaluate.MODELS, {"_target_": "os.system"})
+        typed_component(evaluate.MODELS, {"_target_": "os.system"})
 
 
 def test_settings_of_a_probe_are_typed() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.evaluate import read_config
+from bench.config import read_config
 from bench.facts import science
 from bench.results import run_id
 
