@@ -52,7 +52,7 @@ def reproduce(arguments: list[str]) -> None:
     parser.add_argument("--out", type=Path, default=Path("reports"), metavar="DIR", help="the reports [%(default)s]")
     parser.add_argument("--dirty", action="store_true", help="report runs of a changed, uncommitted tree too")
     options = parser.parse_intermixed_args(arguments)
-    from bench.reproduce import reproduce as go
+    from bench.commands.reproduce import reproduce as go
 
     go(options.words, options.out, options.dirty)
 
@@ -71,7 +71,7 @@ def list_(arguments: list[str]) -> None:
     parser.add_argument("--markdown", action="store_true", help="as Markdown tables")
     parser.add_argument("--into", type=Path, metavar="FILE", help="renew the tables in a Markdown file")
     options = parser.parse_args(arguments)
-    from bench import catalog
+    from bench.commands import catalog
 
     if options.into is not None:
         print(f"{options.into} {'renewed' if catalog.write_into(options.into) else 'is as it should be'}")
@@ -99,8 +99,8 @@ def eval_(arguments: list[str]) -> None:
     parser.add_argument("--all", action="store_true", help="all finished runs")
     parser.add_argument("--runs", type=Path, default=runs(), metavar="DIR", help="where they lie [%(default)s]")
     options = parser.parse_intermixed_args(arguments)
-    from bench import evaluate
-    from bench.submit import folders
+    from bench.commands.submit import folders
+    from bench.probes import evaluate
 
     lines = [word for word in options.words if "=" in word and not Path(word).is_dir()]
     cfg = evaluate.parse(lines)
@@ -197,7 +197,7 @@ def report(arguments: list[str]) -> None:
 
         print(f"{options.into} {'renewed' if write_into(options.into, options.out) else 'is as it should be'}")
         return
-    from bench.report.command import main as go
+    from bench.commands.report import main as go
 
     go(options.words, options.check, options.runs, options.out, options.dirty)
 
@@ -217,7 +217,7 @@ def submit(arguments: list[str]) -> None:
     parser.add_argument("--runs", type=Path, default=runs(), metavar="DIR", help="where they lie [%(default)s]")
     parser.add_argument("--into", type=Path, default=Path("reports/records"), metavar="DIR", help="[%(default)s]")
     options = parser.parse_args(arguments)
-    from bench import submit as records
+    from bench.commands import submit as records
 
     records.submit(records.folders(options.names, options.all, options.runs), options.into)
 
@@ -230,7 +230,7 @@ def dashboard(arguments: list[str]) -> None:
     parser.add_argument("--project", metavar="P", help="the W&B project; if left out, where runs go")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write them there; needs no key and no network")
     options = parser.parse_intermixed_args(arguments)
-    from bench.dashboard import main as go
+    from bench.commands.dashboard import main as go
 
     go(options.words, options.entity, options.project, options.json)
 
@@ -247,7 +247,7 @@ def sync(arguments: list[str]) -> None:
     parser.add_argument("names", nargs="*", metavar="RUN", help="run ids, or folders of runs; all if left out")
     parser.add_argument("--runs", type=Path, default=runs(), metavar="DIR", help="where they lie [%(default)s]")
     options = parser.parse_args(arguments)
-    from bench import submit as records
+    from bench.commands import submit as records
 
     records.sync(options.names, options.runs)
 
@@ -274,14 +274,14 @@ def completion(arguments: list[str]) -> None:
     parser.add_argument("shell", nargs="?", help="bash, zsh or fish")
     parser.add_argument("--query", metavar="LINE", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
-    from bench import complete
+    from bench.commands import completion as shell
 
     if options.query is not None:
-        print("\n".join(complete.complete(options.query, COMMANDS)))
+        print("\n".join(shell.complete(options.query, COMMANDS)))
         return
-    if options.shell not in complete.SCRIPTS:
-        raise BenchError(f"no script for the shell '{options.shell}'. {nearest(str(options.shell), complete.SCRIPTS)}")
-    print(complete.SCRIPTS[options.shell], end="")
+    if options.shell not in shell.SCRIPTS:
+        raise BenchError(f"no script for the shell '{options.shell}'. {nearest(str(options.shell), shell.SCRIPTS)}")
+    print(shell.SCRIPTS[options.shell], end="")
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -15,11 +15,12 @@ import yaml
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from bench.config import compose_all, config_dir, first_line, options
-from bench.errors import BenchError, nearest
-from bench.facts import science
+from bench.config.compose import compose_all
+from bench.config.options import config_dir, options
+from bench.errors import BenchError, first_line, nearest
+from bench.records.folder import RunFolder
+from bench.records.identity import run_id, science
 from bench.registry import MODELS
-from bench.results import RunFolder, run_id
 
 FULL = "paper"
 """The budget with the papers' own networks; under all others the networks are small."""
@@ -340,7 +341,7 @@ def run_ids(
 def identified(
     jobs: Sequence[Job], data: Mapping[str, tuple[str, str]] | None = None, auto: str | None = None
 ) -> list[tuple[Job, str, dict[str, Any]]]:
-    """Each job with its run id and the settings of `bench.facts.science`; `runs` and `force` beside them.
+    """Each job with its run id and the settings of `bench.records.identity.science`; `runs` and `force` beside them.
 
     Args:
         jobs: of `expand`.

@@ -11,7 +11,7 @@ from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 
 from bench.console import epoch_line, summary_table
-from bench.results import RunFolder
+from bench.records.folder import RunFolder
 
 
 def main(path: Path) -> None:

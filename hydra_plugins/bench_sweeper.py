@@ -79,10 +79,9 @@ class BenchSweeper(BasicSweeper):
         """
         from pathlib import Path
 
-        from bench.config import compose_all
+        from bench.config.compose import compose_all
         from bench.experiments import is_finished
-        from bench.facts import science
-        from bench.results import run_id
+        from bench.records.identity import run_id, science
 
         configs = zip(jobs, compose_all(jobs), strict=True)
         missing = [job for job, cfg in configs if cfg.force or not is_finished(Path(cfg.runs), run_id(science(cfg)))]

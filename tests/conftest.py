@@ -58,8 +58,8 @@ def tiny() -> tuple[str, ...]:
 @pytest.fixture
 def run_tiny(shared_data: Path) -> Callable[..., dict[str, Any]]:
     """run_tiny(*overrides): the record of a tiny run in this process."""
-    from bench.config import compose
-    from bench.run import run
+    from bench.config.compose import compose
+    from bench.training.run import run
 
     def go(*overrides: str) -> dict[str, Any]:
         return run(compose([*TINY, f"data.root={shared_data}", *overrides]))

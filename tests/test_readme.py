@@ -8,8 +8,8 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from bench.catalog import write_into
-from bench.config import compose
+from bench.commands.catalog import write_into
+from bench.config.compose import compose
 from bench.report import headline
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -13,9 +13,11 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from bench.config import check, config_dir, explained, register_configs, settle
+from bench.config.compose import check, settle
+from bench.config.explain import explained
+from bench.config.options import config_dir, register_configs
 from bench.errors import BenchError
-from bench.run import run
+from bench.training.run import run
 
 
 def launch(arguments: Sequence[str]) -> None:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.errors import BenchError
-from bench.random import derive, generator
+from bench.seeds import derive, generator
 
 if TYPE_CHECKING:
     from timm.data.auto_augment import RandAugment

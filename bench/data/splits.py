@@ -16,7 +16,7 @@ from bench.data.cache import Dataset, open_dataset
 from bench.data.classes import restrict
 from bench.data.config import DataConfig
 from bench.errors import BenchError
-from bench.random import generator
+from bench.seeds import generator
 
 if TYPE_CHECKING:
     from timm.data.auto_augment import RandAugment

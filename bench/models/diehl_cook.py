@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from bench.errors import BenchError
 from bench.models.base import Spec, SpikingNetwork
-from bench.random import derive
 from bench.registry import MODELS
+from bench.seeds import derive
 
 if TYPE_CHECKING:
     import numpy as np

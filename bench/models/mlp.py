@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from bench.errors import BenchError
 from bench.models.base import Spec, SpikingNetwork, positive
-from bench.random import generator
 from bench.registry import MODELS
+from bench.seeds import generator
 
 BLACK = 0.5 / 255  # pixels below are black: normalizing and undoing it leaves 1e-8 of what was 0
 

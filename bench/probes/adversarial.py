@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.errors import BenchError
-from bench.probes.attacks import fgsm, pgd
+from bench.probes._attacks import fgsm, pgd
 from bench.probes.base import Outcome, Probe, Say, Subject, at_least
-from bench.random import derive, generator
 from bench.registry import PROBES
+from bench.seeds import derive, generator
 
 GREY = (0.05, 0.1, 0.2, 0.3)  # 0.3 is what MNIST is attacked with (Madry et al. 2018)
 COLOUR = (2 / 255, 4 / 255, 8 / 255, 16 / 255)  # 8/255 is CIFAR's

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.base_task import BaseTask
 from bench.data import DataConfig, Splits
 from bench.data.batches import Batches
 from bench.data.splits import balanced, fit
 from bench.errors import BenchError
-from bench.meter import Meter
+from bench.training.base_task import BaseTask
+from bench.training.meter import Meter
 
 Say = Callable[[str], None]
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from bench.errors import BenchError, nearest
+from bench.probes._corrupt import CORRUPTIONS, SEVERITIES
 from bench.probes.base import Outcome, Probe, Say, Subject, at_least
-from bench.probes.corrupt import CORRUPTIONS, SEVERITIES
-from bench.random import generator
 from bench.registry import PROBES
+from bench.seeds import generator
 
 
 @PROBES.register("corruptions")

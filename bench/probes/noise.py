@@ -12,12 +12,12 @@ from bench.data import open_dataset
 from bench.data.classes import cut, resolve
 from bench.data.splits import fit, statistics
 from bench.errors import BenchError
-from bench.meter import Meter
 from bench.models.base import SpikingNetwork
+from bench.probes._noise_sets import DARK_MEAN, Blur, Level, blurred, delta_noise
 from bench.probes.base import Outcome, Probe, Say, Subject, at_least
-from bench.probes.noise_sets import DARK_MEAN, Blur, Level, blurred, delta_noise
-from bench.random import generator
 from bench.registry import PROBES
+from bench.seeds import generator
+from bench.training.meter import Meter
 
 PRUNED = 1e-3  # of the mean weight of used inputs
 

@@ -12,12 +12,12 @@ from omegaconf import DictConfig
 from scipy.stats import kendalltau  # type: ignore[import-untyped]
 from torch.nn import functional as F
 
-from bench.config import read_config
+from bench.config.compose import read_config
 from bench.errors import BenchError
-from bench.facts import science
+from bench.files import read_json
 from bench.probes.base import Outcome, Probe, Say, Subject, at_least
+from bench.records.identity import science
 from bench.registry import PROBES
-from bench.results import read_json
 
 
 def order(importance: Sequence[float]) -> list[int]:

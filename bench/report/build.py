@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.errors import BenchError, EnvironmentFault
-from bench.facts import UNCOUNTED
-from bench.report import experiments, page, tables
+from bench.records.identity import UNCOUNTED
+from bench.report import join, page, tables
 from bench.report.analysis import Analysis, analyse
 from bench.report.collect import Collection, collect
 from bench.report.figures import figures, source_of
@@ -79,9 +79,9 @@ def plan(collection: Collection, variants: Sequence[tuple[str, Sequence[str]]] =
         variants: experiments that were run with further overrides, each with these.
     """
     said: list[str] = []
-    found = experiments.tables(collection, experiments.names(), (), said)
+    found = join.tables(collection, join.names(), (), said)
     for name, arguments in variants:
-        found += experiments.tables(collection, [name], arguments, said)
+        found += join.tables(collection, [name], arguments, said)
     every = [analyse(table) for table in groups(collection)]
     # A group whose runs one experiment has all of would say the same twice.
     covered = [{record.run_id for record in table.records} for table in found]
@@ -132,7 +132,7 @@ def write(
         EnvironmentFault: a file cannot be written.
     """
     extra = [line for line in arguments if line.lstrip("+~").split("=", 1)[0].split("/")[0] not in ASIDE]
-    loaded = [experiments.load(name) for name in names]
+    loaded = [join.load(name) for name in names]
     collection = gather(folders, dirty, say)
     budget = next((line for line in arguments if line.startswith("budget=")), None)
     if arguments and not names:

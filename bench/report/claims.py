@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from bench.published.papers import METRICS, known, of_experiment, paper
 from bench.report.grids import Line
-from bench.report.published import METRICS, known, of_experiment, paper
 from bench.report.stats import Paired, holm, paired
 
 

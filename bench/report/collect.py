@@ -12,8 +12,9 @@ from typing import Any
 import yaml
 
 from bench.errors import BenchError
-from bench.probes import files
-from bench.results import read_json, validate
+from bench.files import read_json
+from bench.records import probe
+from bench.records.schema import validate
 
 # What two honest repetitions of a run may differ in.
 _CIRCUMSTANCES = (
@@ -208,7 +209,7 @@ def _probes(folder: Path, record: Record, found: Collection) -> dict[str, dict[s
     for file in sorted(folder.glob("*.json")):
         name = f"probes/{file.name}"
         try:
-            content = files.read(file, record.result)
+            content = probe.read(file, record.result)
             if content is None:
                 raise BenchError(f"{name} was measured on an earlier training of the run")
         except OSError as error:

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench.errors import BenchError
-from bench.facts import UNCOUNTED
+from bench.published.papers import Published
+from bench.records.identity import UNCOUNTED
 from bench.report.collect import Collection, Record
-from bench.report.published import Published
 from bench.report.stats import LAST_EPOCH, Estimate, Rule, estimate
 
 # What must be the same for two lines of a table to be compared; the regularizer, its strength and the seed may differ.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench import marks
+from bench import markdown
 from bench.errors import BenchError, nearest
-from bench.report import build, experiments, tables
+from bench.report import build, join, tables
 from bench.report.analysis import Analysis, Row, analyse
 from bench.report.stats import Verdict
 
@@ -31,13 +31,13 @@ def write_into(path: Path, out: Path) -> bool:
     def render(folder: str) -> str:
         name, _, variant = folder.rpartition("/")
         # Only what the file asks for is worked out: the statistics of all tables take longer than the rest.
-        for table in experiments.tables(collection, {name} & {*experiments.names()}, (), []):
+        for table in join.tables(collection, {name} & {*join.names()}, (), []):
             if table.folder == folder:
                 return digest(analyse(table))
-        known = [f"{name}/{variant}" for name in experiments.names()]
+        known = [f"{name}/{variant}" for name in join.names()]
         raise BenchError(f"{path}: no experiment's report is called '{folder}'. {nearest(folder, known)}")
 
-    return marks.fill(path, "bench report", render)
+    return markdown.fill(path, "bench report", render)
 
 
 def digest(found: Analysis) -> str:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from bench.report import published
+from bench.published import papers
 from bench.report.analysis import Analysis
 from bench.report.collect import Record
 from bench.report.grids import Line
@@ -97,7 +97,7 @@ def counts(found: Analysis) -> Section | None:
     """The paper's table of spikes on test sets beside ours, where its file has one for the experiment and all runs were
     measured with the same settings."""
     table = found.table
-    of = published.of_experiment(table.name).get("counts")
+    of = papers.of_experiment(table.name).get("counts")
     kinds = {kind for record in table.records if of and (kind := how(record, of["probe"])) is not None}
     if of is None or len(kinds) != 1:
         return None

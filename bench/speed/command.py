@@ -16,10 +16,14 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from bench import results
-from bench.config import Config, component_name, compose, groups, settings
+from bench import files
+from bench.config.component import component_name, settings
+from bench.config.compose import compose
+from bench.config.options import groups
+from bench.config.schema import Config
 from bench.console import say
 from bench.errors import BenchError, EnvironmentFault, nearest
+from bench.records import provenance
 from bench.registry import MODELS
 from bench.speed.measure import floor_images_per_s
 from bench.speed.peers import NETWORKS, PEERS
@@ -285,14 +289,14 @@ def summary(
         ratios[name] = ours["images_per_s"]["median"] / by[name, "resident"]["images_per_s"]["median"]
         each[name] = spread([a / b for a, b in zip(ours["rounds"], by[name, "resident"]["rounds"], strict=True)])
     ratios["epoch_over_resident"] = by["bench", "epoch"]["images_per_s"]["median"] / ours["images_per_s"]["median"]
-    commit, dirty = results.commit()
-    versions = results.versions()
+    commit, dirty = provenance.commit()
+    versions = provenance.versions()
     for name in {PEERS[name].package for name in ratios if name in PEERS}:
         versions[name] = metadata.version(name)
     arguments: Any = OmegaConf.to_container(cfg.model, resolve=True, enum_to_str=True)
     return {
         "env": {
-            "date": results.now(),
+            "date": provenance.now(),
             "hardware": about["hardware"],
             "device": about["device"],
             "threads": about["threads"],
@@ -353,8 +357,8 @@ def main(arguments: Sequence[str], json_file: Path | None, out: Path | None) -> 
     if out:
         paths.append(out / f"{env['model']}-{env['data']}-b{env['batch_size']}-{env['device']}.json")
     for path in paths:
-        results.write_atomic(path, json.dumps(found, indent=1) + "\n")
+        files.write_atomic(path, json.dumps(found, indent=1) + "\n")
         say(f"wrote {path} and {chart(found, path.with_suffix('.png')) or 'no chart: matplotlib is not installed'}")
     if out:
-        results.write_atomic(out / "README.md", page(out))
+        files.write_atomic(out / "README.md", page(out))
         say(f"wrote {out / 'README.md'}, all that was measured into {out}")

@@ -16,16 +16,18 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench import ops, results
-from bench.allocator import keep_freed_memory
-from bench.config import build, component_name, compose, settings
+from bench import ops
+from bench.config.component import build, component_name, settings
+from bench.config.compose import compose
 from bench.data import Batches, Dataset, Splits, prepare, status
 from bench.data.batches import Augment, Chunks
 from bench.errors import BenchError
-from bench.facts import best_precision, science
 from bench.models.base import Spec, SpikingNetwork
-from bench.random import generator
+from bench.ops.allocator import keep_freed_memory
+from bench.records import provenance
+from bench.records.identity import best_precision, science
 from bench.registry import MODELS
+from bench.seeds import generator
 from bench.speed import measure
 from bench.speed.peers import PEERS, copy_weights, network
 
@@ -79,7 +81,7 @@ class Arm:
 
 
 def device_of(cfg: DictConfig) -> str:
-    """`cpu` or `cuda`, as `bench.session.pick_device` chooses it, whose module takes seconds to import."""
+    """`cpu` or `cuda`, as `bench.training.setup.pick_device` chooses it, whose module takes seconds to import."""
     if cfg.trainer.devices != 1:
         raise BenchError("trainer.devices: bench speed measures one device; leave it out")
     wanted = cfg.trainer.accelerator.value
@@ -206,10 +208,10 @@ def bench_arm(
     cfg: DictConfig, facts: dict[str, Any], splits: Splits, batch: tuple[Tensor, Tensor], device: str
 ) -> BenchArm:
     """Our task's own step."""
-    from bench import session
+    from bench.training import setup
 
-    session.pick_kernels(cfg.ops, device)
-    task = session.make_task(cfg, splits).to(device)
+    setup.pick_kernels(cfg.ops, device)
+    task = setup.make_task(cfg, splits).to(device)
     # Lightning keeps none either.
     made = BenchArm(task, batch, mixed(device, facts["precision"] == "bf16", keep_casts=False))
     compiled = ops.resolve(cfg.ops, device)[0] is ops.Backend.compiled
@@ -236,8 +238,8 @@ def epochs_of(cfg: DictConfig, facts: dict[str, Any], device: str, pace: float, 
     """
     import lightning as L
 
-    from bench import session
-    from bench.progress import Reporter
+    from bench.training import fit, setup
+    from bench.training.progress import Reporter
 
     batch = cfg.trainer.batch_size
     steps = max(2, round(pace * seconds / 2 / batch))
@@ -259,15 +261,15 @@ def epochs_of(cfg: DictConfig, facts: dict[str, Any], device: str, pace: float, 
     cfg = OmegaConf.merge(cfg, {"trainer": {"epochs": epochs + 1, "eval_every": epochs + 2}})  # type: ignore[assignment]
     watch: Any = Stopwatch()
     reporter = Reporter(cfg.trainer.epochs)
-    task = session.make_task(cfg, splits, on_step=reporter.advance)
-    trainer = session.make_trainer(cfg, facts, device, [reporter, watch])
+    task = setup.make_task(cfg, splits, on_step=reporter.advance)
+    trainer = fit.make_trainer(cfg, facts, device, [reporter, watch])
     # A loader for validation, which is never due: Lightning warns if there is none.
     trainer.fit(task, Chunks(splits.train), [splits.test])
     return {
         "images_per_s": epochs * images / sum(watch.times[1:]),
         "epoch_images": images,
         "epochs": epochs,
-        "peak_memory_bytes": results.peak_memory(device),
+        "peak_memory_bytes": provenance.peak_memory(device),
     }
 
 
@@ -292,7 +294,7 @@ def overview(cfg: DictConfig, job: dict[str, Any]) -> dict[str, Any]:
     facts = facts_of(cfg)
     return {
         "device": device,
-        "hardware": results.hardware(device),
+        "hardware": provenance.hardware(device),
         "threads": torch.get_num_threads(),
         "precision": facts["precision"],
         "ops": ops.resolve(cfg.ops, device)[0].value,
@@ -323,7 +325,7 @@ def arm(cfg: DictConfig, job: dict[str, Any]) -> dict[str, Any]:
             return bench_arm(cfg, facts, splits, batch, device)
         return peer_arm(cfg, name, splits, batch, device)
 
-    before = results.peak_memory(device)
+    before = provenance.peak_memory(device)
     began = time.perf_counter()
     try:
         made = make(size)
@@ -332,7 +334,7 @@ def arm(cfg: DictConfig, job: dict[str, Any]) -> dict[str, Any]:
         compiled = PEERS[name].best if name in PEERS else False
         # torch.compile runs inside `make`, so that its failure is caught there.
         resident["compile_s"] = took if compiled else 0.0
-        peak = results.peak_memory(device)
+        peak = provenance.peak_memory(device)
         resident |= {"peak_memory_bytes": peak, "step_memory_bytes": peak - before}
         resident["saved_bytes_for_backward"] = saved(made)
         if name in PEERS and not PEERS[name].best:

@@ -14,7 +14,7 @@ from typing import IO, Any
 
 import pytest
 
-from tests.config.conftest import asked, cli
+from tests.commands.conftest import asked, cli
 
 __all__ = ["asked", "cli"]
 

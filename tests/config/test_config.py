@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
 import pytest
+from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 from torch import nn
 
-from bench import config
-from bench.config import build, component_name, compose, config_dir, groups, options, settings
+from bench.config.component import build, component_name, settings
+from bench.config.compose import compose
+from bench.config.options import config_dir, groups, options
 from bench.errors import BenchError
 from bench.models.base import Spec
 from bench.models.sew import Connect, SEWResNet
@@ -228,7 +230,7 @@ def add(monkeypatch: pytest.MonkeyPatch) -> Any:
     yield put
     monkeypatch.undo()
     for group, name in (("model", "mine"), ("reg", "mine")):
-        config.ConfigStore.instance().repo[group].pop(f"{name}.yaml", None)
+        ConfigStore.instance().repo[group].pop(f"{name}.yaml", None)
 
 
 def test_an_argument_without_default_must_be_given(add: Any) -> None:
@@ -308,5 +310,5 @@ def test_a_file_in_bench_plugins_is_an_option_with_types(tmp_path: Path) -> None
 def test_the_files_are_found_in_a_wheel_and_in_a_checkout(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert config_dir() == ROOT / "configs"
     (tmp_path / "bench" / "_configs").mkdir(parents=True)
-    monkeypatch.setattr(config, "__file__", str(tmp_path / "bench" / "config.py"))
+    monkeypatch.setattr("bench.config.options.__file__", str(tmp_path / "bench" / "config" / "options.py"))
     assert config_dir() == tmp_path / "bench" / "_configs"

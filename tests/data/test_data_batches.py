@@ -19,7 +19,7 @@ from torchvision.transforms.v2 import functional as tvf
 
 from bench.data.batches import Augment, Batches, crop_flip, global_seed, rand_augment
 from bench.errors import BenchError
-from bench.random import generator
+from bench.seeds import generator
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 

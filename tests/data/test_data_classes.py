@@ -11,12 +11,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.config import compose
+from bench.config.compose import compose
 from bench.data import DataConfig, Dataset, open_dataset, prepare
 from bench.data.classes import resolve, restrict
 from bench.errors import BenchError
-from bench.facts import science
-from bench.results import run_id
+from bench.records.identity import run_id, science
 
 NAMES = ("cat", "dog", "7", "3")
 

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
-from bench import catalog, experiments
-from bench.config import compose, compose_all, config_dir
+from bench import experiments
+from bench.commands import catalog
+from bench.config.compose import compose, compose_all
+from bench.config.options import config_dir
 from bench.errors import BenchError
 from bench.experiments import Experiment, Job, Row, expand, identified, load, merge, names, run_ids
 from bench.registry import REGULARIZERS
@@ -267,7 +269,7 @@ def write(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     (tmp_path / "configs" / "experiment").mkdir(parents=True)
     budgets = config_dir() / "budget"
     (tmp_path / "configs" / "budget").symlink_to(budgets)
-    monkeypatch.setattr("bench.config.config_dir", lambda: tmp_path / "configs")
+    monkeypatch.setattr("bench.config.options.config_dir", lambda: tmp_path / "configs")
     monkeypatch.setattr(experiments, "config_dir", lambda: tmp_path / "configs")
 
     def put(text: str) -> Experiment:

@@ -23,14 +23,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.activity import activity_of
-from bench.config import OptimConfig, Optimizer, compose
+from bench.config.compose import compose
+from bench.config.schema import OptimConfig, Optimizer
 from bench.errors import BenchError
 from bench.experiments import expand, identified, load
-from bench.facts import science
 from bench.models.base import ConvNorm, Spec
-from bench.models.diet import (
+from bench.models.diet import Diet
+from bench.models.diet_neuron import (
     LOWEST_THRESHOLD,
-    Diet,
     DietNeuron,
     DietSpiking,
     balanced_threshold,
@@ -42,12 +42,12 @@ from bench.models.diet import (
 )
 from bench.neurons import NeuronConfig
 from bench.ops import explain
+from bench.records.identity import run_id, science
 from bench.registry import REGULARIZERS
 from bench.regularizers.spikepen import SpikePenalty
 from bench.regularizers.weight_decay import WeightDecay
-from bench.results import run_id
-from bench.task import Task
-from bench.twin import twin_of
+from bench.training.source import twin_of
+from bench.training.task import Task
 
 SPEC = Spec((2, 8, 8), 3, 3, NeuronConfig(v_threshold=0.3))  # at 1 a network this small would be nearly silent
 SMALL: dict[str, Any] = {"convs": [4, 0, 6, 0], "hidden": [8]}
@@ -503,7 +503,7 @@ def records() -> dict[str, dict[str, Any]]:
 
 
 def go(shared_data: Path, *overrides: str) -> dict[str, Any]:
-    from bench.run import run
+    from bench.training.run import run
 
     return run(compose([*TINY, f"data.root={shared_data}", *overrides]))
 

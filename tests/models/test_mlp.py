@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from bench.activity import OpCounter, activity_of
-from bench.config import OptimConfig, Optimizer
+from bench.config.schema import OptimConfig, Optimizer
 from bench.errors import BenchError
 from bench.models.base import Spec
 from bench.models.mlp import MLP, Encoding, poisson
 from bench.regularizers.uselose import Form, UseItOrLoseIt
-from bench.task import Task
+from bench.training.task import Task
 
 SPEC = Spec((1, 6, 6), 3, time_steps=10)
 

@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.func import functional_call
 
 from bench.activity import OpCounter, activity_of
-from bench.config import OptimConfig, Optimizer, compose
+from bench.config.compose import compose
+from bench.config.schema import OptimConfig, Optimizer
 from bench.errors import BenchError
 from bench.models.base import Spec
 from bench.models.srm import SRM, DelayedSynapses, ResponseNeuron, kernel, spike_times, spike_trains
@@ -24,7 +25,7 @@ from bench.neurons import NeuronConfig
 from bench.registry import REGULARIZERS
 from bench.regularizers.base import Regularizer
 from bench.regularizers.masking import SELU_FLOOR
-from bench.task import Task
+from bench.training.task import Task
 
 T = 12
 DROPOUTS = ["dropout", "dropout2d", "feature_dropout", "alpha_dropout"]
@@ -400,7 +401,7 @@ def test_a_negative_delay_on_the_command_line(bench: Callable[..., Any], tmp_pat
 
 
 def test_a_run_records_its_hidden_neurons(shared_data: Path, tmp_path: Path) -> None:
-    from bench.run import run
+    from bench.training.run import run
 
     tiny = ["data.limit=60", "data.test_limit=30", "trainer.batch_size=8", "trainer.epochs=2", "logger=none"]
     result = run(compose(["model=srm", *tiny, f"data.root={shared_data}", "reg=spikepen", f"runs={tmp_path}"]))

@@ -25,8 +25,8 @@ CONV = (
 
 def train(root: Path, runs: Path, *overrides: str) -> Path:
     """The folder of a finished run."""
-    from bench.config import compose
-    from bench.run import run
+    from bench.config.compose import compose
+    from bench.training.run import run
 
     result = run(compose([*overrides, f"data.root={root}", f"runs={runs}"]))
     return runs / result["run_id"]
@@ -53,7 +53,7 @@ def copied(tmp_path: Path) -> Callable[[Path], Path]:
 @pytest.fixture
 def subject_of() -> Callable[..., Subject]:
     """subject_of(run, *settings): what `bench eval` would give to a probe."""
-    from bench import evaluate
+    from bench.probes import evaluate
 
     def load(run: Path, *lines: str) -> Subject:
         return evaluate.load(run, evaluate.finished(run), evaluate.parse(["probe=noise", *lines]))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.probes.attacks import fgsm, pgd, project
+from bench.probes._attacks import fgsm, pgd, project
 
 WEIGHT = torch.tensor([[2.0, -1.0, 0.0, 0.0], [-1.0, 1.0, 0.0, 0.0]])
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.probes.corrupt import ANGLE, BRIGHTNESS, CORRUPTIONS, NOISE, SALT, SEVERITIES
+from bench.probes._corrupt import ANGLE, BRIGHTNESS, CORRUPTIONS, NOISE, SALT, SEVERITIES
 from bench.probes.corruptions import corrupted
 
 DETERMINED = ["gaussian_blur", "brightness", "darkness", "contrast", "jpeg"]

@@ -11,18 +11,19 @@ from typing import Any
 
 import pytest
 
-from bench import evaluate
 from bench.__main__ import main
-from bench.config import compose, read_config, settings
+from bench.commands.reproduce import probe
+from bench.config.component import settings
+from bench.config.compose import compose, read_config, typed_component
 from bench.errors import BenchError
-from bench.evaluate import parse, shown
 from bench.experiments import Experiment, Row, load, names
+from bench.files import read_json
 from bench.models.base import Spec
 from bench.models.mlp import MLP
-from bench.probes.files import SCHEMA_VERSION
-from bench.registry import PROBES
-from bench.reproduce import probe
-from bench.results import read_json
+from bench.probes import evaluate
+from bench.probes.evaluate import parse, shown
+from bench.records.probe import SCHEMA_VERSION
+from bench.registry import MODELS, PROBES
 from tests.probes.conftest import POISSON, POISSON_REG
 
 Bench = Callable[..., subprocess.CompletedProcess[str]]
@@ -222,7 +223,7 @@ def test_a_stored_configuration_is_the_one_that_ran(poisson_run: Path) -> None:
     assert cfg.reg.uselose.form.value == "literal"
     assert cfg.data.classes == [7, 4, 6]
     with pytest.raises(BenchError, match="which is no registered model"):
-        typed_component(evaluate.MODELS, {"_target_": "os.system"})
+        typed_component(MODELS, {"_target_": "os.system"})
 
 
 def test_settings_of_a_probe_are_typed() -> None:

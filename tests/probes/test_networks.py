@@ -16,14 +16,14 @@ from torch.nn import functional as F
 from bench import ops
 from bench.data import DataConfig, open_dataset
 from bench.errors import BenchError
+from bench.files import read_json
 from bench.ops import Backend
+from bench.probes._noise_sets import Blur, Level
 from bench.probes.adversarial import AdversarialProbe, Attack, gradient_of
 from bench.probes.base import Outcome, Probe, Say, Subject
 from bench.probes.corruptions import CorruptionsProbe
 from bench.probes.noise import NoiseProbe
-from bench.probes.noise_sets import Blur, Level
 from bench.registry import MODELS, PROBES
-from bench.results import read_json
 
 SubjectOf = Callable[..., Subject]
 
@@ -301,9 +301,10 @@ def test_a_probe_changes_nothing(
 
 def untrained(model: str, root: Path) -> Subject:
     """A network of the smallest budget as it starts."""
-    from bench.config import compose, settings
+    from bench.config.component import settings
+    from bench.config.compose import compose
     from bench.data import prepare
-    from bench.session import make_task
+    from bench.training.setup import make_task
 
     cfg = compose([f"data.root={root}", "budget=smoke", f"model={model}", "data.limit=40"])
     splits = prepare(settings(cfg.data), seed=0, batch_size=8)

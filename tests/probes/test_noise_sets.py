@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bench.errors import BenchError
-from bench.probes.noise_sets import DARK_MEAN, Blur, blurred, delta_noise
+from bench.probes._noise_sets import DARK_MEAN, Blur, blurred, delta_noise
 
 
 def noise(mean: list[float], count: int = 400, size: int = 28, seed: int = 0) -> Tensor:

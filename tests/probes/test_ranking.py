@@ -15,12 +15,11 @@ from hypothesis import strategies as st
 from scipy.stats import kendalltau
 from torch.nn import functional as F
 
-from bench.config import compose
+from bench.config.compose import compose
 from bench.errors import BenchError
-from bench.facts import science
 from bench.probes.base import Subject
 from bench.probes.ranking import RankingProbe, agreement, importances, order, rank_biased_overlap, top_overlap
-from bench.results import run_id
+from bench.records.identity import run_id, science
 
 SRM = (
     "data=digits", "data.crop=0", "data.size=null", "model=srm", "model.hidden=12", "time_steps=8", "data.limit=300",
@@ -90,7 +89,7 @@ def test_tau_is_kendalls_with_ties(pairs: list[tuple[int, int]]) -> None:
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory, shared_data: Path) -> dict[str, Path]:
     """Runs from one start: two without a regularizer, one with; and one from another start. Not to be changed."""
-    from bench.run import run
+    from bench.training.run import run
 
     folder = tmp_path_factory.mktemp("ranking")
     wanted = {
@@ -121,9 +120,9 @@ def test_init_seed_is_of_the_start_alone() -> None:
 
 
 def test_runs_of_one_start_share_weights_and_not_the_order_of_batches(shared_data: Path) -> None:
-    from bench.config import settings
+    from bench.config.component import settings
     from bench.data import prepare
-    from bench.session import make_task
+    from bench.training.setup import make_task
 
     def start(*lines: str) -> Any:
         cfg = compose([*SRM, *lines, f"data.root={shared_data}"])

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.config import read_config
-from bench.facts import science
-from bench.results import run_id
+from bench.config.compose import read_config
+from bench.records.identity import run_id, science
 
 RECORDS = Path(__file__).resolve().parents[2] / "reports" / "records"
 FOLDERS = sorted(path.parent for path in RECORDS.glob("*/config.yaml"))

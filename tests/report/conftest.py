@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from bench.results import SCHEMA, SCHEMA_VERSION, validate
+from bench.records.schema import SCHEMA, SCHEMA_VERSION, validate
 
 LAYERS = (("spiking.0", 32768), ("spiking.1", 8192), ("spiking.2", 2048))
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

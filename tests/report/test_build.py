@@ -20,7 +20,8 @@ import yaml
 
 from bench.errors import BenchError
 from bench.experiments import load as load_experiment
-from bench.report import build, experiments, published, tables
+from bench.published import papers
+from bench.report import build, join, tables
 from bench.report.analysis import Analysis, analyse
 from bench.report.collect import collect
 from bench.report.grids import groups
@@ -39,20 +40,20 @@ def only(found: list[Analysis]) -> Analysis:
     return one
 
 
-def join(folder: Path, name: str) -> list[Analysis]:
+def joined(folder: Path, name: str) -> list[Analysis]:
     said: list[str] = []
-    found = [analyse(table) for table in experiments.tables(collect([folder]), [name], (), said)]
+    found = [analyse(table) for table in join.tables(collect([folder]), [name], (), said)]
     assert said == []
     return found
 
 
 def test_published_numbers_are_the_facts_and_claims_point_at_rows() -> None:
-    for path in published.FOLDER.glob("*.yaml"):
+    for path in papers.FOLDER.glob("*.yaml"):
         content = yaml.safe_load(path.read_text())
         for number, table in content["tables"].items():
             if not isinstance(table, dict):
                 continue  # findings of all tables
-            found = published.load(f"{content['key']}/{number}")
+            found = papers.load(f"{content['key']}/{number}")
             assert all(len(row) == len(found.columns) for row in found.rows)
             for claim in table.get("claims", ()):
                 rows = [value for value in claim.values() if isinstance(value, dict)]
@@ -68,13 +69,13 @@ def test_published_numbers_are_the_facts_and_claims_point_at_rows() -> None:
             assert {*named, *of.get("counts", {}).get("labels", ())} <= labels, item
     shared = Path(__file__).resolve().parents[3] / "shared" / "published" / "nandan2022.yaml"
     if shared.exists():
-        facts, ours = (yaml.safe_load(path.read_text()) for path in (shared, published.FOLDER / shared.name))
+        facts, ours = (yaml.safe_load(path.read_text()) for path in (shared, papers.FOLDER / shared.name))
         assert {n: t["rows"] for n, t in facts["tables"].items()} == {n: t["rows"] for n, t in ours["tables"].items()}
 
 
 def test_a_table_of_a_paper(records: SimpleNamespace, tmp_path: Path) -> None:
     records.of_experiment(tmp_path, "nandan2022/table3_1", "cpu", 3, penalty)
-    found = only(join(tmp_path, "nandan2022/table3_1"))
+    found = only(joined(tmp_path, "nandan2022/table3_1"))
     table = found.table
     assert table.folder == "nandan2022/table3_1/cpu"
     assert table.reduced
@@ -96,11 +97,11 @@ def test_a_table_of_a_paper(records: SimpleNamespace, tmp_path: Path) -> None:
 def test_a_figure_compares_two_curves(records: SimpleNamespace, tmp_path: Path) -> None:
     records.of_experiment(tmp_path, "nandan2022/figure3_1", "cpu", 3, penalty)
     # The runs of table 3.1 are the figure's squared ones: they are shared.
-    found = only(join(tmp_path, "nandan2022/figure3_1"))
+    found = only(joined(tmp_path, "nandan2022/figure3_1"))
     assert {row.line.series for row in found.rows} == {"squared", "first order"}
     assert found.table.panels == [""]
     assert [finding.outcome for finding in found.findings] == ["holds"]
-    assert only(join(tmp_path, "nandan2022/table3_1")).table.folder == "nandan2022/table3_1/cpu"
+    assert only(joined(tmp_path, "nandan2022/table3_1")).table.folder == "nandan2022/table3_1/cpu"
 
 
 def test_a_selection_looks_at_validation_only(records: SimpleNamespace, tmp_path: Path) -> None:
@@ -113,7 +114,7 @@ def test_a_selection_looks_at_validation_only(records: SimpleNamespace, tmp_path
         decay = result["regs"].get("weight_decay", {}).get("weight", 0.0)
         result["val"] = {"acc": 60.0 - 1e4 * decay, "loss": 1.0, "spike_rate": 0.1, "spike_rate_layer_mean": 0.1}
         (tmp_path / result["run_id"] / "result.json").write_text(json.dumps(result))
-    found = only(join(tmp_path, "nandan2022/table4_1"))
+    found = only(joined(tmp_path, "nandan2022/table4_1"))
     labels = ["batch norm: 0", "weight norm: 0", "weight norm + mean-only BN: 0"]
     assert [row.line.label for row in found.rows] == labels
     assert len(found.table.candidates) == 9
@@ -124,7 +125,7 @@ def test_a_selection_looks_at_validation_only(records: SimpleNamespace, tmp_path
 def test_a_selection_without_validation_is_refused_in_a_line(records: SimpleNamespace, tmp_path: Path) -> None:
     records.of_experiment(tmp_path, "nandan2022/table4_1", "cpu", 1, lambda row, seed: (70.0, 0.1))
     said: list[str] = []
-    assert experiments.tables(collect([tmp_path]), ["nandan2022/table4_1"], (), said) == []
+    assert join.tables(collect([tmp_path]), ["nandan2022/table4_1"], (), said) == []
     assert len(said) == 1
     assert "needs a validation split" in said[0]
 
@@ -336,18 +337,18 @@ def test_other_commands_import_no_plotting() -> None:
 
 def test_run_ids_are_the_experiments_own() -> None:
     from bench.experiments import load, run_ids
-    from bench.facts import best_precision
+    from bench.records.identity import best_precision
 
     data = {"cifar10": ("12" * 32, "a copy")}
     table = load("nandan2022/table2_3")
     theirs = [(f"{row.group}\n{row.label}", seed, name) for row, seed, name in run_ids(table, "cpu", [0, 3], (), data)]
-    assert sorted(experiments.run_ids(table, "cpu", [0, 3], (), data, best_precision("auto"))) == sorted(theirs)
+    assert sorted(join.run_ids(table, "cpu", [0, 3], (), data, best_precision("auto"))) == sorted(theirs)
 
 
 def test_precisions_are_not_mixed(records: SimpleNamespace, tmp_path: Path) -> None:
     for precision in ("fp32", "bf16"):
         records.of_experiment(tmp_path, "nandan2022/table2_1", "cpu", 2, penalty, auto=precision)
-    found = join(tmp_path, "nandan2022/table2_1")
+    found = joined(tmp_path, "nandan2022/table2_1")
     assert [analysis.table.folder for analysis in found] == [
         f"nandan2022/table2_1/cpu-{precision}" for precision in ("bf16", "fp32")
     ]
@@ -358,4 +359,4 @@ def test_precisions_are_not_mixed(records: SimpleNamespace, tmp_path: Path) -> N
 
 def test_rows_that_set_their_precision_are_one_table(records: SimpleNamespace, tmp_path: Path) -> None:
     records.of_experiment(tmp_path, "suite/precision", "quick", 2, lambda row, seed: (90.0 + seed, 0.1))
-    assert only(join(tmp_path, "suite/precision")).table.folder == "suite/precision/quick"
+    assert only(joined(tmp_path, "suite/precision")).table.folder == "suite/precision/quick"

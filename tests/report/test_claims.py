@@ -7,7 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from bench.report import experiments
+from bench.report import join
 from bench.report.analysis import analyse
 from bench.report.collect import collect
 from bench.report.figures import figures, style
@@ -28,7 +28,7 @@ def test_the_dropouts_of_lyu2023(records: SimpleNamespace, tmp_path: Path) -> No
         result["train"]["loss"] = LOSS[result["reg"]] + 0.001 * result["seed"] * len(result["reg"])
         (tmp_path / result["run_id"] / "result.json").write_text(json.dumps(result))
     said: list[str] = []
-    (table,) = experiments.tables(collect([tmp_path]), ["lyu2023/figures2_5"], (), said)
+    (table,) = join.tables(collect([tmp_path]), ["lyu2023/figures2_5"], (), said)
     assert said == []
     assert table.panels == ["MNIST", "CIFAR-10"]
     found = analyse(table)
@@ -82,7 +82,7 @@ def test_table_1_of_antonov2024(records: SimpleNamespace, tmp_path: Path) -> Non
         path = tmp_path / result["run_id"] / "probes" / "noise.json"
         path.parent.mkdir()
         path.write_text(json.dumps(content))
-    (table,) = experiments.tables(collect([tmp_path]), ["antonov2024/table1"], (), [])
+    (table,) = join.tables(collect([tmp_path]), ["antonov2024/table1"], (), [])
     found = analyse(table)
     outcomes = {finding.says: finding.outcome for finding in found.findings}
     assert list(outcomes.values()) == ["holds", "does not hold", "holds", "open", "holds", "holds"]
@@ -102,7 +102,7 @@ def test_table_1_of_antonov2024(records: SimpleNamespace, tmp_path: Path) -> Non
 
 def test_tables_without_counts_have_none(records: SimpleNamespace, tmp_path: Path) -> None:
     records.of_experiment(tmp_path, "lyu2023/figures2_5", "cpu", 1, lambda row, seed: (90.0, 0.1))
-    (table,) = experiments.tables(collect([tmp_path]), ["lyu2023/figures2_5"], (), [])
+    (table,) = join.tables(collect([tmp_path]), ["lyu2023/figures2_5"], (), [])
     assert counts(analyse(table)) is None
 
 
@@ -112,7 +112,7 @@ def test_accuracy_over_neurons(records: SimpleNamespace, tmp_path: Path) -> None
         result["train"]["acc"] = None
         result["test"]["acc"] = {25: 20.0, 50: 50.0, 100: 60.0, 200: 70.0, 400: 80.0}[result["model_args"]["neurons"]]
         (tmp_path / result["run_id"] / "result.json").write_text(json.dumps(result))
-    (table,) = experiments.tables(collect([tmp_path]), ["gutekunst/diehl_cook"], (), [])
+    (table,) = join.tables(collect([tmp_path]), ["gutekunst/diehl_cook"], (), [])
     drawn = {figure.name: figure for figure in figures(analyse(table))}
     (tests,) = [points for name, side, points in drawn["growth"].source if side == "test" and len(points) > 1]
     assert [(size, bar[0]) for size, bar in tests] == [(25, 20.0), (50, 50.0), (100, 60.0), (200, 70.0), (400, 80.0)]

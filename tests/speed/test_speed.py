@@ -14,9 +14,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench import complete
 from bench.__main__ import main
-from bench.config import compose
+from bench.commands import completion
+from bench.config.compose import compose
 from bench.errors import BenchError, EnvironmentFault
 from bench.speed import command, measure, peers, show, worker
 
@@ -236,7 +236,7 @@ def test_the_best_settings_take_bf16_where_the_processor_has_it(
 
 def test_completion_and_help_know_the_peers(capsys: pytest.CaptureFixture[str]) -> None:
     """Both must answer without importing torch, so they have a list of their own."""
-    assert complete.SPEED["peers"] == ["all", "none", *peers.PEERS]
+    assert completion.SPEED["peers"] == ["all", "none", *peers.PEERS]
     assert main(["speed", "--help"]) == 0
     assert f" {','.join(peers.PEERS)}\n" in capsys.readouterr().out
 

@@ -1,0 +1,139 @@
+"""What is registered, as rows: for `bench list`, the README's tables and other programs."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+
+from bench.config.component import schema
+from bench.config.explain import shown
+from bench.config.options import config_dir, options
+from bench.data import DATASETS
+from bench.errors import BenchError, nearest
+from bench.markdown import fill
+from bench.registry import MODELS, PROBES, REGULARIZERS, Registry
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row.
+
+    Attributes:
+        name: as the command line takes it.
+        summary: one sentence.
+        source: the paper and its equation, or a link.
+        defaults: the settings it comes with.
+    """
+
+    name: str
+    summary: str
+    source: str
+    defaults: dict[str, Any]
+
+    @property
+    def settings(self) -> str:
+        """The defaults as one would write them: `weight=0.1 order=2`."""
+        return " ".join(f"{key}={plain(value)}" for key, value in self.defaults.items())
+
+
+def plain(value: Any) -> str:
+    """A value in Hydra's grammar."""
+    if isinstance(value, list):
+        return f"[{','.join(map(plain, value))}]"
+    return value if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else shown(value)
+
+
+def summary_of(text: str) -> str:
+    """The first paragraph of a docstring in one line."""
+    return " ".join(inspect.cleandoc(text).split("\n\n")[0].split())
+
+
+def source_of(text: str) -> str:
+    """The first sentence of the paragraph that begins with "Source:"."""
+    found = re.search(r"^Source:\s*(.+?)(?:\n\s*\n|\Z)", inspect.cleandoc(text), re.MULTILINE | re.DOTALL)
+    if found is None:
+        return ""
+    # "et al. 2021", "eq. 3.1" and "A. Author" end no sentence.
+    sentence = re.split(r"(?<!\bal)(?<!\beq)(?<!\b[A-Z])\.\s+(?=[A-Z])", " ".join(found[1].split()))[0]
+    return sentence.rstrip(".")
+
+
+def components(registry: Registry) -> list[Entry]:
+    """Every registered network, regularizer or probe."""
+    rows = []
+    for name, cls in registry.items():
+        text = cls.__doc__ or ""
+        defaults: Any = OmegaConf.to_container(OmegaConf.structured(schema(registry, name)), enum_to_str=True)
+        del defaults["_target_"]
+        rows.append(Entry(name, summary_of(text), source_of(text), defaults))
+    return rows
+
+
+def datasets() -> list[Entry]:
+    """Every registered data set, with what its file under configs/data sets."""
+    rows = []
+    for name, cls in DATASETS.items():
+        path = config_dir() / "data" / f"{name}.yaml"
+        defaults = yaml.safe_load(path.read_text()) if path.exists() else {}
+        defaults = {key: value for key, value in defaults.items() if key not in ("defaults", "name")}
+        rows.append(Entry(name, summary_of(cls.__doc__ or ""), getattr(cls, "paper", ""), defaults))
+    return rows
+
+
+def experiments() -> list[Entry]:
+    """Every table under configs/experiment, described by its first comment."""
+    rows = []
+    for name in options("experiment"):
+        path = config_dir() / "experiment" / f"{name}.yaml"
+        comments = [line.lstrip("# ") for line in path.read_text().splitlines() if line.startswith("#")]
+        rows.append(Entry(name, next((c for c in comments if not c.startswith("@package")), ""), "", {}))
+    return rows
+
+
+SECTIONS: dict[str, Callable[[], list[Entry]]] = {
+    "models": lambda: components(MODELS),
+    "regs": lambda: components(REGULARIZERS),
+    "data": datasets,
+    "experiments": experiments,
+    "probes": lambda: components(PROBES),
+}
+
+
+def section(name: str) -> list[Entry]:
+    """The rows of one section.
+
+    Raises:
+        BenchError: there is no such section.
+    """
+    if name not in SECTIONS:
+        raise BenchError(f"nothing called '{name}' can be listed. {nearest(name, SECTIONS)}")
+    return SECTIONS[name]()
+
+
+def markdown(rows: list[Entry]) -> str:
+    """A table for GitHub."""
+    lines = ["| name | what it is | source | defaults |", "|---|---|---|---|"]
+    for row in rows:
+        settings = f"`{row.settings}`" if row.settings else ""
+        cells = (f"`{row.name}`", row.summary, row.source, settings)
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines)
+
+
+def write_into(path: Path) -> bool:
+    """Put the tables of a Markdown file between its marks, `<!-- bench list regs -->` and `<!-- end -->`.
+
+    Returns:
+        Whether the file changed.
+
+    Raises:
+        BenchError: it has no such mark.
+    """
+    return fill(path, "bench list", lambda name: markdown(section(name)))

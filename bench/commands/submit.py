@@ -1,0 +1,249 @@
+"""From the runs of one machine to what others can use: `submit` copies records, `sync` uploads offline W&B runs."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bench.errors import BenchError, EnvironmentFault
+from bench.files import read_json, write_atomic
+from bench.records import probe
+from bench.records.schema import validate
+
+FILES = ("result.json", "metrics.jsonl", "config.yaml", "env.json")
+
+# Settings that say where things lie on a machine, and nothing about the run.
+PLACES = (("runs",), ("data", "root"), ("data", "path"))
+
+# An absolute path, wherever in a text: /a, ~/a, C:\a; but no https://a and no a/b.
+PATH = re.compile(r"(?:^|[\s\"'=(\[{,;:])((?:/|~/|[A-Za-z]:\\)[\w.][^\s\"']*)")
+
+
+def folders(named: Sequence[str], everything: bool, runs: Path) -> list[Path]:
+    """The run folders that a command line names.
+
+    Args:
+        named: run ids, or paths of run folders.
+        everything: instead, all finished ones.
+        runs: the folder of the records.
+
+    Raises:
+        BenchError: none is named, both are, or one is not there.
+    """
+    if everything == bool(named):
+        raise BenchError("name the runs, or all of them with --all" if not named else "--all leaves no run to name")
+    if everything:
+        found = sorted(path.parent for path in runs.glob("*/result.json"))
+        if not found:
+            raise BenchError(f"{runs} holds no finished run")
+        return found
+    found = []
+    for name in named:
+        path = next((path for path in (runs / name, Path(name)) if path.is_dir()), None)
+        if path is None:
+            raise BenchError(f"no run '{name}' in {runs}, and no such folder")
+        found.append(path.resolve())
+    return list(dict.fromkeys(found))
+
+
+def submit(paths: Sequence[Path], records: Path, say: Callable[[str], None] = print) -> None:
+    """Copy records that others can trust, without what tells of this machine's folders.
+
+    Args:
+        paths: run folders.
+        records: where to, `reports/records`.
+        say: takes a line for each copied record.
+
+    Raises:
+        BenchError: some were refused; a line each. The others are copied.
+    """
+    refused = []
+    for path in paths:
+        try:
+            texts = prepared(path)
+            say(f"{path.name}: {put(texts, records / path.name)}")
+        except BenchError as error:
+            refused.append(f"  {path.name}: {error}")
+    if refused:
+        raise BenchError("\n".join([f"{len(refused)} of {len(paths)} records refused", *refused]))
+
+
+def prepared(path: Path) -> dict[str, str]:
+    """The checked content of a record's files, ready to be copied.
+
+    Raises:
+        BenchError: the record cannot stand beside others; says why.
+    """
+    for name in FILES:
+        if not (path / name).is_file():
+            raise BenchError(
+                "it is not finished: there is no result.json" if name == FILES[0] else f"{name} is missing"
+            )
+    result, env = read_json(path / "result.json"), read_json(path / "env.json")
+    validate(result)
+    try:
+        config = yaml.safe_load((path / "config.yaml").read_text())
+        rows = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    except (yaml.YAMLError, ValueError) as error:
+        raise BenchError(f"config.yaml or metrics.jsonl is damaged ({str(error).splitlines()[0]})") from error
+    check(path.name, result, env, config, rows)
+    for *parents, key in PLACES:
+        node = config
+        for parent in parents:
+            node = node.get(parent, {})
+        node.pop(key, None)
+    texts = {
+        "result.json": json.dumps(result, indent=1) + "\n",
+        "metrics.jsonl": "".join(json.dumps(row) + "\n" for row in rows),
+        "config.yaml": yaml.safe_dump(config, sort_keys=False),
+        "env.json": json.dumps(env, indent=1) + "\n",
+    }
+    contents = dict(zip(FILES, (result, rows, config, env), strict=True))
+    for file in sorted((path / "probes").glob("*.json")):
+        name = f"probes/{file.name}"
+        contents[name] = probed(file, result)
+        texts[name] = json.dumps(contents[name], indent=1) + "\n"
+    for name, content in contents.items():
+        for where, text in strings(content):
+            if found := PATH.search(text):
+                raise BenchError(f"{name}: {where} holds a path of this machine, '{found[1]}'")
+    return texts
+
+
+def probed(file: Path, result: dict[str, Any]) -> dict[str, Any]:
+    """The content of a probe that belongs to the record and that others could repeat.
+
+    Raises:
+        BenchError: says why not.
+    """
+    content = probe.read(file, result)
+    again = f"`python -m bench eval {result['run_id']} probe={file.stem} force=true` measures it again"
+    if content is None:
+        raise BenchError(f"probes/{file.name} was measured on an earlier training of the run; {again}")
+    if content.get("commit") is None or content.get("dirty") is not False:
+        raise BenchError(f"probes/{file.name} was not measured at a commit without changes; {again}")
+    return content
+
+
+def check(name: str, result: dict[str, Any], env: Any, config: Any, rows: Sequence[Any]) -> None:
+    """Refuse a record whose parts do not belong together, or that nobody could repeat.
+
+    Raises:
+        BenchError: says why.
+    """
+    if not isinstance(env, dict) or not isinstance(config, dict):
+        raise BenchError("env.json or config.yaml holds no settings")
+    if result["run_id"] != name:
+        raise BenchError(f"its folder is called {name}, its record {result['run_id']}")
+    if result["budget"] == "smoke":
+        raise BenchError("budget=smoke only shows that a run works")
+    # Not time_steps: the ReLU twin needs one, local learning has its own.
+    for key in ("budget", "seed"):
+        if config.get(key) != result[key]:
+            raise BenchError(f"{key} is {config.get(key)} in config.yaml, {result[key]} in result.json")
+    for key in ("torch", "spikingjelly", "snn-bench"):
+        if result["versions"].get(key, "none") == "none":
+            raise BenchError(f"the version of {key} is not in it")
+    if result["commit"] is None:
+        raise BenchError("it names no commit: run it from a git checkout")
+    if env.get("commit") != result["commit"]:
+        raise BenchError("env.json and result.json name different commits")
+    if env.get("dirty") is not False:
+        raise BenchError(f"tracked files differed from the commit {result['commit'][:8]}: commit, and run it again")
+    if result["status"] == "finished" and len(rows) != result["epochs"]:
+        raise BenchError(f"metrics.jsonl has {len(rows)} epochs of {result['epochs']}")
+
+
+def strings(value: Any, where: str = "") -> Iterator[tuple[str, str]]:
+    """Every text in some JSON, keys too, with its dotted place."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    if isinstance(value, str):
+        yield where, value
+    for key, item in items:
+        place = f"{where}.{key}" if where else str(key)
+        if isinstance(key, str):
+            yield place, key
+        yield from strings(item, place)
+
+
+def put(texts: dict[str, str], target: Path) -> str:
+    """Write a record's files, all or none.
+
+    Returns:
+        What became of it, for people.
+
+    Raises:
+        BenchError: another record of the run is there.
+        EnvironmentFault: the folder cannot be written.
+    """
+    if target.exists():
+        other = [n for n, text in texts.items() if not (target / n).is_file() or (target / n).read_text() != text]
+        if any(name in FILES or (target / name).exists() for name in other):
+            raise BenchError(
+                f"{target} has another record of this run; which of them counts is yours to say: remove it"
+            )
+        try:
+            for name in other:
+                (target / name).parent.mkdir(exist_ok=True)
+                write_atomic(target / name, texts[name])
+        except OSError as error:
+            raise EnvironmentFault(f"{target} cannot be written: {error.strerror}") from error
+        return f"is there already; {', '.join(other)} joined it" if other else "is there already"
+    part = target.with_name(f".{target.name}.part")
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        for name, text in texts.items():
+            (part / name).parent.mkdir(exist_ok=True)
+            write_atomic(part / name, text)
+        part.rename(target)
+    except OSError as error:
+        raise EnvironmentFault(f"{target} cannot be written: {error.strerror}") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return f"copied to {target}"
+
+
+def sync(named: Sequence[str], runs: Path, say: Callable[[str], None] = print) -> None:
+    """Upload offline W&B runs by `wandb sync`; what it uploaded, it marks and passes over the next time.
+
+    Args:
+        named: run ids or run folders; none means all under `runs`.
+        runs: the folder of the records.
+        say: takes a line for each run.
+
+    Raises:
+        BenchError: there is no offline run, or no key.
+        EnvironmentFault: the server does not answer, or an upload failed.
+    """
+    # Imported here: Lightning takes seconds, and `submit` needs none of it.
+    from bench.training.logger import reachable
+
+    paths = folders(named, False, runs) if named else sorted(path for path in runs.glob("*") if path.is_dir())
+    offline = [(path, run) for path in paths for run in sorted(path.glob("wandb/offline-run-*"))]
+    if not offline:
+        raise BenchError(f"no offline W&B run in {', '.join(named) or runs}")
+    waiting = [(path, run) for path, run in offline if not list(run.glob("*.wandb.synced"))]
+    say(f"{len(waiting)} to upload, {len(offline) - len(waiting)} uploaded before")
+    if not waiting:
+        return
+    # `wandb sync` itself would try for minutes.
+    reachable()
+    failed = []
+    for path, run in waiting:
+        done = subprocess.run([sys.executable, "-m", "wandb", "sync", str(run)], capture_output=True, text=True)
+        lines = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()
+        if done.returncode:
+            failed.append(f"  {path.name}: {lines[-1]}")
+        else:
+            say(f"{path.name}: uploaded")
+    if failed:
+        raise EnvironmentFault("\n".join([f"{len(failed)} of {len(waiting)} uploads failed", *failed]))

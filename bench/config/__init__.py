@@ -1,0 +1,1 @@
+"""The settings of a run: schema, composition by Hydra, errors that name the nearest right thing."""

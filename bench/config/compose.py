@@ -1,0 +1,149 @@
+"""From overrides, or from a stored file, to the checked configuration of a run."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import hydra
+import yaml
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from bench.config.component import component_name, schema
+from bench.config.explain import explained, known, of_several, shown, unknown
+from bench.config.options import config_dir, groups, options, register_configs
+from bench.config.schema import Config
+from bench.errors import BenchError
+from bench.registry import MODELS, REGULARIZERS, Registry
+
+
+def compose(overrides: Sequence[str] = ()) -> DictConfig:
+    """The configuration of one run, as `python -m bench run` composes it.
+
+    Raises:
+        BenchError: an override names nothing that exists, or has a value of the wrong type.
+    """
+    (cfg,) = compose_all([overrides])
+    return cfg
+
+
+def compose_all(grid: Iterable[Sequence[str]]) -> list[DictConfig]:
+    """The configurations of many runs, as `compose` has each; far quicker where they choose the same options.
+
+    Raises:
+        BenchError: as `compose`.
+    """
+    register_configs()
+    named, chosen = set(groups()), {}
+    composed = []
+    with explained(), loader():
+        for overrides in grid:
+            check(overrides)
+            # Hydra too sets single values once it has composed the options.
+            options_ = tuple(line for line in overrides if line.partition("=")[0] in named)
+            if options_ not in chosen:
+                chosen[options_] = hydra.compose("config", list(options_))
+            cfg = copy.deepcopy(chosen[options_])
+            values = OverridesParser.create().parse_overrides([line for line in overrides if line not in options_])
+            for value in values:
+                if value.is_sweep_override():
+                    raise BenchError(of_several(str(value.input_line)))
+            ConfigLoaderImpl._apply_overrides_to_config(values, cfg)
+            composed.append(settle(cfg))
+    return composed
+
+
+def loader() -> AbstractContextManager[Any]:
+    """Hydra, ready to compose: the running app's, which knows its `--config-dir`, or one for the moment."""
+    if GlobalHydra.instance().is_initialized():
+        return nullcontext()
+    return hydra.initialize_config_dir(str(config_dir()), version_base="1.3", job_name="bench")
+
+
+def settle(cfg: DictConfig) -> DictConfig:
+    """Give one form to what means the same (`reg=[]` is `reg=none`), in place, and see that all values exist.
+
+    Raises:
+        BenchError: a setting without default has no value, a `${...}` leads nowhere, a `_target_` was changed.
+    """
+    with open_dict(cfg):
+        cfg.pop("experiment", None)
+    with open_dict(cfg.reg):
+        if not cfg.reg:
+            cfg.reg["none"] = OmegaConf.structured(schema(REGULARIZERS, "none"))
+        elif len(cfg.reg) > 1:
+            cfg.reg.pop("none", None)
+    with explained():
+        OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    component_name(MODELS, cfg.model)
+    for name, node in cfg.reg.items():
+        if component_name(REGULARIZERS, node) != name:
+            raise BenchError(f"reg.{name}._target_ is '{node._target_}', which is not {name}")
+    return cfg
+
+
+def read_config(path: Path) -> DictConfig:
+    """A run's configuration from its `config.yaml`, typed as when it was composed; later settings get their defaults.
+
+    Raises:
+        BenchError: it is damaged, or names a component that is not registered.
+    """
+    try:
+        plain = yaml.safe_load(path.read_text())
+        model, regs = plain.pop("model"), plain.pop("reg")
+    except (OSError, yaml.YAMLError, KeyError, AttributeError, UnicodeDecodeError) as error:
+        raise BenchError(f"{path} cannot be read ({type(error).__name__})") from error
+    with explained():
+        typed = {
+            "model": typed_component(MODELS, model),
+            "reg": {name: typed_component(REGULARIZERS, node) for name, node in regs.items()},
+        }
+        cfg = OmegaConf.merge(OmegaConf.structured(Config), plain, typed)
+    assert isinstance(cfg, DictConfig)
+    return cfg
+
+
+def typed_component(registry: Registry, node: dict[str, Any]) -> Any:
+    """A stored component over the schema of its class."""
+    name = component_name(registry, OmegaConf.create(node))
+    return OmegaConf.merge(OmegaConf.structured(schema(registry, name)), node)
+
+
+def check(overrides: Sequence[str]) -> None:
+    """Refuse overrides that Hydra would take in another sense, or not notice.
+
+    Raises:
+        BenchError: something is to be added or deleted, a group is no name, or an optional file does not exist.
+    """
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        key, value, line = override.key_or_group, override.value(), override.input_line
+        if override.is_hydra_override() or override.is_sweep_override():
+            continue
+        if override.is_add() or override.is_force_add() or override.is_delete():
+            hint = "the settings are fixed; to change one write key=value"
+            raise BenchError(f"'{line}' would add or delete a setting: {hint}")
+        if key.startswith("experiment."):
+            raise BenchError(f"'{line}': an experiment's file is as it is; seed=, budget= and settings can be given")
+        if key not in groups() or isinstance(value, dict):
+            continue
+        if isinstance(value, list) and key != "reg":
+            each = f"{key}={','.join(map(str, value))}"
+            raise BenchError(f"'{line}': only reg takes a list; to run each, write {each} -m")
+        names = value if isinstance(value, list) else [value]
+        for i, name in enumerate(names):
+            if not isinstance(name, str):
+                raise BenchError(f"{key} is {shown(name)}, it must be a name. {known(key)}")
+            if name in names[:i]:
+                raise BenchError(f"{line} names '{name}' twice")
+            if key in OPTIONAL and name not in options(key):
+                raise unknown(key, name)
+
+
+# Groups whose missing files Hydra passes over.
+OPTIONAL = {"recipe", "epochs"}

@@ -1,0 +1,222 @@
+"""Convolution, norm, neuron, residual sum and pooling in one go, by the kernels where they serve."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bench.ops import depthwise, winograd
+from bench.ops.reference import Dropped, Gate
+
+if TYPE_CHECKING:
+    from bench.models.base import ConvNorm
+    from bench.neurons import Spiking
+from bench.ops.backend import Backend, _asked, _kernels, resolve
+
+
+def fire_block(
+    conv_norm: ConvNorm,
+    spiking: Spiking,
+    x: Tensor,
+    pool: nn.MaxPool2d | None = None,
+    repeat: bool = False,
+    add: Tensor | None = None,
+) -> Tensor:
+    """pool(spiking(conv_norm(x)) + add) with all that follows the convolution in one kernel, where there is one.
+
+    A module with hooks is called as a module, so that they run. `explain` says which layers that
+    and other things keep from the kernels.
+
+    Args:
+        conv_norm: convolution and norm. A norm other than batch norm runs by itself, and the kernel
+            takes over behind it, as it does behind what regularizers put on the current, a `Gate`
+            left out: that the kernel does too.
+        spiking: the layer; what it did is found there afterwards, on every path.
+        x: `[T * N, C, H, W]`, time slowest; `[N, C, H, W]` with `repeat`.
+        pool: max pooling.
+        repeat: the static stem: conv_norm sees each image once, the neurons see it T times.
+        add: `[T * N, C, H, W]`, a residual path; what the layer did is recorded without it.
+    """
+    kernels = _kernels(x.device)
+    if kernels is None:
+        spiking.unfused = None
+        return _rest(conv_norm(x), spiking, pool, repeat, add)
+    spiking.unfused = _obstacle(conv_norm, spiking, pool)
+    if spiking.unfused is not None:
+        return _rest(conv_norm(x), spiking, pool, repeat, add)
+    norm = conv_norm.norm
+    gate = _gate(spiking)
+    inside = _is_plain(norm) and (gate is not None or not len(spiking.current))
+    current = _convolve(conv_norm.conv, x) if inside else conv_norm(x)
+    if len(spiking.current) and gate is None:
+        current = spiking.current(_repeat(current, spiking.time_steps) if repeat else current)
+        repeat = False
+    # torch's own errors are wanted: nothing to pool, or a single value a channel to normalize by.
+    faulty = min(current.shape[2:]) < (1 if pool is None else 2) or current[:, 0].numel() == 1
+    drops = gate is not None and gate.training
+    spiking.unfused = "its shape" if faulty else kernels.obstacle(current, spiking.config, spiking.time_steps, drops)
+    if spiking.unfused is not None:
+        current = norm(current) if inside else current
+        # What stands on the current has been applied, unless it is a gate.
+        return _rest(current, spiking, pool, repeat, add, skip_current=gate is None)
+    dropped = None if gate is None else gate.draw(current, spiking.time_steps if repeat else 1)
+    return _fused(kernels, norm if inside else None, spiking, current, pool, repeat, dropped, add)
+
+
+def _gate(spiking: Spiking) -> Gate | None:
+    """What stands on the current, where the kernels can do it on the way."""
+    slot = list(spiking.current)
+    return slot[0] if len(slot) == 1 and isinstance(slot[0], Gate) and not _hooked(slot[0]) else None
+
+
+def _convolve(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """The convolution, by our own kernels where they serve it."""
+    # Triton's depthwise kernels have not been timed on a GPU; the library's stay until they are.
+    if resolve(_asked, x.device)[0] is Backend.compiled:
+        if depthwise.supported(conv):
+            return depthwise.depthwise(conv, x, "compiled")
+        if winograd.supported(conv):
+            return winograd.winograd(conv, x)
+    out: Tensor = conv(x)
+    return out
+
+
+def _fused(
+    kernels: Any,
+    norm: nn.Module | None,
+    spiking: Spiking,
+    x: Tensor,
+    pool: nn.MaxPool2d | None,
+    repeat: bool,
+    dropped: Dropped | None,
+    add: Tensor | None,
+) -> Tensor:
+    norm = norm if isinstance(norm, nn.BatchNorm2d) else None
+    learned = (None,) * 4 if norm is None else (norm.weight, norm.bias, norm.running_mean, norm.running_var)
+    # What stands on the spikes comes before the sum and the pooling.
+    ends_inside = not len(spiking.spikes) and (add is None or (add.dtype is x.dtype and add.device == x.device))
+    fired = kernels.bn_fire(
+        x,
+        *learned,
+        0.0 if norm is None else norm.eps,
+        time_steps=spiking.time_steps,
+        neuron=spiking.config,
+        pool=2 if ends_inside and pool is not None else 1,
+        training_stats=norm is not None and norm.training,
+        repeat=repeat,
+        want_spikes=not spiking.lean,
+        dropped=dropped,
+        add=add if ends_inside else None,
+    )
+    if norm is not None and norm.training:
+        _track(norm, fired.mean, fired.var, x.numel() // x.shape[1])
+    shape = torch.Size((spiking.time_steps, fired.out.shape[0] // spiking.time_steps, *x.shape[1:]))
+
+    def current() -> Tensor:
+        y = x.detach().float()
+        if norm is not None:
+            mean, var = (norm.running_mean, norm.running_var) if fired.mean is None else (fired.mean, fired.var)
+            y = F.batch_norm(y, mean, var, norm.weight, norm.bias, False, 0.0, norm.eps)
+        y = _repeat(y, spiking.time_steps) if repeat else y
+        return y if dropped is None else dropped(y.unflatten(0, (spiking.time_steps, -1))).flatten(0, 1)
+
+    spiking.record(fired.spikes, fired.spike_count, shape, current)
+    return fired.out if ends_inside else _end(spiking.spikes(fired.out), add, pool)
+
+
+@torch.no_grad()
+def _track(norm: nn.BatchNorm2d, mean: Tensor, var: Tensor, values: int) -> None:
+    """Move the running statistics as nn.BatchNorm2d does: of the variance, the unbiased one."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    assert norm.num_batches_tracked is not None
+    assert norm.momentum is not None
+    norm.num_batches_tracked.add_(1)
+    norm.running_mean.lerp_(mean, norm.momentum)
+    norm.running_var.lerp_(var * (values / (values - 1)), norm.momentum)
+
+
+def _rest(
+    x: Tensor,
+    spiking: Spiking,
+    pool: nn.MaxPool2d | None,
+    repeat: bool,
+    add: Tensor | None,
+    skip_current: bool = False,
+) -> Tensor:
+    """What follows the norm, from the modules."""
+    x = _repeat(x, spiking.time_steps) if repeat else x
+    return _end(spiking.fire(x) if skip_current else spiking(x), add, pool)
+
+
+def _end(x: Tensor, add: Tensor | None, pool: nn.MaxPool2d | None) -> Tensor:
+    x = x if add is None else x + add
+    return x if pool is None else pool(x)
+
+
+def _repeat(x: Tensor, time_steps: int) -> Tensor:
+    return x.unsqueeze(0).expand(time_steps, *x.shape).flatten(0, 1)
+
+
+def _is_plain(norm: nn.Module) -> bool:
+    """Whether the kernels do what this norm does."""
+    if type(norm) is nn.Identity:
+        return True
+    return (
+        type(norm) is nn.BatchNorm2d
+        and norm.affine
+        and norm.track_running_stats
+        and norm.momentum is not None
+        and norm.weight.dtype is torch.float32
+    )
+
+
+def _hooked(module: nn.Module) -> bool:
+    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    return any(hooks)
+
+
+def _obstacle(conv_norm: ConvNorm, spiking: Spiking, pool: nn.MaxPool2d | None) -> str | None:
+    """What keeps this layer from the kernels, in a few words."""
+    if not spiking.is_spiking:
+        return "the ReLU twin"
+    if spiking.config.name not in ("if", "lif"):
+        return f"neuron {spiking.config.name}"
+    if not spiking.config.detach_reset:
+        return "detach_reset=false"
+    if spiking.keep_potential:
+        return "the potential is asked for"
+    if spiking.goes_on:
+        return "it goes on from a potential"
+    around = (conv_norm, conv_norm.norm, spiking, spiking.neuron, spiking.current, spiking.spikes)
+    if any(map(_hooked, around)) or (pool is not None and _hooked(pool)):
+        return "a hook"
+    if pool is not None and not _halves(pool):
+        return "the pooling"
+    return None
+
+
+def _halves(pool: nn.MaxPool2d) -> bool:
+    pairs = (pool.kernel_size, pool.stride, pool.padding, pool.dilation)
+    plain = [value if isinstance(value, tuple) else (value, value) for value in pairs]
+    return plain == [(2, 2), (2, 2), (0, 0), (1, 1)] and not pool.ceil_mode and not pool.return_indices
+
+
+def explain(model: nn.Module) -> str | None:
+    """Which layers the last forward pass computed without the kernels, though there are some, and why.
+
+    Example:
+        >>> explain(model)
+        "2 of 4 layers use the reference: the potential is asked for"
+    """
+    from bench.neurons import Spiking
+
+    layers = [module for module in model.modules() if isinstance(module, Spiking)]
+    reasons = Counter(layer.unfused for layer in layers if layer.unfused is not None)
+    if not reasons:
+        return None
+    return f"{reasons.total()} of {len(layers)} layers use the reference: {', '.join(reasons)}"

@@ -1,0 +1,1 @@
+"""The papers' numbers, as files, and their reader."""

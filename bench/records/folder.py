@@ -1,0 +1,142 @@
+"""One run's folder: its files, its lock, its epochs."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from bench.errors import BenchError, Busy, EnvironmentFault
+from bench.files import read_json, write_atomic
+from bench.records.schema import validate
+
+
+class RunFolder:
+    """One run on disk: `config.yaml`, `env.json`, `metrics.jsonl`, `checkpoints/`, `wandb/`, `result.json`.
+
+    Args:
+        root: the folder of all runs.
+        name: the run's id.
+    """
+
+    def __init__(self, root: Path, name: str) -> None:
+        self.path = root / name
+        self.name = name
+        self.result_path = self.path / "result.json"
+        self.metrics_path = self.path / "metrics.jsonl"
+        self.checkpoint_path = self.path / "checkpoints" / "last.ckpt"
+        self.wandb_path = self.path / "wandb"
+
+    def finished(self) -> dict[str, Any] | None:
+        """The record, when the run has ended.
+
+        Raises:
+            BenchError: `result.json` is damaged or of another schema; it is left as it is.
+        """
+        if not self.result_path.exists():
+            return None
+        try:
+            result = read_json(self.result_path)
+            validate(result)
+        except BenchError as error:
+            raise BenchError(f"{self.result_path}: {error}; force=true runs it again") from error
+        return result
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Own the folder; it is created when missing.
+
+        Raises:
+            Busy: another process has it.
+            EnvironmentFault: it cannot be written.
+        """
+        try:
+            (self.path / "checkpoints").mkdir(parents=True, exist_ok=True)
+            lock = (self.path / ".lock").open("w")
+        except OSError as error:
+            raise EnvironmentFault(
+                f"the run's folder {self.path} cannot be written: {error.strerror}; another: runs=DIR or $BENCH_RUNS"
+            ) from error
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise Busy(f"another process is at work on {self.path}; wait for it or stop it") from error
+            yield
+
+    def clear(self) -> None:
+        """Remove an earlier run; the lock stays."""
+        for path in (self.result_path, self.metrics_path, self.checkpoint_path, self.path / "config.yaml"):
+            path.unlink(missing_ok=True)
+        shutil.rmtree(self.wandb_path, ignore_errors=True)
+
+    def write_config(self, text: str) -> None:
+        """Store the resolved configuration, or check that the one stored is whole.
+
+        Raises:
+            BenchError: an interrupted run's `config.yaml` is damaged.
+        """
+        import yaml
+
+        path = self.path / "config.yaml"
+        if path.exists() and self.checkpoint_path.exists():
+            try:
+                stored = yaml.safe_load(path.read_text())
+                # A setting that came later and was not asked for is in no older file.
+                asked = {key for key, value in yaml.safe_load(text).items() if value is not None}
+                whole = isinstance(stored, dict) and asked <= set(stored)
+            except (yaml.YAMLError, UnicodeDecodeError):
+                whole = False
+            if not whole:
+                raise BenchError(f"{path} is damaged, so the run cannot be continued; force=true runs it again")
+        write_atomic(path, text)
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Add one epoch's line to `metrics.jsonl`.
+
+        Raises:
+            EnvironmentFault: the disk is full or the folder read-only.
+        """
+        try:
+            with self.metrics_path.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise EnvironmentFault(f"{self.metrics_path} could not be written: {error.strerror}") from error
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The finished epochs' lines; a last line that was cut off is left out."""
+        if not self.metrics_path.exists():
+            return []
+        rows = []
+        for line in self.metrics_path.read_text().splitlines():
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+        return rows
+
+    def cut_back(self, epochs: int) -> list[dict[str, Any]]:
+        """Keep the first `epochs` lines of `metrics.jsonl`: those the checkpoint knows of.
+
+        Raises:
+            BenchError: there are fewer.
+        """
+        rows = self.rows()[:epochs]
+        if len(rows) < epochs:
+            raise BenchError(
+                f"{self.metrics_path} has {len(rows)} epochs, its checkpoint has {epochs}; force=true runs it again"
+            )
+        write_atomic(self.metrics_path, "".join(json.dumps(row) + "\n" for row in rows))
+        return rows
+
+    def finish(self, result: dict[str, Any]) -> None:
+        """Write `result.json`, checked and at once."""
+        validate(result)
+        write_atomic(self.result_path, json.dumps(result, indent=1) + "\n")

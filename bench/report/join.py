@@ -1,0 +1,203 @@
+"""Joins the experiments of configs/experiment with the records that their rows stand for."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from bench import experiments
+from bench.config.options import config_dir
+from bench.errors import BenchError
+from bench.experiments import Experiment, Row, load, names
+from bench.published import papers
+from bench.records.identity import run_id
+from bench.report.claims import claims
+from bench.report.collect import Collection, Record
+from bench.report.grids import Line, Table, line_up, names_of, pick, strength_arguments
+from bench.report.stats import RULES
+
+__all__ = ["load", "names", "tables"]
+
+
+@cache
+def _composed(name: str, budget: str, extra: tuple[str, ...], where: Path) -> list[tuple[Row, dict[str, Any]]]:
+    """Each row with the settings that its runs' ids are made of, for seed 0 and whatever data there may be.
+
+    Composed once in a process: seeds, copies of the data and what `trainer.precision=auto` stood for are put in
+    afterwards, so that a report is built on any machine, where there are no data sets, and in seconds.
+    """
+    jobs = experiments.expand(experiments.load(name), [*extra, f"budget={budget}", "seed=0"])
+    found = experiments.identified(jobs, _AnyData(), auto="auto")
+    return [(job.row, {k: v for k, v in facts.items() if k not in ("runs", "force")}) for job, _, facts in found]
+
+
+class _AnyData(dict[str, tuple[str, str]]):
+    """An identity for every data set, so that none is looked up."""
+
+    def get(self, name: str, default: object = None) -> tuple[str, str]:
+        return ("", "unknown")
+
+
+def run_ids(
+    experiment: Experiment,
+    budget: str,
+    seeds: Sequence[int],
+    extra: Sequence[str],
+    data: Mapping[str, tuple[str, str]],
+    precision: str,
+) -> list[tuple[str, int, str]]:
+    """Row, by group and label, seed and run id of all runs; as `bench.experiments.run_ids`.
+
+    Args:
+        experiment: the table.
+        budget: of all its runs.
+        seeds: of every row.
+        extra: further overrides.
+        data: (checksum, copy) by data set; rows on others are left out.
+        precision: of the rows that leave it to the machine.
+    """
+    found = []
+    for row, facts in _composed(experiment.name, budget, tuple(extra), config_dir()):
+        if facts["data"]["name"] in data:
+            checksum, copy = data[facts["data"]["name"]]
+            own = {**facts, "data": {**facts["data"], "checksum": checksum, "copy": copy}}
+            if own["precision"] == "auto":
+                own["precision"] = precision
+            found += [(_name(row), seed, run_id({**own, "seed": seed})) for seed in seeds]
+    return found
+
+
+def _name(row: Row) -> str:
+    return f"{row.group}\n{row.label}"
+
+
+def tables(collection: Collection, wanted: Iterable[str], arguments: Sequence[str], said: list[str]) -> list[Table]:
+    """The tables of some experiments, one for each budget and copy of the data that there are records of.
+
+    Args:
+        collection: the records.
+        wanted: names of experiments.
+        arguments: further overrides of every row; `budget=` picks one.
+        said: gains a line for each table that cannot be made, with the reason.
+    """
+    found = []
+    given = dict(line.split("=", 1) for line in arguments)
+    extra = [line for line in arguments if line.split("=", 1)[0] not in ("budget", "seed")]
+    for name in wanted:
+        experiment = load(name)
+        budgets = sorted({str(record.result["budget"]) for record in collection.records})
+        for budget in [given["budget"]] if "budget" in given else budgets:
+            try:
+                found += _tables(experiment, collection.records, budget, extra)
+            except BenchError as error:
+                said.append(f"left out: {name} at budget={budget}: {error}")
+    return found
+
+
+def _tables(experiment: Experiment, records: Sequence[Record], budget: str, extra: Sequence[str]) -> list[Table]:
+    records = [record for record in records if record.result["budget"] == budget]
+    by_id = {record.run_id: record for record in records}
+    wanted = {line[5:] for row in experiment.rows for line in [*row.at(budget), *extra] if line.startswith("data=")}
+    copies: dict[str, set[tuple[str, str]]] = {}
+    for record in records:
+        result = record.result
+        if not wanted or result["data"] in wanted:
+            copies.setdefault(result["data"], set()).add((result["data_checksum"], result["data_copy"]))
+    if not copies:
+        return []
+    among = sorted({record.seed for record in records})
+    built = []
+    seen: set[frozenset[str]] = set()
+    precisions = sorted({str(record.result["precision"]) for record in records})
+    combinations = itertools.product(*(sorted(of) for of in copies.values()))
+    for combination, precision in itertools.product(combinations, precisions):
+        ids = run_ids(experiment, budget, among, extra, dict(zip(copies, combination, strict=True)), precision)
+        # One row alone, shared with another table, compares nothing; rows that set their precision come again.
+        own = frozenset(name for _, _, name in ids if name in by_id)
+        if len({row for row, _, name in ids if name in own}) > 1 and own not in seen:
+            seen.add(own)
+            built.append((combination, precision, _table(experiment, budget, extra, ids, by_id)))
+    if len({precision for _, precision, _ in built}) > 1:
+        for _, precision, table in built:
+            table.variant += f"-{precision}"
+            table.notes.insert(0, f"runs of another precision are in a table of their own; these are {precision}")
+    if len({combination for combination, _, _ in built}) > 1:
+        for combination, _, table in built:
+            table.variant += f"-{combination[0][0][:6]}"
+            copy = ", ".join(copy for _, copy in combination)
+            table.notes.insert(0, f"runs on other copies of the data are in tables of their own; these are on {copy}")
+    return [table for _, _, table in built]
+
+
+def _table(
+    experiment: Experiment,
+    budget: str,
+    extra: Sequence[str],
+    ids: Sequence[tuple[str, int, str]],
+    by_id: Mapping[str, Record],
+) -> Table:
+    of_row: dict[str, list[Record]] = {}
+    for row, _, name in ids:
+        of_row.setdefault(row, []).extend([by_id[name]] if name in by_id else [])
+    rows = [of_row.get(_name(row), []) for row in experiment.rows]
+    lines = _lines(experiment, rows)
+    table = Table(
+        name=experiment.name,
+        variant="+".join([budget, *(line.replace("/", "_") for line in extra)]),
+        title=experiment.title,
+        lines=lines,
+        arguments=(experiment.name, *([f"budget={budget}", *extra] if extra else [])),
+        columns=experiment.columns,
+        claims=claims(experiment.name),
+        remarks={"finding": experiment.finding, "note": experiment.note},
+        rule=RULES[experiment.selection],
+    )
+    if experiment.published:
+        table.published = papers.load(experiment.published)
+        table.axis = table.published.axis
+    if budget != experiments.FULL:
+        table.remarks["small networks"] = experiment.small_note
+    line_up(lines, table.notes)
+    if table.rule.score is not None:
+        pick(table)
+        base = next((line for line in table.lines if line.group == experiment.baseline), None)
+        for line in table.lines:
+            line.against = None if line is base else base
+    return table
+
+
+def _lines(experiment: Experiment, rows: Sequence[list[Record]]) -> list[Line]:
+    # A group with several regularizers is a comparison of its own and gets its own panel in the figures; groups of
+    # one regularizer each (two orders of a penalty, two widths) are curves of one panel.
+    regs: dict[str, set[str]] = {}
+    for row, records in zip(experiment.rows, rows, strict=True):
+        regs.setdefault(row.group, set()).update(str(record.result["reg"]) for record in records)
+    panels = len(regs) > 1 and any(len(found - {"none"}) > 2 for found in regs.values())
+    selects = experiment.selection != experiments.SELECTIONS[0]
+    alone = len(regs) == 1
+    lines = {}
+    for group in regs:
+        members = [(row, found) for row, found in zip(experiment.rows, rows, strict=True) if row.group == group]
+        present = [found for _, found in members if found]
+        series = dict(
+            zip(map(id, present), names_of(present, strength_arguments(itertools.chain(*present))), strict=True)
+        )
+        for row, found in members:
+            own = series[id(found)][1] if found else row.label
+            lines[id(row)] = Line(
+                label=row.label if alone else f"{group}: {row.label}",
+                series=own if alone or panels else group,
+                strength=found[0].number("strength") if found else None,
+                records=list(found),
+                group=group,
+                panel=group if panels and not selects else "",
+                published=row.published,
+            )
+    ordered = [lines[id(row)] for row in experiment.rows]
+    for row, line in zip(experiment.rows, ordered, strict=True):
+        base = experiment.baseline_of(row)
+        line.against = lines[id(base)] if base is not None and base is not row else None
+    return ordered

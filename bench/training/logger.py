@@ -1,0 +1,348 @@
+"""The curves of a run, at Weights & Biases or in trackio: sent beside the record, never at the cost of the run."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import threading
+import urllib.error
+import urllib.request
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from importlib.util import find_spec
+from netrc import NetrcParseError, netrc
+from typing import Any
+from urllib.parse import urlsplit
+
+from bench.config.schema import LoggerConfig, LoggerName
+from bench.console import say
+from bench.errors import BenchError, EnvironmentFault
+from bench.records.folder import RunFolder
+
+ANSWER_SECONDS = 2.0
+INIT_SECONDS = 30.0
+
+# Variables by which trackio would send a run elsewhere.
+TRACKIO_REMOTE = ("TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL")
+
+
+def server() -> str:
+    """The address of the W&B server: $WANDB_BASE_URL, else wandb's own default."""
+    if url := os.environ.get("WANDB_BASE_URL"):
+        return url
+    import wandb
+
+    return str(wandb.Settings().base_url)
+
+
+def has_key(url: str) -> bool:
+    """Whether a key for the server is at hand: $WANDB_API_KEY, or an entry of $NETRC or ~/.netrc."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    try:
+        entry = netrc(os.environ.get("NETRC")).authenticators(urlsplit(url).netloc)
+    except (OSError, NetrcParseError):
+        return False
+    return entry is not None and bool(entry[2])
+
+
+def answers(url: str, seconds: float = ANSWER_SECONDS) -> bool:
+    """Whether the server answers anything at all within `seconds`, name look-up included."""
+    heard = threading.Event()
+
+    def ask() -> None:
+        try:
+            urllib.request.urlopen(url, timeout=seconds).close()
+        except urllib.error.HTTPError:
+            pass
+        except OSError:
+            return
+        heard.set()
+
+    # A thread of its own: no timeout of urllib's covers the name look-up.
+    threading.Thread(target=ask, daemon=True).start()
+    return heard.wait(seconds)
+
+
+def reachable() -> str:
+    """The server's address, for commands that are useless without it.
+
+    Raises:
+        BenchError: there is no key for it.
+        EnvironmentFault: it does not answer.
+    """
+    url = server()
+    if not has_key(url):
+        raise BenchError(
+            f"no W&B key for {url}: `wandb login` says where to get yours and keeps it, or set WANDB_API_KEY"
+        )
+    if not answers(url):
+        raise EnvironmentFault(f"{url} did not answer within {ANSWER_SECONDS:g} s")
+    return url
+
+
+def choose_mode(config: LoggerConfig) -> tuple[str, str | None]:
+    """The mode for wandb.init, and a reason when it is not the one that was asked for.
+
+    The setting wins, then $WANDB_MODE; else online when a key exists and the server answers, else offline.
+    """
+    asked = config.mode.value
+    if asked == "auto":
+        asked = os.environ.get("WANDB_MODE", "auto")
+        asked = {"dryrun": "offline", "run": "online"}.get(asked, asked)
+    if asked in ("offline", "disabled"):
+        return asked, None
+    url = server()
+    # Without a key wandb would prompt, or crash where there is no terminal.
+    if not has_key(url):
+        return "offline", "no API key" if asked == "online" else None
+    if not answers(url):
+        return "offline", f"{url} did not answer within {ANSWER_SECONDS:g} s"
+    return "online", None
+
+
+def flatten(row: dict[str, Any]) -> dict[str, float]:
+    """One line of `metrics.jsonl` as keys of a curve: `test/acc`, `spike_rate/test`, `spike_rate_layer/<name>`."""
+    flat: dict[str, Any] = {"epoch": row["epoch"], "lr": row["lr"], "images_per_s": row["images_per_s"]}
+    for split in ("train", "val", "test"):
+        for key, value in (row.get(split) or {}).items():
+            flat[f"{key}/{split}" if key.startswith("spike_rate") else f"{split}/{key}"] = value
+    flat.update({f"penalty/{name}": value for name, value in row["penalties"].items()})
+    flat.update({f"spike_rate_layer/{name}": rate for name, rate in row["layers"].items()})
+    return {key: value for key, value in flat.items() if value is not None}
+
+
+def one_line(error: Exception) -> str:
+    """An exception in a line."""
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
+
+
+class Sink(ABC):
+    """What takes the rows of one run; whatever it raises ends the logging, not the run.
+
+    Args:
+        config: project, entity, mode.
+        folder: the run's folder.
+        settings: the flat config to show.
+        run_id: of a W&B run.
+
+    Attributes:
+        name: for people.
+        requirement: what to install where its package is missing.
+        mode: how it takes them, for people.
+        replays: whether it begins empty, so that the epochs from before an interruption are sent again.
+    """
+
+    name: str
+    requirement: str
+    mode: str
+    replays: bool
+
+    @abstractmethod
+    def __init__(self, config: LoggerConfig, folder: RunFolder, settings: dict[str, Any], run_id: str) -> None: ...
+
+    @abstractmethod
+    def log(self, row: dict[str, float], step: int) -> None:
+        """Take one step's numbers."""
+
+    @abstractmethod
+    def finish(self, whole: bool) -> None:
+        """Close the run; `whole` is False where it was cut off."""
+
+
+class WandbRun(Sink):
+    """One run at W&B, behind Lightning's WandbLogger; offline where online fails."""
+
+    name = "W&B"
+    requirement = "wandb"
+
+    def __init__(self, config: LoggerConfig, folder: RunFolder, settings: dict[str, Any], run_id: str) -> None:
+        chosen, reason = choose_mode(config)
+        for mode in (chosen, "offline"):
+            if reason is not None:
+                say(f"W&B continues offline: {reason}")
+            if mode == "offline":
+                # An offline run cannot be resumed: a second history would begin. It is replayed instead.
+                shutil.rmtree(folder.wandb_path, ignore_errors=True)
+            try:
+                self.run = self._init(config, folder, settings, run_id, mode).experiment
+                # Lightning has every chart drawn over its own count of steps, which stands still here: rows are epochs.
+                self.run.define_metric("*", step_metric="epoch")
+            except Exception as error:  # wandb raises its own, its service's and the operating system's
+                reason = one_line(error)
+            else:
+                self.mode, self.replays = mode, mode == "offline"
+                return
+        raise RuntimeError(reason)
+
+    @staticmethod
+    def _init(config: LoggerConfig, folder: RunFolder, settings: dict[str, Any], run_id: str, mode: str) -> Any:
+        import wandb
+        from lightning.pytorch.loggers import WandbLogger
+
+        quiet = wandb.Settings(init_timeout=INIT_SECONDS, silent=True, console="off", x_disable_stats=True)
+        # Before init already: a warning about an argument that Lightning passes would be printed there.
+        wandb.setup(quiet)
+        if wandb.run is not None:
+            wandb.finish()
+        # The mode goes to wandb.init, not to WandbLogger's `offline`: that one sets $WANDB_MODE for the
+        # whole process, and the next run of a grid would take it for the user's wish.
+        return WandbLogger(
+            name=folder.name,
+            project=config.project,
+            entity=config.entity,
+            save_dir=folder.path,
+            id=run_id,
+            mode=mode,
+            config=settings,
+            settings=quiet,
+        )
+
+    def log(self, row: dict[str, float], step: int) -> None:
+        self.run.log(row, step=step)
+
+    def finish(self, whole: bool) -> None:
+        self.run.finish(exit_code=0 if whole else 1)
+
+
+class TrackioRun(Sink):
+    """One run in trackio's database on this machine ($TRACKIO_DIR), which `trackio show` draws while it grows.
+
+    trackio knows a run by its name and gives it another id each time, so an earlier one of that name is removed and
+    its epochs are sent again.
+    """
+
+    name = "trackio"
+    requirement = "snn-bench[trackio]"
+    mode = "local"
+    replays = True
+
+    def __init__(self, config: LoggerConfig, folder: RunFolder, settings: dict[str, Any], run_id: str) -> None:
+        with on_this_machine():
+            import trackio
+            from trackio.utils import TRACKIO_DIR
+
+            TRACKIO_DIR.mkdir(parents=True, exist_ok=True)
+            # trackio itself would go on, warn, and keep nothing.
+            if not os.access(TRACKIO_DIR, os.W_OK):
+                raise PermissionError(f"{TRACKIO_DIR} cannot be written")
+            for earlier in self._earlier(trackio, config.project, folder.name):
+                if not earlier.delete():
+                    raise RuntimeError(f"its earlier run {folder.name} could not be removed")
+            self.run = trackio.init(
+                project=config.project,
+                name=folder.name,
+                group=settings.get("reg"),
+                config=settings,
+                embed=False,
+                auto_log_gpu=False,
+                auto_log_cpu=False,
+            )
+        say(f"curves: trackio show --project {config.project}")
+
+    @staticmethod
+    def _earlier(trackio: Any, project: str, name: str) -> list[Any]:
+        try:
+            return [run for run in trackio.Api().runs(project) if run.name == name]
+        except ValueError:
+            return []  # there is no such project yet
+
+    def log(self, row: dict[str, float], step: int) -> None:
+        self.run.log(row, step=step)
+
+    def finish(self, whole: bool) -> None:
+        import trackio
+
+        with on_this_machine():
+            trackio.finish()
+
+
+@contextmanager
+def on_this_machine() -> Iterator[None]:
+    """trackio without its prints, without a server of its own, without asking Hugging Face whose token it finds."""
+    from huggingface_hub import constants
+
+    hidden = {name: os.environ.pop(name) for name in TRACKIO_REMOTE if name in os.environ}
+    offline = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
+    try:
+        with redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        constants.HF_HUB_OFFLINE = offline
+        os.environ.update(hidden)
+
+
+SINKS: dict[LoggerName, type[Sink]] = {LoggerName.wandb: WandbRun, LoggerName.trackio: TrackioRun}
+
+
+def check(config: LoggerConfig) -> None:
+    """Refuse a logger that cannot work here, before anything is trained.
+
+    Raises:
+        BenchError: its package is missing.
+    """
+    sink = SINKS.get(config.name)
+    if sink is not None and find_spec(config.name) is None:
+        raise BenchError(
+            f"logger={config.name} needs the package {config.name}, which is not installed: "
+            f"pip install '{sink.requirement}'"
+        )
+
+
+class Tracker:
+    """The logger's side of one run; every failure ends in less logging, not in less run.
+
+    Args:
+        config: which logger, its mode, project, entity.
+        folder: the run's folder; W&B writes below it.
+        settings: the flat config to show (`reg`, `strength`, `model`, `data`, `seed`, ...).
+        run_id: of the W&B run.
+        rows: epochs that are already finished; sent again where the logger begins anew.
+
+    Attributes:
+        name: of the logger, for people.
+        mode: how it takes the rows, "off" where it does not.
+    """
+
+    def __init__(
+        self, config: LoggerConfig, folder: RunFolder, settings: dict[str, Any], run_id: str, rows: list[dict[str, Any]]
+    ) -> None:
+        kind = SINKS.get(config.name)
+        self.name, self.mode = "logger" if kind is None else kind.name, "off"
+        self.sink: Sink | None = None
+        if kind is None:
+            return
+        try:
+            self.sink = kind(config, folder, settings, run_id)
+        except Exception as error:  # whatever a logger stumbles over, the run goes on
+            say(f"{self.name} is off for this run: {one_line(error)}")
+            return
+        self.mode = self.sink.mode
+        for row in rows if self.sink.replays else ():
+            self.log(row)
+
+    def log(self, row: dict[str, Any]) -> None:
+        """Send one epoch's line."""
+        self._quietly(lambda sink: sink.log(flatten(row), row["epoch"]))
+
+    def finish(self, summary: dict[str, Any] | None, last_epoch: int) -> None:
+        """Send the run's outcome and close it; None for a run that was cut off."""
+
+        def send(sink: Sink) -> None:
+            if summary:
+                sink.log({key: value for key, value in summary.items() if value is not None}, last_epoch + 1)
+            sink.finish(whole=summary is not None)
+
+        self._quietly(send)
+
+    def _quietly(self, act: Callable[[Sink], None]) -> None:
+        if self.sink is None:
+            return
+        try:
+            act(self.sink)
+        except Exception as error:  # the record on disk is complete without it
+            say(f"{self.name} stopped logging: {one_line(error)}")
+            self.sink, self.mode = None, "off"

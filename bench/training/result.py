@@ -1,0 +1,174 @@
+"""What a run leaves: `env.json`, `result.json`, and the same for W&B."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+from bench import files
+from bench.records import provenance, schema
+from bench.records.folder import RunFolder
+
+if TYPE_CHECKING:
+    from bench.data import Splits
+    from bench.training.base_task import BaseTask
+
+
+def write_env(
+    folder: RunFolder, facts: dict[str, Any], splits: Splits, device: str, ops: str, started: str, resumed: bool
+) -> dict[str, Any]:
+    """Write `env.json`: where, with what and on which data; a resumed run keeps its start and W&B id."""
+    from bench.training import distributed  # which imports torch
+
+    path = folder.path / "env.json"
+    commit, dirty = provenance.commit()
+    env = {
+        "started": started,
+        # A finished run that is forced again is another W&B run: its history starts anew.
+        "wandb_id": f"{folder.name}-{int(time.time()):x}",
+        "versions": provenance.versions(),
+        "commit": commit,
+        "dirty": dirty,
+        "hardware": provenance.hardware(device),
+        "device": device,
+        "devices": distributed.ranks(),
+        "data_copy": splits.dataset.copy,
+        "data_checksum": splits.dataset.checksum,
+        "precision": facts["precision"],
+        "ops": ops,
+    }
+    if resumed and path.exists():
+        old = files.read_json(path)
+        env |= {"started": old["started"], "wandb_id": old["wandb_id"]}
+    files.write_atomic(path, json.dumps(env, indent=1) + "\n")
+    return env
+
+
+def flat_config(facts: dict[str, Any], strength: float | None) -> dict[str, Any]:
+    """The settings as W&B groups and filters by them: `reg`, `strength`, `model`, `data`, `seed` and all
+    others under dotted keys."""
+    flat: dict[str, Any] = {}
+
+    def spread(prefix: str, value: Any) -> None:
+        if isinstance(value, dict) and value:
+            for key, item in value.items():
+                spread(f"{prefix}.{key}" if prefix else key, item)
+        else:
+            flat[prefix] = value
+
+    spread("", facts)
+    return {
+        **flat,
+        "reg": "+".join(facts["reg"]),
+        "strength": strength,
+        "model": facts["model"]["name"],
+        "data": facts["data"]["name"],
+    }
+
+
+def strength_of(task: BaseTask) -> float | None:
+    """The one number that scales the regularization; None where there is none or more than one."""
+    found = [float(getattr(reg, reg.strength)) for reg in task.regs if reg.strength is not None]
+    return found[0] if len(found) == 1 else None
+
+
+def compile_result(
+    facts: dict[str, Any],
+    env: dict[str, Any],
+    folder: RunFolder,
+    task: BaseTask,
+    splits: Splits,
+    outcome: dict[str, Any] | None,
+    reason: str | None,
+) -> dict[str, Any]:
+    """The record, with the keys of `bench.records.schema.SCHEMA`.
+
+    Args:
+        facts: of `science`.
+        env: of `write_env`.
+        folder: its `metrics.jsonl` has the finished epochs.
+        task: the trained task.
+        splits: the data it saw.
+        outcome: of `bench.training.fit.fit_and_test`; None when the run diverged.
+        reason: why it diverged.
+    """
+    rows = folder.rows()
+    nothing = {"acc": None, "loss": None, "spike_rate": None, "spike_rate_layer_mean": None}
+    outcome = outcome or {"test": nothing, "train_clean": nothing, "layers": [], "ops": {}, "seconds": 0.0}
+    running = rows[-1]["train"] if rows and reason is None else nothing
+    clean, test = outcome["train_clean"], outcome["test"]
+    best = max((row for row in rows if row["test"]), key=lambda row: row["test"]["acc"], default=None)
+    seconds = {part: sum(row["seconds"][part] for row in rows) for part in ("train", "eval")}
+    seconds["eval"] += outcome["seconds"]
+    images = sum(row["images"] for row in rows)
+    optimizer = task.parameter_groups()
+    limit, batch_size = facts["trainer"]["limit_train_batches"], facts["trainer"]["batch_size"]
+    # What an epoch sees: steps may be limited on top of the images.
+    train_images = splits.train_images if limit is None else min(splits.train_images, limit * batch_size)
+    return {
+        "schema_version": schema.SCHEMA_VERSION,
+        "run_id": folder.name,
+        "status": "finished" if reason is None else "diverged",
+        "status_reason": reason,
+        "budget": facts["budget"],
+        "data": facts["data"]["name"],
+        "data_copy": splits.dataset.copy,
+        "data_checksum": splits.dataset.checksum,
+        "train_images": train_images,
+        "test_images": splits.test_images,
+        "classes": splits.classes,
+        "model": facts["model"]["name"],
+        "model_args": {key: value for key, value in facts["model"].items() if key != "name"},
+        "neuron": facts["neuron"]["name"],
+        "time_steps": task.model.time_steps,
+        "reg": "+".join(facts["reg"]),
+        "strength": strength_of(task),
+        "regs": facts["reg"],
+        "optimizer": facts["optim"]["name"],
+        "lr": facts["optim"]["lr"],
+        "weight_decay": max(float(group.get("weight_decay", 0.0)) for group in optimizer),
+        "epochs": facts["trainer"]["epochs"],
+        "batch_size": batch_size,
+        "seed": facts["seed"],
+        "precision": facts["precision"],
+        "ops": env["ops"],
+        "train": {
+            "acc": running["acc"],
+            "loss": running["loss"],
+            "acc_eval": clean["acc"],
+            "loss_eval": clean["loss"],
+            "spike_rate": running["spike_rate"],
+        },
+        "val": outcome.get("val") or (None if splits.val is None else nothing),
+        "test": test,
+        "test_best_epoch": {"acc": best["test"]["acc"] if best else None, "epoch": best["epoch"] if best else None},
+        "gap": clean["acc"] - test["acc"] if test["acc"] is not None else None,
+        "layers": outcome["layers"],
+        "synops_per_image": outcome["ops"].get("synops_per_image"),
+        "macs_per_image": outcome["ops"].get("macs_per_image"),
+        "energy_uj": outcome["ops"].get("energy_uj"),
+        "params": sum(p.numel() for p in task.model.parameters()),
+        "train_images_per_s": images / seconds["train"] if images else None,
+        "seconds": {"total": seconds["train"] + seconds["eval"], **seconds},
+        "peak_memory_bytes": provenance.peak_memory(env["device"]),
+        "hardware": env["hardware"],
+        "versions": env["versions"],
+        "commit": env["commit"],
+        "started": env["started"],
+        "finished": provenance.now(),
+    }
+
+
+def headline(result: dict[str, Any], outcome: dict[str, Any] | None) -> dict[str, Any]:
+    """The outcome as W&B shows it for a run: final accuracies, gap, spike rates, SynOps."""
+    return {
+        "final/test_acc": result["test"]["acc"],
+        "final/train_acc_eval": result["train"]["acc_eval"],
+        "final/spike_rate": result["test"]["spike_rate"],
+        "final/spike_rate_layer_mean": result["test"]["spike_rate_layer_mean"],
+        "gap": result["gap"],
+        **(outcome["ops"] if outcome else {}),
+        **{f"final/spike_rate_layer/{layer['name']}": layer["spike_rate"] for layer in result["layers"]},
+        **{f"final/dead/{layer['name']}": layer["dead"] for layer in result["layers"]},
+    }

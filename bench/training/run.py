@@ -1,0 +1,228 @@
+"""The story of one run: config -> data -> model -> regularizers -> task -> trainer -> record."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from bench.config.component import settings
+from bench.console import console, say, summary_table
+from bench.errors import BenchError, Busy
+from bench.records import provenance
+from bench.records.folder import RunFolder
+from bench.records.identity import run_id, science
+from bench.training import launcher, logger
+from bench.training.result import compile_result, flat_config, headline, strength_of, write_env
+from bench.training.source import chosen, start, twin_of, wants_twin
+
+if TYPE_CHECKING:
+    from bench.data import Splits
+    from bench.training.base_task import BaseTask
+    from bench.training.progress import Reporter
+
+POLL = 2.0  # seconds between looks at a twin that another process trains
+
+
+def run(cfg: DictConfig) -> dict[str, Any]:
+    """Train one configuration and record it; a recorded one is returned as it is.
+
+    Raises:
+        BenchError: bad input, or (an EnvironmentFault) a machine that could not do it.
+    """
+    check(cfg)
+    logger.check(cfg.logger)
+    facts = science(cfg)
+    folder = RunFolder(Path(cfg.runs), run_id(facts))
+    done = None if cfg.force else folder.finished()
+    if done is not None:
+        say(f"{folder.name} is finished: test {done['test']['acc']} %; force=true runs it again")
+        return done
+    if cfg.trainer.devices == 1:
+        return train(cfg, facts, folder)
+    if starts_anew(cfg, folder):
+        source_of(cfg)  # trained here, so that no process of the run does it
+    launcher.launch(cfg)
+    result = folder.finished()
+    assert result is not None, "the processes of the run have left its record"
+    return result
+
+
+def starts_anew(cfg: DictConfig, folder: RunFolder) -> bool:
+    """Whether no finished epoch is there to go on from."""
+    return cfg.force or not folder.checkpoint_path.exists()
+
+
+def source_of(cfg: DictConfig) -> RunFolder | None:
+    """Where the twin of a run is, which is trained first where need be; None for a run that starts from none.
+
+    Raises:
+        BenchError: the twin that was asked for has not finished, or is of another network or data set.
+    """
+    if not wants_twin(cfg):
+        return None
+    return trained(twin_of(cfg)) if cfg.model.twin == "auto" else chosen(cfg)
+
+
+def trained(cfg: DictConfig) -> RunFolder:
+    """The folder of a twin that has finished: now, earlier, or in another process.
+
+    Args:
+        cfg: of the twin.
+
+    Raises:
+        BenchError: it diverged.
+    """
+    folder = RunFolder(Path(cfg.runs), run_id(science(cfg)))
+    say(f"this run starts from its non-spiking twin, {folder.name}")
+    waiting = False
+    while True:
+        try:
+            result = run(cfg)
+            break
+        except Busy:
+            if not waiting:
+                say(f"waiting for the twin {folder.name}, which another process trains")
+            waiting = True
+            time.sleep(POLL)
+    if result["status"] != "finished":
+        raise BenchError(f"the twin {folder.name} diverged ({result['status_reason']}); lower model.twin_lr")
+    return folder
+
+
+def train(cfg: DictConfig, facts: dict[str, Any], folder: RunFolder) -> dict[str, Any]:
+    """Train, evaluate and record, from the start or from the last finished epoch.
+
+    Returns:
+        The record; of a process that is not the run's first, which has it, nothing.
+    """
+    # Imported here: Lightning takes seconds, and a finished run is skipped without it.
+    from bench.data import prepare
+    from bench.training import distributed, setup
+    from bench.training.progress import Reporter
+
+    device = setup.pick_device(cfg.trainer.accelerator.value)
+    kernels = setup.pick_kernels(cfg.ops, device)
+    splits = prepare(
+        settings(cfg.data),
+        seed=cfg.seed,
+        batch_size=cfg.trainer.batch_size,
+        eval_batch_size=setup.eval_batch_size(cfg.trainer.batch_size),
+        max_train_images=cfg.trainer.max_train_images,
+        eval_batches=cfg.trainer.limit_test_batches,
+        device=device,
+    )
+    reporter = Reporter(cfg.trainer.epochs)
+    # Built before the folder is touched: settings that do not fit leave nothing behind.
+    task = setup.make_task(cfg, splits, on_step=reporter.advance)
+    if starts_anew(cfg, folder) and (source := source_of(cfg)) is not None:
+        start(cfg, task.model, source)
+    splits.train.take_share(distributed.rank(), distributed.ranks())
+    if distributed.rank() > 0:
+        follow(cfg, facts, folder, task, splits, device, reporter)
+        return {}
+    with folder.locked():
+        if cfg.force:
+            folder.clear()
+        return record(cfg, facts, folder, task, splits, device, kernels, reporter)
+
+
+def record(
+    cfg: DictConfig,
+    facts: dict[str, Any],
+    folder: RunFolder,
+    task: BaseTask,
+    splits: Splits,
+    device: str,
+    kernels: str,
+    reporter: Reporter,
+) -> dict[str, Any]:
+    """Train in the folder that is ours, and leave the record in it."""
+    from bench.training import distributed, fit, setup
+    from bench.training.logger import Tracker
+    from bench.training.recorder import Recorder
+    from bench.training.task import Diverged
+
+    started, epochs = provenance.now(), cfg.trainer.epochs
+    checkpoint = setup.find_checkpoint(folder, task)
+    folder.write_config(OmegaConf.to_yaml(cfg, resolve=True))
+    rows = folder.cut_back(checkpoint["epoch"] + 1 if checkpoint else 0)
+    distributed.agree(len(rows))
+    env = write_env(folder, facts, splits, device, kernels, started, resumed=bool(rows))
+    if rows:
+        say(f"{folder.name} goes on after epoch {len(rows)} of {epochs}")
+    else:
+        where = f"{env['hardware']}, {kernels} kernels, {facts['precision']}"
+        say(f"{folder.name}: {splits.train.images:,} training images, {epochs} epochs; {where}")
+    tracker = Tracker(cfg.logger, folder, flat_config(facts, strength_of(task)), env["wandb_id"], rows)
+    trainer = fit.make_trainer(cfg, facts, device, [reporter, Recorder(folder, tracker, epochs)])
+    outcome, reason = None, None
+    try:
+        outcome = fit.fit_and_test(cfg, trainer, task, splits, folder.checkpoint_path, done=len(rows))
+    except Diverged as error:
+        reason = str(error)
+    except BaseException:
+        tracker.finish(None, len(folder.rows()))
+        raise
+    result = compile_result(facts, env, folder, task, splits, outcome, reason)
+    folder.finish(result)
+    tracker.finish(headline(result, outcome), len(folder.rows()))
+    console().print(summary_table(result, str(folder.path), tracker.name, tracker.mode))
+    return result
+
+
+def follow(
+    cfg: DictConfig,
+    facts: dict[str, Any],
+    folder: RunFolder,
+    task: BaseTask,
+    splits: Splits,
+    device: str,
+    reporter: Reporter,
+) -> None:
+    """Train beside the process that records: its other devices' part of each batch."""
+    from bench.training import distributed, fit
+    from bench.training.recorder import Recorder
+    from bench.training.task import Diverged
+
+    done: int = distributed.agree(None)
+    trainer = fit.make_trainer(cfg, facts, device, [reporter, Recorder(folder, None, cfg.trainer.epochs)])
+    with suppress(Diverged):  # as in the process that records, at the same step
+        fit.fit_and_test(cfg, trainer, task, splits, folder.checkpoint_path, done)
+
+
+def check(cfg: DictConfig) -> None:
+    """Refuse numbers that no part of the suite could use.
+
+    Raises:
+        BenchError: names the key and the smallest value it takes.
+    """
+    least = {
+        "time_steps": 1,
+        "trainer.epochs": 1,
+        "trainer.batch_size": 1,
+        "trainer.devices": 1,
+        "trainer.eval_every": 1,
+        "trainer.max_train_images": 1,
+        "trainer.limit_train_batches": 1,
+        "trainer.limit_test_batches": 1,
+    }
+    for key, smallest in least.items():
+        value = OmegaConf.select(cfg, key)
+        if value is not None and value < smallest:
+            raise BenchError(f"{key} is {value}, it must be at least {smallest}")
+    for key in ("optim.lr", "optim.clip"):
+        value = OmegaConf.select(cfg, key)
+        if value is not None and not value > 0:
+            raise BenchError(f"{key} is {value:g}, it must be above 0")
+    count, batch = cfg.trainer.devices, cfg.trainer.batch_size
+    if batch % count:
+        nearest = " or ".join(str(size) for size in (batch // count * count, (batch // count + 1) * count) if size)
+        raise BenchError(f"trainer.batch_size={batch} is not to be shared equally by {count} devices; {nearest} is")
+    if cfg.trainer.sync_batchnorm and count == 1:
+        raise BenchError("trainer.sync_batchnorm is for several devices: set trainer.devices, or leave it out")
+    if not 0 <= cfg.optim.momentum < 1:
+        raise BenchError(f"optim.momentum is {cfg.optim.momentum:g}, it must lie in [0, 1)")

@@ -1,0 +1,125 @@
+"""The moving parts of a run before it moves: device, kernels, task, checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from omegaconf import DictConfig
+
+from bench import ops
+from bench.config.component import build, settings
+from bench.console import say
+from bench.data import Splits
+from bench.errors import BenchError
+from bench.models.base import Spec, SpikingNetwork
+from bench.ops.allocator import keep_freed_memory
+from bench.records.folder import RunFolder
+from bench.registry import MODELS, REGULARIZERS
+from bench.regularizers.base import Regularizer
+from bench.seeds import seed_everything
+from bench.training import distributed
+from bench.training.base_task import BaseTask
+from bench.training.task import Task
+
+if TYPE_CHECKING:
+    from bench.models.diehl_cook import DiehlCook
+
+
+EVAL_BATCH = 500
+
+
+def eval_batch_size(batch_size: int) -> int:
+    """Images evaluated at a time: without gradients there is room for several batches."""
+    return min(EVAL_BATCH, 8 * batch_size)
+
+
+def pick_device(accelerator: str, count: int = 1) -> str:
+    """`cpu` or `cuda`.
+
+    Raises:
+        BenchError: a GPU was asked for, and there is none, or not as many as there are to be devices.
+    """
+    if accelerator == "gpu" and not torch.cuda.is_available():
+        raise BenchError("trainer.accelerator=gpu, but torch sees no CUDA GPU here; use auto or cpu")
+    if accelerator == "cpu" or not torch.cuda.is_available():
+        return "cpu"
+    if count > torch.cuda.device_count():
+        raise BenchError(f"trainer.devices={count}, but torch sees {torch.cuda.device_count()} GPU(s) here")
+    return "cuda"
+
+
+def pick_kernels(asked: ops.Backend, device: str) -> str:
+    """Set which kernels the networks of this process use, and say so if they are not the fast ones.
+
+    Raises:
+        BenchError: kernels were asked for that cannot run on the device.
+    """
+    if device == "cpu":
+        keep_freed_memory()
+    chosen, reason = ops.resolve(asked, device)
+    if reason is not None:
+        say(f"kernels: {chosen.value}, {reason}")
+    ops.set_backend(asked)
+    return chosen.value
+
+
+def make_task(
+    cfg: DictConfig, splits: Splits, on_step: Callable[[BaseTask], None] | None = None, alone: bool = False
+) -> BaseTask:
+    """The network with its regularizers attached, initialized by the seed.
+
+    Args:
+        cfg: the run.
+        splits: the data, for the network's shape.
+        on_step: see `BaseTask`.
+        alone: see `BaseTask`.
+
+    Raises:
+        BenchError: settings that do not fit the data or one another, or a network whose way of learning several devices
+            cannot share.
+    """
+    seed_everything(cfg.seed if cfg.init_seed is None else cfg.init_seed, "init")
+    spec = Spec(
+        splits.image_shape, splits.classes, cfg.time_steps, settings(cfg.neuron), mean=splits.mean, std=splits.std
+    )
+    model: SpikingNetwork = build(MODELS, cfg.model, spec=spec)
+    regs: dict[str, Regularizer] = {name: build(REGULARIZERS, node) for name, node in cfg.reg.items()}
+    names = ["test"] if splits.val is None else ["test", "val"]
+    model = model.to(memory_format=torch.channels_last)
+    shared: dict[str, Any] = {
+        "seed": cfg.seed, "epochs": cfg.trainer.epochs, "splits": names, "on_step": on_step, "alone": alone,
+    }  # fmt: skip
+    if model.learning == "gradient":
+        return Task(model, regs, settings(cfg.optim), replays=cfg.trainer.cuda_graph, **shared)
+    if distributed.ranks() > 1:
+        raise BenchError("trainer.devices: this network learns in a way of its own, on one device; leave it out")
+    # Imported here: few runs need the simulator.
+    from bench.training.local_task import LocalTask
+
+    return LocalTask(cast("DiehlCook", model), regs, settings(cfg.optim), **shared)
+
+
+def find_checkpoint(folder: RunFolder, task: BaseTask) -> dict[str, Any] | None:
+    """The last finished epoch's checkpoint, when there is one; the task is left as it is.
+
+    Raises:
+        BenchError: it is damaged, or of another run or network.
+    """
+    path = folder.checkpoint_path
+    if not path.exists():
+        return None
+    again = "force=true runs it again"
+    try:
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        owner = checkpoint["run_id"]
+    except Exception as error:  # torch raises whatever the damage makes zipfile and pickle stumble over
+        raise BenchError(f"{path} is damaged ({type(error).__name__}); {again}") from error
+    if owner != folder.name:
+        raise BenchError(f"{path} belongs to the run {owner}; {again}")
+    stored, own = checkpoint["state_dict"], task.state_dict()
+    for name in [*own, *stored]:
+        if name not in stored or name not in own or stored[name].shape != own[name].shape:
+            raise BenchError(f"{path} is of another network: '{name}' does not fit; {again}")
+    return checkpoint

@@ -1,0 +1,336 @@
+"""Training by surrogate gradients: one optimizer step after the other, with any set of regularizers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bench.activity import Activity, OpCounter, activity_of
+from bench.config.schema import OptimConfig, Optimizer, Schedule
+from bench.errors import BenchError
+from bench.models.base import SpikingNetwork
+from bench.regularizers.base import Regularizer
+from bench.seeds import seed_everything
+from bench.training import distributed
+from bench.training.base_task import BaseTask
+from bench.training.graph import Recording
+
+CHECK_EVERY = 20  # steps between looks at the loss: each look makes the CPU wait for a GPU
+
+
+class Diverged(Exception):
+    """The loss became NaN or infinite; the message says where."""
+
+
+class Task(BaseTask):
+    """Trains a spiking network on static images with any set of regularizers, by surrogate gradients.
+
+    A step: forget, features `[T, N, F]`, mean over time, head, cross-entropy, penalties, optimizer,
+    the regularizers' own updates.
+
+    Over several devices the ranks' tasks stay equal: gradients are averaged by Lightning's DDP; what a forward pass or
+    a regularizer writes into parameters and buffers (batch norm's running statistics, use-it-or-lose-it's clocks), and
+    so what only a rank's own images went into, is averaged here at every step. Masks are drawn apart.
+
+    Args:
+        model: the network; regularizers are attached here.
+        regularizers: by name, in the order in which they attach.
+        optim: optimizer, rate, schedule, clipping.
+        replays: whether steps may be replayed from a recording, where there is a GPU and nothing speaks against it.
+        base: see `BaseTask`; `epochs` is the length of the cosine schedule.
+
+    Attributes:
+        recording: what replays them; None where nothing does.
+
+    Raises:
+        BenchError: more than one regularizer replaces the loss, or the optimizer is none of those it takes.
+    """
+
+    takes = (Optimizer.sgd, Optimizer.adamw)
+
+    def __init__(
+        self,
+        model: SpikingNetwork,
+        regularizers: dict[str, Regularizer],
+        optim: OptimConfig,
+        *,
+        replays: bool = True,
+        **base: Any,
+    ) -> None:
+        super().__init__(model, regularizers, optim, **base)
+        for regularizer in regularizers.values():
+            regularizer.attach(model)
+        losses = [n for n, r in regularizers.items() if type(r).loss is not Regularizer.loss]
+        if len(losses) > 1:
+            raise BenchError(f"reg={losses}: each replaces the loss, and only one can; keep one of them")
+        self.loss_name = losses[0] if losses else None
+        needs_potential = any(r.needs_potential for r in regularizers.values())
+        for _, layer in model.spiking_layers():
+            layer.keep_potential = needs_potential
+        self.reads_spikes = needs_potential or any(
+            getattr(type(r), hook) is not getattr(Regularizer, hook)
+            for r in regularizers.values()
+            for hook in ("penalty", "after_step")
+        )
+        self.finite: Tensor | None = None
+        self.replays = replays
+        self.recording: Recording | None = None
+
+    # -- one step ---------------------------------------------------------------------------------
+
+    def forward_t(self, x: Tensor, keep_spikes: bool = True) -> tuple[Tensor, Activity]:
+        """One pass from rest: features `[T, N, F]` and what the spiking layers did.
+
+        Args:
+            x: images `[N, C, H, W]`.
+            keep_spikes: whether anybody reads the spikes; else kernels may count them and keep none.
+        """
+        self.model.forget()
+        for _, layer in self.model.spiking_layers():
+            layer.lean = not keep_spikes
+        # The kernels want the channels last; what follows the first convolution keeps its layout.
+        features = self.model.features(x.contiguous(memory_format=torch.channels_last))
+        return features, activity_of(self.model) if self.spiking else {}
+
+    def logits_and_loss(self, features: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits `[N, classes]` and the task's loss, from features `[T, N, F]`."""
+        if self.loss_name is not None:
+            logits_t = self.model.head(features)
+            return self.model.read(logits_t), self.regularizers[self.loss_name].loss(logits_t, y)  # type: ignore[operator]
+        logits = self.model.logits(features)
+        return logits, F.cross_entropy(logits.float(), y)
+
+    def objective(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor], Activity]:
+        """The forward pass of a step.
+
+        Args:
+            x: images `[N, C, H, W]`, mixed already.
+            y: labels `[N]`, or soft labels `[N, classes]`.
+
+        Returns:
+            What the step descends, logits `[N, classes]`, the task's loss in it, the penalties in it, the activity.
+        """
+        features, activity = self.forward_t(x, self.reads_spikes)
+        logits, loss = self.logits_and_loss(features, y)
+        total, penalties = loss, dict[str, Tensor]()
+        for reg in self.regs:
+            for name, term in reg.penalty(activity).items():
+                total = total + term
+                penalties[name] = penalties.get(name, 0.0) + term
+        return total, logits, loss, penalties, activity
+
+    def step(self, x: Tensor, y: Tensor, optimizer: torch.optim.Optimizer) -> None:
+        """One optimizer step: seeds, mixing, forward, backward, update, the regularizers' own updates, meters, reset.
+
+        Args:
+            x: images `[N, C, H, W]`.
+            y: labels `[N]`, or soft labels `[N, classes]`.
+            optimizer: of `make_optimizer`.
+
+        Raises:
+            Diverged: the loss became NaN or infinite.
+        """
+        self._seed()
+        for reg in self.regs:
+            x, y = reg.batch(x, y)
+        if self.recording is None:
+            self.descend(x, y, optimizer)
+        else:
+            images = self.meters["train"].images + len(x)
+            self.recording.run(x, y)
+            self.meters["train"].count(images)
+        if self.device.type == "cpu" or self.steps % CHECK_EVERY == CHECK_EVERY - 1:
+            self.stop_if_diverged(self.steps)
+        self.steps += 1
+
+    def descend(self, x: Tensor, y: Tensor, optimizer: torch.optim.Optimizer) -> None:
+        """What the device does in a step: forward, backward, update, the regularizers' own updates, meters, reset.
+
+        Sums stay in the tensors that an epoch's first step made, so that a replay finds them there.
+
+        Args:
+            x: images `[N, C, H, W]`, mixed already.
+            y: labels `[N]`, or soft labels `[N, classes]`.
+            optimizer: of `make_optimizer`.
+        """
+        written = self._writes()
+        total, logits, loss, penalties, activity = self.objective(x, y)
+        for name, term in penalties.items():
+            if name in self.penalties:
+                self.penalties[name] += term.detach()
+            else:
+                self.penalties[name] = term.detach().clone()
+        optimizer.zero_grad()
+        self._backward(total)
+        self._level(written)
+        if self.optim.clip is not None:
+            nn.utils.clip_grad_norm_(self.parameters(), self.optim.clip)
+        optimizer.step()
+        written = self._writes()
+        for reg in self.regs:
+            reg.after_step(activity)
+        self._level(written)
+        if self.ranks > 1:
+            distributed.average(self.buffers())
+        self.meters["train"].update(logits, y, loss, activity)
+        fine = torch.isfinite(total.detach())
+        self.finite = fine if self.finite is None else self.finite.logical_and_(fine)
+        self.model.forget()
+
+    def _seed(self) -> None:
+        seed_everything(self.seed, "step", self.current_epoch, self.steps, *([self.rank] if self.rank else []))
+
+    def _backward(self, total: Tensor) -> None:
+        if self.ranks > 1:
+            self.manual_backward(total)  # DDP averages the gradients
+        else:
+            total.backward()
+
+    def _writes(self) -> int:
+        """How often anything has written into a parameter."""
+        return sum(parameter._version for parameter in self.parameters()) if self.ranks > 1 else 0
+
+    def _level(self, written: int) -> None:
+        """Average the parameters if something has written into them since `_writes` returned `written`."""
+        if self._writes() != written:
+            distributed.average(parameter.data for parameter in self.parameters())
+
+    def training_step(self, batch: Sequence[tuple[Tensor, Tensor]], batch_idx: int) -> None:
+        """The optimizer steps of one list of `bench.data.batches.Chunks`."""
+        # Lightning's own wrapper of the optimizer does nothing here but run hooks and count.
+        optimizer: Any = self.optimizers(use_pl_optimizer=False)
+        self.replay_if_able(optimizer)
+        for x, y in batch:
+            self.step(x, y, optimizer)
+            self.told()
+
+    # -- replaying steps --------------------------------------------------------------------------
+
+    @property
+    def unreplayable(self) -> str | None:
+        """Why no step is to be recorded; None where one is."""
+        if self.device.type != "cuda":
+            return "no GPU"
+        if not self.replays:
+            return "trainer.cuda_graph=false"
+        if self.ranks > 1:
+            return "several devices"
+        unsure = [name for name, reg in self.regularizers.items() if not reg.replayable]
+        return f"{', '.join(unsure)} does not say that it is replayable" if unsure else None
+
+    @property
+    def about_replays(self) -> str | None:
+        recording = self.recording
+        if self.device.type == "cpu" if recording is None else not (recording.live or recording.fault):
+            return None
+        fault = self.unreplayable if recording is None else recording.fault
+        return "steps are replayed from a CUDA graph" if fault is None else f"no CUDA graph: {fault}"
+
+    def replay_if_able(self, optimizer: torch.optim.Optimizer) -> None:
+        """Have steps recorded where nothing speaks against it; again, it does nothing."""
+        if self.recording is None and self.unreplayable is None:
+            # A checkpoint's rate lies where it was loaded.
+            for group in optimizer.param_groups:
+                group["lr"] = group["lr"].to(self.device)
+            self.record(optimizer)
+
+    def record(self, optimizer: torch.optim.Optimizer, **how: Any) -> None:
+        """Have steps recorded from here on.
+
+        Args:
+            optimizer: of `make_optimizer`; what changes between steps it must hold in tensors.
+            how: passed to `Recording`.
+        """
+
+        def state() -> list[Tensor]:
+            own = [value for kept in optimizer.state.values() for value in kept.values() if isinstance(value, Tensor)]
+            sums = [*self.meters["train"].sums(), *self.penalties.values()]
+            return [*self.parameters(), *self.buffers(), *own, *sums, *([] if self.finite is None else [self.finite])]
+
+        self.recording = Recording(lambda x, y: self.descend(x, y, optimizer), state, self._seed, **how)
+
+    def stop_if_diverged(self, step: int) -> None:
+        """End the run when a loss since the last look was NaN or infinite.
+
+        Raises:
+            Diverged: says in which epoch and by which step.
+        """
+        if self.finite is None:
+            return
+        if not bool(distributed.everywhere(self.finite) if self.ranks > 1 else self.finite):
+            raise Diverged(f"the loss became NaN or infinite in epoch {self.current_epoch + 1}, by step {step + 1}")
+
+    def on_train_epoch_start(self) -> None:
+        if self.recording is not None and self.recording.live:
+            # What is replayed adds to the tensors that it was recorded with.
+            self.steps = 0
+            self.meters["train"].restart()
+            for total in self.penalties.values():
+                total.zero_()
+            if self.finite is not None:
+                self.finite.fill_(True)
+            return
+        super().on_train_epoch_start()
+        self.finite = None
+
+    def on_train_epoch_end(self) -> None:
+        self.stop_if_diverged(self.steps - 1)
+        if self.ranks > 1:
+            self.meters["train"].join()
+            parts = distributed.gather({name: float(value) for name, value in self.penalties.items()})
+            self.penalties = {name: sum(part[name] for part in parts) / self.ranks for name in self.penalties}
+        scheduler = self.lr_schedulers()
+        if scheduler is not None:
+            scheduler.step()  # type: ignore[union-attr]
+
+    def make_counter(self) -> OpCounter:
+        return OpCounter(self.model)
+
+    # -- optimizer --------------------------------------------------------------------------------
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """One optimizer group for each distinct set of options that the regularizers ask for."""
+        options: dict[nn.Parameter, dict[str, Any]] = {p: {} for p in self.parameters() if p.requires_grad}
+        for reg in self.regs:
+            for group in reg.param_groups(self.model):
+                for parameter in group["params"]:
+                    options[parameter].update({k: v for k, v in group.items() if k != "params"})
+        groups: dict[str, dict[str, Any]] = {}
+        for parameter, option in options.items():
+            groups.setdefault(repr(sorted(option.items())), {**option, "params": []})["params"].append(parameter)
+        return list(groups.values())
+
+    def make_optimizer(self, in_tensors: bool | None = None) -> torch.optim.Optimizer:
+        """The optimizer of all parameters, at the rate of the first step.
+
+        Args:
+            in_tensors: whether what changes between steps is kept in tensors on the device, as replayed steps need it;
+                None is where steps are to be recorded.
+        """
+        optim, groups = self.optim, self.parameter_groups()
+        moving = self.unreplayable is None if in_tensors is None else in_tensors
+        lr: Any = torch.tensor(optim.lr, device=self.device) if moving else optim.lr
+        how: dict[str, Any] = {"fused": True} if moving else {}
+        # Without a regularizer nothing decays: AdamW's own default is 0.01.
+        if optim.name is Optimizer.sgd:
+            return torch.optim.SGD(groups, lr=lr, momentum=optim.momentum, weight_decay=0.0, **how)
+        how |= {"capturable": True} if moving else {}
+        betas: Any = tuple(optim.betas)
+        return torch.optim.AdamW(groups, lr=lr, betas=betas, weight_decay=0.0, **how)
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.make_optimizer()
+        if self.optim.schedule is Schedule.constant:
+            return optimizer
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda e: cosine(e, self.epochs))
+        return [optimizer], [scheduler]
+
+
+def cosine(epoch: int, epochs: int) -> float:
+    """Factor of the learning rate, from 1 at epoch 0 towards 0 at the end (CosineAnnealingLR, stepped per epoch)."""
+    return 0.5 * (1.0 + math.cos(math.pi * min(epoch, epochs) / epochs))

@@ -1,0 +1,203 @@
+"""The command line: every mistake is one line that names the right thing, and nothing is left behind."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from omegaconf import DictConfig
+
+from bench.__main__ import COMMANDS
+from bench.config.options import groups
+
+ROOT = Path(__file__).parents[2]
+Cli = Callable[..., tuple[int, str, str]]
+
+# What was typed, and what the one line must say.
+MISTAKES = [
+    ("model=swe", "no model is called 'swe'. Did you mean 'sew'? There are: cnn, convmixer, diehl_cook, diet, mlp, "),
+    ("reg=spikpen", "no regularizer is called 'spikpen'. Did you mean 'spikepen'? There are: "),
+    ("reg=[weight_decay,spikpen]", "no regularizer is called 'spikpen'. Did you mean 'spikepen'?"),
+    ("data=cifar", "no data set is called 'cifar'. Did you mean 'cifar10' or 'cifar100'?"),
+    ("neuron=lfi", "no neuron is called 'lfi'"),
+    ("optim=sdg", "no optimizer is called 'sdg'. Did you mean 'sgd'?"),
+    ("budget=qiuck", "no budget is called 'qiuck'. Did you mean 'quick'?"),
+    ("recipe=quick_cn", "no recipe is called 'quick_cn'. Did you mean 'quick_cnn'"),
+    ("experiment=nowhere/table1", "no experiment is called 'nowhere/table1'."),
+    ("hydra/launcher=basci", "no launcher is called 'basci'. Did you mean 'basic'?"),
+    ("modell=cnn", "no setting is called 'modell'. Did you mean 'model'?"),
+    ("seeed=1", "no setting is called 'seeed'. Did you mean 'seed' or 'init_seed'?"),
+    ("trainer.epoch=1", "trainer has no setting 'epoch'. Did you mean 'epochs'?"),
+    ("model.chanels=1", "model has no setting 'chanels'. Did you mean 'channels'?"),
+    ("data.limt=1", "data has no setting 'limt'. Did you mean 'limit'"),
+    ("reg=spikepen reg.spikepen.wieght=1", "reg.spikepen has no setting 'wieght'. Did you mean 'weight'?"),
+    (
+        "reg=spikepen reg.dropout.p=0.1",
+        "'dropout' is not among the chosen regularizers (spikepen); choose it with reg=[spikepen,dropout]",
+    ),
+    ("reg.dropout.p=0.1", "'dropout' is not among the chosen regularizers (none); choose it with reg=[dropout]"),
+    ("reg.dorpout.p=0.1", "no regularizer is called 'dorpout'. Did you mean 'dropout'"),
+    ("reg.none.p=0.1", "reg.none has no setting 'p'. It has none."),
+    ("seed=abc", "seed is 'abc', it must be a whole number"),
+    ("seed=1.5", "seed is 1.5, it must be a whole number"),
+    ("seed=null", "seed is null, it must be a whole number"),
+    ("force=maybe", "force is 'maybe', it must be true or false"),
+    ("optim.lr=fast", "optim.lr is 'fast', it must be a number"),
+    ("optim.clip=x", "optim.clip is 'x', it must be a number or null"),
+    ("optim.betas=0.9", "optim.betas is 0.9, it must be a list"),
+    ("optim.betas=[0.9,x]", "optim.betas[1] is 'x', it must be a number"),
+    ("reg=spikepen reg.spikepen.weight=abc", "reg.spikepen.weight is 'abc', it must be a number"),
+    ("reg=spikepen reg.spikepen=3", "reg.spikepen is 3, but it holds settings"),
+    ("trainer=3", "trainer is 3, but it holds settings"),
+    ("model.cnf=ADDD", "model.cnf is 'ADDD', which is no choice. Did you mean 'ADD'"),
+    ("trainer.precision=fp16", "trainer.precision is 'fp16', which is no choice. Did you mean"),
+    ("logger.mode=offlin", "logger.mode is 'offlin', which is no choice. Did you mean 'offline'"),
+    ("model=3", "model is 3, it must be a name. There are: cnn, convmixer, diehl_cook, diet, mlp, sew, srm."),
+    ("model=[cnn,sew]", "only reg takes a list; to run each, write model=cnn,sew -m"),
+    ("reg=[spikepen,spikepen]", "names 'spikepen' twice"),
+    ("reg=none,spikepen", "add -m to start them all, or write reg=[none,spikepen] to use them together"),
+    ("seed=0,1", "seed=0,1 are several runs: add -m"),
+    ("seed=range(3)", "seed=range(3) are several runs: add -m"),
+    ("sew", "cannot read 'sew': write model=sew"),
+    ("digits", "cannot read 'digits': write data=digits"),
+    ("whatever", "cannot read 'whatever': write key=value"),
+    ("reg=[a", "cannot read 'reg=[a': a '[' or ']' has no partner"),
+    ("+foo=1", "'+foo=1' would add or delete a setting"),
+    ("++seed=1", "'++seed=1' would add or delete a setting"),
+    ("~model", "'~model' would add or delete a setting"),
+    ("model@other=cnn", "Could not override 'model@other'"),
+    ("model._target_=os.system", "model._target_ is 'os.system', which is no registered model"),
+    (
+        "reg=spikepen reg.spikepen._target_=bench.regularizers.none.NoRegularizer",
+        "reg.spikepen._target_ is 'bench.regularizers.none.NoRegularizer', which is not spikepen",
+    ),
+    ("seed=${nowhere}", "seed: Interpolation key 'nowhere' not found"),
+    ("seed=${model.cnf}", "seed is 'ADD', it must be a whole number"),
+    ("runs=${oc.env:NO_SUCH_VARIABLE}", "NO_SUCH_VARIABLE"),
+    ("--cfgg job", "unrecognized arguments"),
+    ("--cfg jobs", "invalid choice: 'jobs'"),
+    ("-m --cfg job", "Only one of --run, --multirun, --cfg"),
+    ("--config-dir nowhere", "nowhere' not found"),
+    ("-m model=cnn,swe", "no model is called 'swe'. Did you mean 'sew'?"),
+    ("-m seed=0,x", "seed is 'x', it must be a whole number"),
+    ("-m model=[cnn,sew],cnn", "only reg takes a list"),
+    ("-m reg=none,spikepen reg.spikepen.weight=0,1", "'spikepen' is not among the chosen regularizers (none)"),
+]
+
+
+@pytest.mark.parametrize(("typed", "said"), MISTAKES, ids=[typed for typed, _ in MISTAKES])
+def test_a_mistake_is_one_line(cli: Cli, asked: list[DictConfig], typed: str, said: str) -> None:
+    status, out, err = cli("run", *typed.split())
+    assert status == 2
+    assert err.startswith("error: ")
+    assert said in err
+    assert err.count("\n") == 1
+    assert out == ""
+    assert not asked
+    assert not os.listdir()
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (["rnu"], f"there is no command 'rnu'. Did you mean 'run'? There are: {', '.join(sorted(COMMANDS))}."),
+        (["list", "reg"], "nothing called 'reg' can be listed. Did you mean 'regs'?"),
+        (["list", "--jsn"], "unrecognized arguments: --jsn; `bench list --help` says more"),
+        (["data", "stauts"], "bench data cannot 'stauts'. Did you mean 'status'?"),
+        (["data", "prepare"], "prepare what? There are: cifar10,"),
+        (["data", "prepare", "mnits"], "no data set is called 'mnits'. Did you mean"),
+        (["completion", "bsh"], "no script for the shell 'bsh'. Did you mean 'bash'"),
+    ],
+)
+def test_a_mistaken_command_is_one_line(cli: Cli, typed: list[str], said: str) -> None:
+    status, out, err = cli(*typed)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert said in err
+
+
+def test_a_run_gets_its_settings_and_hydra_leaves_nothing(cli: Cli, asked: list[DictConfig]) -> None:
+    assert cli("run", "model=cnn", "reg=spikepen", "seed=3") == (0, "", "")
+    (cfg,) = asked
+    assert (cfg.seed, list(cfg.reg), cfg.model.channels) == (3, ["spikepen"], 32)
+    assert "hydra" not in cfg
+    assert not os.listdir()
+    assert "HYDRA_FULL_ERROR" not in os.environ
+
+
+def test_what_means_no_regularizer_arrives_as_none(cli: Cli, asked: list[DictConfig]) -> None:
+    assert cli("run", "reg=[]")[0] == 0
+    assert list(asked[0].reg) == ["none"]
+
+
+@pytest.mark.parametrize(("seed", "status", "said"), [(7, 2, "seed 7 is bad input"), (8, 1, "the disk full")])
+def test_a_fault_of_the_run_is_one_line(cli: Cli, seed: int, status: int, said: str) -> None:
+    found, out, err = cli("run", f"seed={seed}")
+    assert (found, out, err.count("\n")) == (status, "", 1)
+    assert err.startswith("error: ")
+    assert said in err
+
+
+def test_a_bug_shows_its_traceback(cli: Cli) -> None:
+    status, _, err = cli("run", "seed=9")
+    assert status == 1
+    assert "Traceback" in err
+    assert "RuntimeError: seed 9 met a bug" in err
+
+
+def test_an_interrupted_run_exits_with_130(cli: Cli) -> None:
+    status, _, err = cli("run", "seed=10")
+    assert (status, err.count("\n")) == (130, 1)
+    assert err.startswith("interrupted")
+
+
+def test_the_configuration_can_be_shown(cli: Cli, asked: list[DictConfig]) -> None:
+    status, out, _ = cli("run", "--cfg", "job", "reg=[weight_decay,spikepen]", "-p", "reg")
+    assert status == 0
+    assert "spikepen:\n  _target_: bench.regularizers.spikepen.SpikePenalty\n  weight: 0.1\n" in out
+    # The flag may follow the overrides, and takes none of them for its value.
+    status, out, _ = cli("run", "seed=5", "--cfg", "job")
+    assert status == 0
+    assert "\nseed: 5\n" in out
+    assert not asked
+
+
+def test_help_of_run_names_every_group(cli: Cli, asked: list[DictConfig]) -> None:
+    status, out, _ = cli("run", "--help")
+    assert status == 0
+    assert out.startswith("usage: python -m bench run")
+    assert all(f"\n{group}: " in out for group in groups() if group != "experiment")
+    assert cli("run", "--hydra-help")[0] == 0
+    assert not asked
+
+
+def test_version_and_help(cli: Cli) -> None:
+    import bench as package
+
+    assert cli("--version") == (0, f"snn-bench {package.__version__}\n", "")
+    helps = [cli(*typed) for typed in ([], ["--help"], ["-h"])]
+    assert len(set(helps)) == 1
+    status, out, _ = helps[0]
+    assert status == 0
+    assert all(f"  {command} " in out for command in ("run", "list", "data", "completion"))
+
+
+def test_help_imports_nothing_slow() -> None:
+    code = (
+        "import sys; from bench.__main__ import main; main(['--help']); main(['list', '--help'])\n"
+        "print([m for m in ('torch', 'hydra', 'omegaconf', 'lightning', 'rich', 'numpy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_module_exits_with_the_status() -> None:
+    """The one test through the real entry point."""
+    typed = [sys.executable, "-m", "bench", "run", "model=swe"]
+    done = subprocess.run(typed, cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    said = "no model is called 'swe'. Did you mean 'sew'? There are: cnn, convmixer, diehl_cook, diet, mlp, sew, srm."
+    assert done.stderr == f"error: {said}\n"
