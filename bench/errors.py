@@ -46,3 +46,9 @@ def nearest(name: str, known: Iterable[str]) -> str:
 def first_line(error: BaseException) -> str:
     """The first line of an exception's message."""
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def one_line(error: BaseException) -> str:
+    """An exception in a line: its type, and what it says first."""
+    name, line = type(error).__name__, first_line(error)
+    return name if line == name else f"{name}: {line}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from omegaconf import MISSING, OmegaConf
@@ -18,6 +18,8 @@ from omegaconf.errors import OmegaConfBaseException
 from bench.config.compose import compose_all
 from bench.config.options import config_dir, options
 from bench.errors import BenchError, first_line, nearest
+from bench.published import papers
+from bench.published.papers import Published
 from bench.records.folder import RunFolder
 from bench.records.identity import run_id, science
 from bench.registry import MODELS
@@ -60,7 +62,6 @@ class ExperimentFile:
         selection: `last_epoch`: every row counts. `best_on_validation`: of each group the row of the best mean
             validation accuracy counts, and what is published belongs to that one.
         baseline: label of the row the others are compared with, in each group; under a selection, a group.
-        columns: what the table shows, by the names that published tables use.
         seeds: of every row.
         fixed: overrides of every row.
         across: the rows are repeated for each value of this setting, which names their group.
@@ -75,7 +76,6 @@ class ExperimentFile:
     budget: str = FULL
     selection: str = SELECTIONS[0]
     baseline: str = MISSING
-    columns: list[str] = field(default_factory=lambda: ["train_acc", "test_acc"])
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
     fixed: list[str] = field(default_factory=list)
     across: dict[str, list[str]] = field(default_factory=dict)
@@ -124,7 +124,6 @@ class Experiment:
     budget: str
     selection: str
     baseline: str
-    columns: tuple[str, ...]
     seeds: tuple[int, ...]
     rows: tuple[Row, ...]
     probes: tuple[str, ...] = ()
@@ -156,19 +155,14 @@ class Job:
     overrides: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Plan:
+class Planned(NamedTuple):
     """What has to be done for an experiment.
 
     Attributes:
-        experiment: that is planned.
-        jobs: every run, once, by run id.
-        missing: those that have no record yet, or are to be run again.
-        said: what the user is told before the first run.
+        missing: the runs that have no record yet, or are to be done again, by run id.
+        said: what the user is told before the first of them.
     """
 
-    experiment: Experiment
-    jobs: dict[str, Job]
     missing: dict[str, Job]
     said: str
 
@@ -203,7 +197,6 @@ def load(name: str) -> Experiment:
             name=name,
             title=next((line for line in comments if not line.startswith("@package")), name),
             rows=tuple(_rows(file)),
-            columns=tuple(file.columns),
             seeds=tuple(file.seeds),
             probes=tuple(file.probes),
             **{key: getattr(file, key) for key in _COPIED},
@@ -218,7 +211,7 @@ _COPIED = ("published", "finding", "note", "small_note", "budget", "selection", 
 def _rows(file: ExperimentFile) -> Iterable[Row]:
     if len(file.across) > 1:
         raise BenchError("across repeats the rows over one setting")
-    table = published_table(file.published) if file.published else None
+    table = papers.load(file.published) if file.published else None
     key, values = next(iter(file.across.items()), ("", [""]))
     for value in values:
         for row in file.rows:
@@ -228,12 +221,12 @@ def _rows(file: ExperimentFile) -> Iterable[Row]:
             yield Row(row.label, full, merge(full, row.small), cells, value or row.group)
 
 
-def _published_row(table: Mapping[str, Any] | None, row: RowFile) -> dict[str, Any]:
+def _published_row(table: Published | None, row: RowFile) -> dict[str, Any]:
     start = row.published if isinstance(row.published, list) else [row.published]
-    found = [cells for cells in (table or {}).get("rows", []) if cells[: len(start)] == start]
-    if table is None or len(found) != 1:
-        raise BenchError(f"row '{row.label}': {len(found)} published rows begin with {start}")
-    return dict(zip(table["columns"], found[0], strict=True))
+    fitting = [] if table is None else [cells for cells in table.rows if list(cells[: len(start)]) == start]
+    if table is None or len(fitting) != 1:
+        raise BenchError(f"row '{row.label}': {len(fitting)} published rows begin with {start}")
+    return dict(zip(table.columns, fitting[0], strict=True))
 
 
 def _checked(experiment: Experiment) -> Experiment:
@@ -259,24 +252,6 @@ def _checked(experiment: Experiment) -> Experiment:
     if not by_group and experiment.baseline not in experiment.groups:
         raise BenchError(f"the baseline '{experiment.baseline}' is no group")
     return experiment
-
-
-def published_table(key: str) -> dict[str, Any]:
-    """A table of `bench/published`, with `columns` and `rows`.
-
-    Args:
-        key: paper and table, `nandan2022/2.1`.
-
-    Raises:
-        BenchError: there is none.
-    """
-    paper, _, table = key.partition("/")
-    path = Path(__file__).parent / "published" / f"{paper}.yaml"
-    tables = yaml.safe_load(path.read_text())["tables"] if path.exists() else {}
-    if table not in tables:
-        raise BenchError(f"nothing is published as '{key}'. {nearest(key, [f'{paper}/{name}' for name in tables])}")
-    found: dict[str, Any] = tables[table]
-    return found
 
 
 def merge(*parts: Sequence[str]) -> tuple[str, ...]:
@@ -314,28 +289,6 @@ def whole(seed: str) -> int:
         return int(seed)
     except ValueError as error:
         raise BenchError(f"seed is '{seed}', it must be a whole number") from error
-
-
-def run_ids(
-    experiment: Experiment,
-    budget: str,
-    seeds: Sequence[int],
-    extra: Sequence[str] = (),
-    data: Mapping[str, tuple[str, str]] | None = None,
-) -> list[tuple[Row, int, str]]:
-    """Which record belongs where: row, seed and run id, row by row.
-
-    Args:
-        experiment: the table.
-        budget: of all its runs.
-        seeds: of every row.
-        extra: further overrides, as the command line had them.
-        data: (checksum, copy) of data sets by name, for those who have records but no data; else they are
-            looked up on disk, and downloaded if they are missing.
-    """
-    jobs = expand(experiment, [*extra, f"budget={budget}", f"seed={','.join(map(str, seeds))}"])
-    jobs.sort(key=lambda job: experiment.rows.index(job.row))
-    return [(job.row, job.seed, name) for job, name, _ in identified(jobs, data)]
 
 
 def identified(
@@ -377,28 +330,26 @@ def chosen(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     return found, rest
 
 
-def plan(name: str, arguments: Sequence[str] = ()) -> Plan:
+def plan(name: str, arguments: Sequence[str] = ()) -> Planned:
     """Expand an experiment, bring its data, and see what has no record yet.
 
     Raises:
         BenchError: a row cannot be composed, or its data is not there and cannot be had.
     """
     experiment = load(name)
-    jobs: dict[str, Job] = {}
     missing: dict[str, Job] = {}
-    settled = []
+    settled: dict[str, dict[str, Any]] = {}
     for job, identity, facts in identified(expand(experiment, arguments)):
-        if identity in jobs:
+        if identity in settled:
             continue
-        jobs[identity] = job
-        settled.append(facts)
+        settled[identity] = facts
         if facts["force"] or not is_finished(Path(facts["runs"]), identity):
             missing[identity] = job
-    said = _said(experiment, settled, len(missing))
+    said = _said(experiment, list(settled.values()), len(missing))
     asked = any(line.startswith("budget=") for line in arguments)
-    if experiment.budget == FULL and missing and not asked and any(map(_by_gradients, settled)):
+    if experiment.budget == FULL and missing and not asked and any(map(_by_gradients, settled.values())):
         said += f"\n  budget={FULL} is the table's own and wants a GPU; budget=cpu is its small version"
-    return Plan(experiment, jobs, missing, said)
+    return Planned(missing, said)
 
 
 def is_finished(runs: Path, name: str) -> bool:

@@ -4,10 +4,39 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from bench.errors import BenchError, EnvironmentFault
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """Another place to write a file or a folder to, which takes its own place once all is written.
+
+    Processes that write the same at once do not meet; of an attempt that failed nothing stays.
+
+    Args:
+        path: where it is to be; a file may be there, a folder not.
+
+    Raises:
+        EnvironmentFault: the folder is read-only or the disk is full.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield part
+        os.replace(part, path)
+    except OSError as error:
+        raise EnvironmentFault(f"{path} could not be written: {error.strerror or error}") from error
+    finally:
+        if part.is_dir():
+            shutil.rmtree(part, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                part.unlink()
 
 
 def write_atomic(path: Path, text: str) -> None:
@@ -16,16 +45,10 @@ def write_atomic(path: Path, text: str) -> None:
     Raises:
         EnvironmentFault: the folder is read-only or the disk is full.
     """
-    part = path.with_name(path.name + ".part")
-    try:
-        with part.open("w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise EnvironmentFault(f"{path} could not be written: {error.strerror}") from error
+    with whole(path) as part, part.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def read_json(path: Path) -> Any:

@@ -5,20 +5,24 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
-import pkgutil
 import sys
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, TypeVar
 
+from bench.declarations import Declaration, declaration_of, declared
 from bench.errors import BenchError, nearest
 
 T = TypeVar("T")
 
 
 class Registry:
-    """Names of one kind of component; the modules of `package` are imported on first use.
+    """Names of one kind of component.
+
+    The classes of the suite are known from the source of `package`, and imported one by one when they are needed; those
+    of plugins are imported when the first name is asked for.
 
     Args:
         kind: what it holds, for messages ("regularizer").
@@ -29,54 +33,68 @@ class Registry:
         self.kind = kind
         self.package = package
         self._items: dict[str, Any] = {}
-        self._loaded = False
+
+    @cached_property
+    def _declared(self) -> dict[str, Declaration]:
+        return declared(self.package)
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Decorator: put a class or function under `name`.
+        """Decorator: put a class under `name`.
 
         Raises:
-            BenchError: the name is taken by another object.
+            BenchError: the name is taken by another class.
         """
 
         def add(item: T) -> T:
-            old = self._items.get(name)
-            if old is not None and old.__qualname__ != getattr(item, "__qualname__", None):
-                raise BenchError(f"{self.kind} '{name}' is already registered by {old.__module__}.{old.__qualname__}")
+            old = self._known(name)
+            if old is not None and old.target != f"{item.__module__}.{getattr(item, '__qualname__', None)}":
+                raise BenchError(f"{self.kind} '{name}' is already registered by {old.target}")
             self._items[name] = item
             return item
 
         return add
 
-    def load(self) -> None:
-        """Import every module of the package, then the user's plugins."""
-        if self._loaded:
-            return
-        self._loaded = True
-        package = importlib.import_module(self.package)
-        for module in pkgutil.iter_modules(package.__path__):
-            importlib.import_module(f"{self.package}.{module.name}")
-        load_plugins()
-
     def names(self) -> list[str]:
         """All registered names, sorted."""
-        self.load()
-        return sorted(self._items)
+        load_plugins()
+        return sorted({*self._declared, *self._items})
 
     def items(self) -> Iterator[tuple[str, Any]]:
-        """(name, object) pairs, by name."""
+        """(name, class) pairs, by name; all of them are imported."""
         for name in self.names():
-            yield name, self._items[name]
+            yield name, self.get(name)
 
-    def get(self, name: str) -> Any:
-        """The object under `name`.
+    def declarations(self) -> list[Declaration]:
+        """All declarations, by name; nothing of the suite's is imported."""
+        return [self.declaration(name) for name in self.names()]
+
+    def declaration(self, name: str) -> Declaration:
+        """What is registered under `name`, as far as it can be told without importing it.
 
         Raises:
             BenchError: no such name; the message gives the nearest ones.
         """
-        self.load()
+        load_plugins()
+        found = self._known(name)
+        if found is None:
+            raise BenchError(f"no {self.kind} is called '{name}'. {nearest(name, self.names())}")
+        return found
+
+    def get(self, name: str) -> Any:
+        """The class under `name`.
+
+        Raises:
+            BenchError: no such name; the message gives the nearest ones.
+        """
+        declaration = self.declaration(name)
         if name not in self._items:
-            raise BenchError(f"no {self.kind} is called '{name}'. {nearest(name, self._items)}")
+            importlib.import_module(declaration.module)
         return self._items[name]
+
+    def _known(self, name: str) -> Declaration | None:
+        if name in self._declared:
+            return self._declared[name]
+        return declaration_of(name, self._items[name]) if name in self._items else None
 
 
 MODELS = Registry("model", "bench.models")

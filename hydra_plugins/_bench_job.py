@@ -17,7 +17,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
-from bench.errors import BenchError, EnvironmentFault
+from bench.errors import BenchError, EnvironmentFault, first_line
 
 
 @dataclass(frozen=True)
@@ -138,5 +138,4 @@ def outcome(job: SentJob, done: JobReturn) -> str:
         acc = value["test"]["acc"]
         test = "" if acc is None else f", test {acc:.2f} %"
         return f"[{job.name}] {value['status']}: {value['run_id']}{test}"
-    reason = str(value).splitlines()[0] if str(value) else type(value).__name__
-    return f"[{job.name}] failed: {reason}"
+    return f"[{job.name}] failed: {first_line(value)}"

@@ -10,7 +10,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 
-from bench.errors import BenchError, RunsFailed
+from bench.errors import BenchError, RunsFailed, first_line
 
 ConfigStore.instance().store(
     group="hydra/sweeper",
@@ -103,7 +103,7 @@ class BenchSweeper(BasicSweeper):
             return
 
         def line(place: int, error: Any) -> str:
-            reason = str(error).splitlines()[0] if isinstance(error, BenchError) else type(error).__name__
+            reason = first_line(error) if isinstance(error, BenchError) else type(error).__name__
             return f"  [{place + 1}/{len(jobs)}] {' '.join(jobs[place])}: exit {code(error)}, {reason}"
 
         lines = [f"{len(failed)} of {len(jobs)} runs failed", *(line(*item) for item in failed)]

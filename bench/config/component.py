@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass, field, make_dataclass
-from typing import Any, get_type_hints
+from enum import Enum
+from functools import cache
+from typing import Any, get_args, get_type_hints
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
+from bench.declarations import REQUIRED, Declaration
 from bench.errors import BenchError, first_line
 from bench.registry import Registry
 
@@ -22,15 +25,6 @@ class Component:
     _target_: str = MISSING
 
 
-# What a run gives to a constructor, so that it is no setting.
-CONTEXT = {"spec"}
-
-
-def target(cls: type) -> str:
-    """The dotted path of a class, as `_target_` has it."""
-    return f"{cls.__module__}.{cls.__qualname__}"
-
-
 def schema(registry: Registry, name: str) -> type[Component]:
     """The typed settings of a registered class, from its constructor's signature.
 
@@ -40,25 +34,27 @@ def schema(registry: Registry, name: str) -> type[Component]:
     Raises:
         BenchError: an argument's type is missing or is none that can be checked.
     """
-    cls = registry.get(name)
-    hints = get_type_hints(cls.__init__)
-    fields: list[Any] = [("_target_", str, field(default=target(cls)))]
-    for argument in inspect.signature(cls).parameters.values():
-        if argument.name in CONTEXT:
-            continue
-        if argument.name not in hints or argument.kind in (argument.VAR_POSITIONAL, argument.VAR_KEYWORD):
-            raise BenchError(f"{registry.kind} '{name}': its argument '{argument}' needs a name and a type")
-        default = MISSING if argument.default is argument.empty else argument.default
+    return _schema(registry.kind, registry.declaration(name))
+
+
+@cache
+def _schema(kind: str, declaration: Declaration) -> type[Component]:
+    fields: list[Any] = [("_target_", str, field(default=declaration.target))]
+    for argument in declaration.arguments:
+        if argument.kind is None or argument.stars:
+            raise BenchError(f"{kind} '{declaration.name}': its argument '{argument}' needs a name and a type")
+        default = MISSING if argument.default is REQUIRED else argument.default
         mutable = isinstance(default, list | dict)
-        value = field(default_factory=default.copy) if mutable else field(default=default)
-        fields.append((argument.name, hints[argument.name], value))
-    made = make_dataclass(f"{cls.__name__}Config", fields, bases=(Component,))
+        fields.append(
+            (argument.name, argument.kind, field(default_factory=default.copy) if mutable else field(default=default))
+        )
+    made = make_dataclass(f"{declaration.qualname}Config", fields, bases=(Component,))
     try:
         OmegaConf.structured(made)
     except OmegaConfBaseException as error:
         raise BenchError(
-            f"{registry.kind} '{name}' has an argument that cannot be checked ({first_line(error)}); its type may be "
-            "int, float, bool, str, a StrEnum, a list or dict of these, or one of these | None"
+            f"{kind} '{declaration.name}' has an argument that cannot be checked ({first_line(error)}); its type may "
+            "be int, float, bool, str, a StrEnum, a list or dict of these, or one of these | None"
         ) from error
     return made
 
@@ -74,11 +70,11 @@ def component_name(registry: Registry, node: DictConfig) -> str:
     Raises:
         BenchError: nothing registered has that path; arbitrary code is never called.
     """
-    paths = {target(cls): name for name, cls in registry.items()}
-    if node._target_ not in paths:
-        key = node._get_full_key("_target_")
-        raise BenchError(f"{key} is '{node._target_}', which is no registered {registry.kind}")
-    return paths[node._target_]
+    for declaration in registry.declarations():
+        if declaration.target == node._target_:
+            return declaration.name
+    key = node._get_full_key("_target_")
+    raise BenchError(f"{key} is '{node._target_}', which is no registered {registry.kind}")
 
 
 def build(registry: Registry, node: DictConfig, **context: Any) -> Any:
@@ -92,4 +88,21 @@ def build(registry: Registry, node: DictConfig, **context: Any) -> Any:
     cls = registry.get(component_name(registry, node))
     arguments: dict[str, Any] = OmegaConf.to_container(node, resolve=True)  # type: ignore[assignment]
     del arguments["_target_"]
-    return cls(**arguments, **context)
+    choices = {choice.__name__: choice for hint in get_type_hints(cls.__init__).values() for choice in _enums(hint)}
+    return cls(**{name: _imported(value, choices) for name, value in arguments.items()}, **context)
+
+
+def _enums(hint: Any) -> list[type[Enum]]:
+    """The Enums in an annotation."""
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return [hint]
+    return [choice for part in get_args(hint) for choice in _enums(part)]
+
+
+def _imported(value: Any, choices: Mapping[str, type[Enum]]) -> Any:
+    """A value whose choices are members of the class' own Enums: those read from its source are not the same."""
+    if isinstance(value, Enum):
+        return choices[type(value).__name__][value.name]
+    if isinstance(value, list):
+        return [_imported(item, choices) for item in value]
+    return {key: _imported(item, choices) for key, item in value.items()} if isinstance(value, dict) else value

@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 from bench.data.config import DataConfig
 from bench.data.source import DATASETS, Source, say
 from bench.errors import BenchError, EnvironmentFault
+from bench.files import whole
 
 if TYPE_CHECKING:
     import torch
@@ -332,15 +333,13 @@ def _parse(source: Source, copy: str) -> None:
         "place": source.place(copy),
     }
     path = _path(source, copy)
-    temporary = path.with_suffix(".tmp")
     try:
-        save_file(arrays, temporary, metadata=meta)
-        # safetensors writes it for its owner only; a shared data root follows the umask, as the lock does.
-        temporary.chmod(path.with_suffix(".lock").stat().st_mode)
-        temporary.replace(path)
-    except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
-        raise _unwritable(path, error) from error
+        with whole(path) as temporary:
+            save_file(arrays, temporary, metadata=meta)
+            # safetensors writes it for its owner only; a shared data root follows the umask, as the lock does.
+            temporary.chmod(path.with_suffix(".lock").stat().st_mode)
+    except (EnvironmentFault, SafetensorError) as error:
+        raise _unwritable(path, error.__cause__ or error) from error
 
 
 @contextmanager
@@ -352,7 +351,7 @@ def _readable(source: Source) -> Iterator[None]:
         raise EnvironmentFault(f"{source.name}: {error.filename} cannot be read ({error.strerror})") from error
 
 
-def _unwritable(path: Path, error: Exception) -> EnvironmentFault:
+def _unwritable(path: Path, error: BaseException) -> EnvironmentFault:
     return EnvironmentFault(
         f"{path.parent} cannot be written to ({getattr(error, 'strerror', None) or error}): "
         "name another folder with BENCH_DATA or data.root"

@@ -74,10 +74,10 @@ def load(key: str) -> Published:
     name, _, number = key.partition("/")
     tables = paper(name).get("tables", {})
     if not isinstance(tables.get(number), dict):
-        raise BenchError(f"{name} has no table {number}. {nearest(number, tables)}")
-    of = tables[number]
-    rows = tuple(tuple(row) for row in of.get("rows", ()))
-    return Published(name, f"table {number}", of.get("title", ""), tuple(of.get("columns", ())), rows)
+        raise BenchError(f"nothing is published as '{key}'. {nearest(key, [f'{name}/{number}' for number in tables])}")
+    table = tables[number]
+    rows = tuple(tuple(row) for row in table.get("rows", ()))
+    return Published(name, f"table {number}", table.get("title", ""), tuple(table.get("columns", ())), rows)
 
 
 def of_experiment(experiment: str) -> dict[str, Any]:

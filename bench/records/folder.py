@@ -1,4 +1,4 @@
-"""One run's folder: its files, its lock, its epochs."""
+"""One run's folder: its files, its lock, its epochs; and where runs lie."""
 
 from __future__ import annotations
 
@@ -14,6 +14,11 @@ from typing import Any
 from bench.errors import BenchError, Busy, EnvironmentFault
 from bench.files import read_json, write_atomic
 from bench.records.schema import validate
+
+
+def runs_folder() -> Path:
+    """The folder of all runs, where nothing else is said: $BENCH_RUNS, or `runs`."""
+    return Path(os.environ.get("BENCH_RUNS") or "runs")
 
 
 class RunFolder:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from bench.config.component import component_name, settings
 from bench.data import identity
 from bench.registry import MODELS
-
-if TYPE_CHECKING:
-    pass
-import hashlib
 
 # Settings under `trainer` that say where to compute, not what. Precision counts as what `auto` stands for.
 UNCOUNTED = ("accelerator", "precision", "devices", "sync_batchnorm", "cuda_graph")

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from bench.records.schema import MEASURES
 from bench.report.claims import Finding, judge
 from bench.report.grids import Line, Table
 from bench.report.stats import (
@@ -24,25 +25,9 @@ from bench.report.stats import (
     verdict,
 )
 
-MEASURES = {
-    "test_acc": "test.acc",
-    "train_acc": "train.acc",
-    "train_acc_eval": "train.acc_eval",
-    "gap": "gap",
-    "test_loss": "test.loss",
-    "test_spike_rate": "test.spike_rate",
-    "train_spike_rate": "train.spike_rate",
-    "test_spike_rate_layer_mean": "test.spike_rate_layer_mean",
-    "synops_per_image": "synops_per_image",
-    "energy_uj": "energy_uj",
-    "dead": "dead",
-    "saturated": "saturated",
-}
-"""Column -> the record's number; `dead` and `saturated` are percent of all neurons."""
-
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """What the statistics say of a line.
 
     Attributes:
@@ -110,7 +95,7 @@ class Analysis:
     """
 
     table: Table
-    rows: list[Row]
+    rows: list[TableRow]
     standings: list[Standing]
     scored: str
     findings: list[Finding]
@@ -135,13 +120,13 @@ def analyse(table: Table) -> Analysis:
         frugal |= front(own, "synops_per_image")
     rows = []
     for line, pair, p in zip(lines, pairs, adjusted, strict=True):
-        means = {column: _mean(line, column) for column in MEASURES}
+        means = {column: line.mean(field.key) for column, field in MEASURES.items()}
         said = None if pair is None else verdict(pair, p)
         if said is Verdict.BETTER and line.against is not None and len(line.diverged) > len(line.against.diverged):
             # The seeds that survived speak for the method; those that diverged cannot.
             said = Verdict.OPEN
         rows.append(
-            Row(
+            TableRow(
                 line, means, pair, p, None if pair is None or len(pair.seeds) < 2 else _sign_flip(line, pair), said,
                 placed.get(id(line)), id(line) in cheap, id(line) in frugal,
             )
@@ -154,20 +139,6 @@ def _sign_flip(line: Line, pair: Paired) -> float:
     assert line.against is not None
     own, base = line.values("test.acc"), line.against.values("test.acc")
     return sign_flip([own[seed] - base[seed] for seed in pair.seeds])
-
-
-def _mean(line: Line, column: str) -> Estimate | None:
-    if column not in ("dead", "saturated"):
-        return line.mean(MEASURES[column])
-    shares = (share(record.result["layers"], column) for record in line.records if record.finished)
-    return estimate(value for value in shares if value is not None)
-
-
-def share(layers: list[dict[str, float]], key: str) -> float | None:
-    """Percent of all neurons that are `dead` or `saturated`."""
-    layers = [layer for layer in layers if layer[key] is not None]
-    total = sum(layer["neurons"] for layer in layers)
-    return 100 * math.fsum(layer[key] * layer["neurons"] for layer in layers) / total if total else None
 
 
 def accuracies(line: Line) -> dict[int, float | None]:

@@ -8,11 +8,16 @@ from pathlib import Path
 
 from bench.errors import BenchError, EnvironmentFault
 from bench.records.identity import UNCOUNTED
-from bench.report import join, page, tables
+from bench.report import join, page
 from bench.report.analysis import Analysis, analyse
 from bench.report.collect import Collection, collect
+from bench.report.exports import results_csv, results_json, table_csv
 from bench.report.figures import figures, source_of
 from bench.report.grids import Table, groups
+from bench.report.latex import table_tex
+from bench.report.overview import overview
+from bench.report.readme import readme
+from bench.report.words import MARK
 
 Say = Callable[[str], None]
 
@@ -30,7 +35,7 @@ class Stale(BenchError):
 
 
 @dataclass
-class Plan:
+class Reports:
     """All that follows from some records.
 
     Attributes:
@@ -56,22 +61,22 @@ class Plan:
             if only is not None and found.table not in only:
                 continue
             folder, drawn = found.table.folder, figures(found)
-            yield f"{folder}/README.md", tables.readme(found, [(of.name, of.caption) for of in drawn]).encode()
-            yield f"{folder}/table.csv", tables.table_csv(found).encode()
-            yield f"{folder}/table.tex", tables.table_tex(found).encode()
+            yield f"{folder}/README.md", readme(found, [(of.name, of.caption) for of in drawn]).encode()
+            yield f"{folder}/table.csv", table_csv(found).encode()
+            yield f"{folder}/table.tex", table_tex(found).encode()
             for figure in drawn:
                 for name, content in figure.files(png):
                     yield f"{folder}/{name}", content
         records = self.collection.records
         left_out = [f"{path.parent.name}: {reason}" for path, reason in self.collection.left_out]
-        yield "README.md", tables.overview(self.reports, records, [*left_out, *self.said]).encode()
-        yield "results.csv", tables.results_csv(records).encode()
-        yield "results.json", tables.results_json(records).encode()
+        yield "README.md", overview(self.reports, records, [*left_out, *self.said]).encode()
+        yield "results.csv", results_csv(records).encode()
+        yield "results.json", results_json(records).encode()
         if page.available():
             yield "index.html", page.render(self.groups, self.reports, records).encode()
 
 
-def plan(collection: Collection, variants: Sequence[tuple[str, Sequence[str]]] = ()) -> Plan:
+def derive(collection: Collection, variants: Sequence[tuple[str, Sequence[str]]] = ()) -> Reports:
     """Sort records into tables and work out their statistics.
 
     Args:
@@ -86,7 +91,7 @@ def plan(collection: Collection, variants: Sequence[tuple[str, Sequence[str]]] =
     # A group whose runs one experiment has all of would say the same twice.
     covered = [{record.run_id for record in table.records} for table in found]
     loose = [of for of in every if not any({record.run_id for record in of.table.records} <= ids for ids in covered)]
-    return Plan(collection, every, [*map(analyse, found), *loose], said)
+    return Reports(collection, every, [*map(analyse, found), *loose], said)
 
 
 def variants(out: Path) -> list[tuple[str, tuple[str, ...]]]:
@@ -94,7 +99,7 @@ def variants(out: Path) -> list[tuple[str, tuple[str, ...]]]:
     found = []
     for path in generated(out):
         line = path.read_text(errors="replace").split("\n", 1)[0]
-        arguments = line.removeprefix(tables.MARK).split("`", 1)[0].split()
+        arguments = line.removeprefix(MARK).split("`", 1)[0].split()
         if len(arguments) > 1:
             found.append((arguments[0], tuple(arguments[1:])))
     return found
@@ -103,7 +108,7 @@ def variants(out: Path) -> list[tuple[str, tuple[str, ...]]]:
 def generated(out: Path) -> list[Path]:
     """The README of every generated folder."""
     paths = [path for depth in ("*/*", "*/*/*") for path in out.glob(f"{depth}/README.md")]
-    return sorted(path for path in paths if path.read_text(errors="replace").startswith(tables.MARK))
+    return sorted(path for path in paths if path.read_text(errors="replace").startswith(MARK))
 
 
 def write(
@@ -139,7 +144,7 @@ def write(
         raise BenchError(f"{arguments[0]}: name the experiment too, as in nandan2022/table3_1 budget=cpu")
     # Those that were built with overrides before stay: the overview lists them.
     again = {(of.name, (budget or f"budget={of.budget}", *extra)) for of in loaded} if extra else set()
-    made = plan(collection, sorted({*variants(out), *again}))
+    made = derive(collection, sorted({*variants(out), *again}))
     wanted = [of.table for of in made.reports if not names or _asked(of.table, names, budget, extra)]
     for line in made.said:
         say(line)
@@ -171,7 +176,7 @@ def _reduced(table: Table) -> str:
     return f" (reduced: budget {table.budget})" if table.reduced else ""
 
 
-def _put(made: Plan, out: Path, only: Sequence[Table] | None) -> None:
+def _put(made: Reports, out: Path, only: Sequence[Table] | None) -> None:
     written: dict[Path, set[str]] = {}
     for name, content in made.files(only):
         path = out / name
@@ -211,7 +216,7 @@ def check(out: Path, say: Say = print) -> None:
         BenchError: there are no records.
         Stale: names the files that do not follow from them.
     """
-    made = plan(gather([out / "records"], False, say), variants(out))
+    made = derive(gather([out / "records"], False, say), variants(out))
     expected = dict(made.files(png=False))
     stale = [f"{name}: {reason}" for name, content in expected.items() if (reason := differs(out / name, content))]
     for path in generated(out):

@@ -56,7 +56,7 @@ def judge(claims: Sequence[Mapping[str, Any]], lines: Sequence[Line], alpha: flo
       the first argument have the higher accuracy (interpolated over the log of the rate, seed by seed).
 
     A line is named by what is published of it, or by its `label`; a metric by its column, or as records have it
-    (`Record.number`).
+    (`StoredRun.number`).
 
     Args:
         claims: of a `Published`.

@@ -14,16 +14,14 @@ import yaml
 from bench.errors import BenchError
 from bench.files import read_json
 from bench.records import probe
-from bench.records.schema import validate
+from bench.records.schema import FIELD, Role, keys, validate
 
-# What two honest repetitions of a run may differ in.
-_CIRCUMSTANCES = (
-    "started", "finished", "seconds", "train_images_per_s", "peak_memory_bytes", "hardware", "versions", "commit",
-)  # fmt: skip
+CIRCUMSTANCES = keys(Role.circumstance)
+"""What two honest repetitions of a run may differ in."""
 
 
 @dataclass(frozen=True)
-class Record:
+class StoredRun:
     """One run as it was found.
 
     Attributes:
@@ -60,13 +58,11 @@ class Record:
     def number(self, key: str) -> float | None:
         """A number by its dotted key, `test.acc`, or `probes.noise.` and its name in that probe's headline; None where
         it was not measured."""
-        value: Any = self.result
         if key.startswith("probes."):
             _, probe, name = key.split(".", 2)
             value = self.probes.get(probe, {}).get("headline", {}).get(name)
-            return None if value is None else float(value)
-        for part in key.split("."):
-            value = None if value is None else value[part]
+        else:
+            value = FIELD[key].value(self.result)
         return None if value is None else float(value)
 
 
@@ -81,7 +77,7 @@ class Collection:
         unfinished: run folders without `result.json`.
     """
 
-    records: list[Record] = field(default_factory=list)
+    records: list[StoredRun] = field(default_factory=list)
     left_out: list[tuple[Path, str]] = field(default_factory=list)
     repeated: int = 0
     unfinished: int = 0
@@ -107,7 +103,7 @@ def collect(folders: Sequence[Path], dirty: bool = False) -> Collection:
         dirty: take records of a dirty commit too.
     """
     found = Collection()
-    by_id: dict[str, list[Record]] = {}
+    by_id: dict[str, list[StoredRun]] = {}
     for path in _paths(folders, found):
         try:
             record = read(path)
@@ -141,7 +137,7 @@ def _paths(folders: Sequence[Path], found: Collection) -> Iterator[Path]:
             found.unfinished += (run / "metrics.jsonl").exists() and not (run / "result.json").exists()
 
 
-def read(path: Path) -> Record:
+def read(path: Path) -> StoredRun:
     """One record with its curves and the state of its commit.
 
     Raises:
@@ -161,9 +157,9 @@ def read(path: Path) -> Record:
     if result["status"] == "finished" and (result["test"]["acc"] is None or result["train"]["acc_eval"] is None):
         raise BenchError("it is finished but has no accuracy")
     if path.name != "result.json":
-        return Record(result, path)
+        return StoredRun(result, path)
     epochs = _epochs(path.with_name("metrics.jsonl"), result["epochs"])
-    return Record(result, path, epochs, _config(path.with_name("config.yaml")), _dirty(path))
+    return StoredRun(result, path, epochs, _config(path.with_name("config.yaml")), _dirty(path))
 
 
 def _numbers(value: Any, key: str = "") -> Iterator[tuple[str, float]]:
@@ -204,7 +200,7 @@ def _dirty(path: Path) -> bool | None:
         return None
 
 
-def _probes(folder: Path, record: Record, found: Collection) -> dict[str, dict[str, Any]]:
+def _probes(folder: Path, record: StoredRun, found: Collection) -> dict[str, dict[str, Any]]:
     probes = {}
     for file in sorted(folder.glob("*.json")):
         name = f"probes/{file.name}"
@@ -222,5 +218,5 @@ def _probes(folder: Path, record: Record, found: Collection) -> dict[str, dict[s
     return probes
 
 
-def _outcome(record: Record) -> dict[str, Any]:
-    return {key: value for key, value in record.result.items() if key not in _CIRCUMSTANCES}
+def _outcome(record: StoredRun) -> dict[str, Any]:
+    return {key: value for key, value in record.result.items() if key not in CIRCUMSTANCES}

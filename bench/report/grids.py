@@ -11,14 +11,12 @@ from typing import Any
 from bench.errors import BenchError
 from bench.published.papers import Published
 from bench.records.identity import UNCOUNTED
-from bench.report.collect import Collection, Record
+from bench.records.schema import Role, keys
+from bench.report.collect import Collection, StoredRun
 from bench.report.stats import LAST_EPOCH, Estimate, Rule, estimate
 
 # What must be the same for two lines of a table to be compared; the regularizer, its strength and the seed may differ.
-_SAME = (
-    "budget", "data", "data_copy", "data_checksum", "train_images", "test_images", "model", "model_args", "neuron",
-    "time_steps", "optimizer", "lr", "epochs", "batch_size", "precision",
-)  # fmt: skip
+_SAME = keys(Role.setting)
 # What `config.yaml` knows beyond the record: thresholds, schedules, augmentation.
 _CONFIG = ("data", "neuron", "optim", "trainer")
 _IRRELEVANT = ("root", "path", *UNCOUNTED)
@@ -43,7 +41,7 @@ class Line:
     label: str
     series: str
     strength: float | None
-    records: list[Record]
+    records: list[StoredRun]
     group: str = ""
     panel: str = ""
     published: Mapping[str, Any] | None = None
@@ -51,7 +49,7 @@ class Line:
     missing: list[int] = field(default_factory=list)
 
     @property
-    def diverged(self) -> list[Record]:
+    def diverged(self) -> list[StoredRun]:
         """Runs without an outcome: shown, never averaged."""
         return [record for record in self.records if not record.finished]
 
@@ -86,7 +84,6 @@ class Table:
         lines: in order.
         arguments: of `bench report` that build it again.
         axis: what the labels are values of.
-        columns: numbers of special interest, by the names that published tables use.
         published: the paper's table; None for a group.
         claims: findings of the paper that can be tested.
         remarks: what the experiment's file says of it, each with its name: finding, note.
@@ -101,7 +98,6 @@ class Table:
     lines: list[Line]
     arguments: tuple[str, ...] = ()
     axis: str = "setting"
-    columns: tuple[str, ...] = ()
     published: Published | None = None
     claims: tuple[dict[str, Any], ...] = ()
     remarks: dict[str, str] = field(default_factory=dict)
@@ -115,7 +111,7 @@ class Table:
         return f"{self.name}/{self.variant}"
 
     @property
-    def records(self) -> list[Record]:
+    def records(self) -> list[StoredRun]:
         """Of all lines, candidates included; one that stands in two lines once."""
         found = (record for line in [*self.lines, *self.candidates] for record in line.records)
         return list({record.run_id: record for record in found}.values())
@@ -140,7 +136,7 @@ def _key(value: Any) -> str:
     return json.dumps(value, sort_keys=True)
 
 
-def context(record: Record) -> dict[str, Any]:
+def context(record: StoredRun) -> dict[str, Any]:
     """Everything but regularizer, strength and seed, under dotted keys."""
     found = {key: record.result[key] for key in _SAME}
     for part in _CONFIG:
@@ -155,7 +151,7 @@ def context(record: Record) -> dict[str, Any]:
     return found
 
 
-def strength_arguments(records: Iterable[Record]) -> dict[str, str]:
+def strength_arguments(records: Iterable[StoredRun]) -> dict[str, str]:
     """Regularizer -> the argument that is its strength: the one equal to it in every record of it alone."""
     candidates: dict[str, list[str]] = {}
     for record in records:
@@ -168,7 +164,7 @@ def strength_arguments(records: Iterable[Record]) -> dict[str, str]:
     return {name: keys[0] for name, keys in candidates.items() if keys}
 
 
-def features(record: Record) -> dict[str, Any]:
+def features(record: StoredRun) -> dict[str, Any]:
     """What can tell one line of a table from another, under dotted keys."""
     result = record.result
     found = {f"{name}.{key}": value for name, arguments in result["regs"].items() for key, value in arguments.items()}
@@ -176,7 +172,7 @@ def features(record: Record) -> dict[str, Any]:
     return found | {key: result[key] for key in ("model", "neuron", "optimizer", "lr", "time_steps")}
 
 
-def names_of(groups: Sequence[Sequence[Record]], strengths: Mapping[str, str]) -> list[tuple[str, str]]:
+def names_of(groups: Sequence[Sequence[StoredRun]], strengths: Mapping[str, str]) -> list[tuple[str, str]]:
     """Label and series of each line: its regularizers and the settings that are not the same in all lines with them.
 
     Args:
@@ -246,7 +242,7 @@ def groups(collection: Collection) -> list[Table]:
     Records that differ in anything else are not put into one table: the tables' variants then end in a short hash
     and their notes say what differs.
     """
-    split: dict[tuple[str, str], dict[str, list[Record]]] = {}
+    split: dict[tuple[str, str], dict[str, list[StoredRun]]] = {}
     for record in collection.records:
         place = (f"{record.result['data']}-{record.result['model']}", str(record.result["budget"]))
         split.setdefault(place, {}).setdefault(_key(context(record)), []).append(record)
@@ -270,8 +266,8 @@ def groups(collection: Collection) -> list[Table]:
     return tables
 
 
-def _lines(records: Sequence[Record]) -> list[Line]:
-    of: dict[str, list[Record]] = {}
+def _lines(records: Sequence[StoredRun]) -> list[Line]:
+    of: dict[str, list[StoredRun]] = {}
     for record in records:
         of.setdefault(_key(record.result["regs"]), []).append(record)
     strengths = strength_arguments(records)

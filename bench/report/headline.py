@@ -6,9 +6,10 @@ from pathlib import Path
 
 from bench import markdown
 from bench.errors import BenchError, nearest
-from bench.report import build, join, tables
-from bench.report.analysis import Analysis, Row, analyse
+from bench.report import build, join
+from bench.report.analysis import Analysis, TableRow, analyse
 from bench.report.stats import Verdict
+from bench.report.words import ACCURACY, RATE, label_of, numbers_table, shared
 
 SIGNIFICANT = (Verdict.BETTER, Verdict.WORSE)
 
@@ -50,9 +51,9 @@ def digest(found: Analysis) -> str:
     panels = table.panels
     columns = [table.axis if table.axis != "setting" else "regularizer"]
     for panel in panels:
-        name = panel or tables.shared(table.records, "model")
+        name = panel or shared(table.records, "model")
         columns += [f"{name}: accuracy", f"{name}: spike rate"]
-    series: dict[str, dict[str, list[Row]]] = {}
+    series: dict[str, dict[str, list[TableRow]]] = {}
     for row in found.rows:
         series.setdefault(row.line.series, {}).setdefault(row.line.panel, []).append(row)
     lines = []
@@ -65,28 +66,28 @@ def digest(found: Analysis) -> str:
     seeds = {len(row.line.seeds) for row in found.rows}
     many = f"{min(seeds)} to {max(seeds)}" if len(seeds) > 1 else str(*seeds)
     return (
-        f"{tables.label_of(table)} {table.title}: mean of {many} seeds, differences to the first row in points and in "
+        f"{label_of(table)} {table.title}: mean of {many} seeds, differences to the first row in points and in "
         "percent. **Bold**: better or worse by a paired test, Holm-corrected over all strengths; all else is not "
         "distinguishable. Of several strengths the middle one is shown, whatever came of it; "
-        f"[all of them](reports/{table.folder}/README.md).\n\n" + tables.markdown(columns, lines).rstrip()
+        f"[all of them](reports/{table.folder}/README.md).\n\n" + numbers_table(columns, lines)
     )
 
 
-def _middle(rows: list[Row]) -> Row:
+def _middle(rows: list[TableRow]) -> TableRow:
     ordered = sorted(rows, key=lambda row: row.line.strength or 0.0)
     return ordered[len(ordered) // 2]
 
 
-def _cells(found: Analysis, row: Row | None) -> tuple[str, str]:
+def _cells(found: Analysis, row: TableRow | None) -> tuple[str, str]:
     if row is None:
         return "-", "-"
     rate = row.mean("test_spike_rate")
     if row.line.against is None:
-        return f"{tables.number('test_acc', row.mean('test_acc'))} %", tables.number("test_spike_rate", rate)
+        return f"{ACCURACY.text(row.mean('test_acc'))} %", RATE.text(rate)
     base = next(of for of in found.rows if of.line is row.line.against)
     before = base.mean("test_spike_rate")
     change = "-" if rate is None or not before else f"{round(100 * (rate / before - 1)) + 0:+d} %"
     if row.pair is None or row.pair.difference is None:
         return "-", change
-    gain = tables.number("test_acc", row.pair.difference.mean, sign=True)
+    gain = ACCURACY.text(row.pair.difference.mean, sign=True)
     return f"**{gain}**" if row.verdict in SIGNIFICANT else gain, change

@@ -15,7 +15,7 @@ from bench.experiments import Experiment, Row, load, names
 from bench.published import papers
 from bench.records.identity import run_id
 from bench.report.claims import claims
-from bench.report.collect import Collection, Record
+from bench.report.collect import Collection, StoredRun
 from bench.report.grids import Line, Table, line_up, names_of, pick, strength_arguments
 from bench.report.stats import RULES
 
@@ -49,7 +49,7 @@ def run_ids(
     data: Mapping[str, tuple[str, str]],
     precision: str,
 ) -> list[tuple[str, int, str]]:
-    """Row, by group and label, seed and run id of all runs; as `bench.experiments.run_ids`.
+    """Row, by group and label, seed and run id of all runs.
 
     Args:
         experiment: the table.
@@ -97,7 +97,7 @@ def tables(collection: Collection, wanted: Iterable[str], arguments: Sequence[st
     return found
 
 
-def _tables(experiment: Experiment, records: Sequence[Record], budget: str, extra: Sequence[str]) -> list[Table]:
+def _tables(experiment: Experiment, records: Sequence[StoredRun], budget: str, extra: Sequence[str]) -> list[Table]:
     records = [record for record in records if record.result["budget"] == budget]
     by_id = {record.run_id: record for record in records}
     wanted = {line[5:] for row in experiment.rows for line in [*row.at(budget), *extra] if line.startswith("data=")}
@@ -137,9 +137,9 @@ def _table(
     budget: str,
     extra: Sequence[str],
     ids: Sequence[tuple[str, int, str]],
-    by_id: Mapping[str, Record],
+    by_id: Mapping[str, StoredRun],
 ) -> Table:
-    of_row: dict[str, list[Record]] = {}
+    of_row: dict[str, list[StoredRun]] = {}
     for row, _, name in ids:
         of_row.setdefault(row, []).extend([by_id[name]] if name in by_id else [])
     rows = [of_row.get(_name(row), []) for row in experiment.rows]
@@ -150,7 +150,6 @@ def _table(
         title=experiment.title,
         lines=lines,
         arguments=(experiment.name, *([f"budget={budget}", *extra] if extra else [])),
-        columns=experiment.columns,
         claims=claims(experiment.name),
         remarks={"finding": experiment.finding, "note": experiment.note},
         rule=RULES[experiment.selection],
@@ -169,7 +168,7 @@ def _table(
     return table
 
 
-def _lines(experiment: Experiment, rows: Sequence[list[Record]]) -> list[Line]:
+def _lines(experiment: Experiment, rows: Sequence[list[StoredRun]]) -> list[Line]:
     # A group with several regularizers is a comparison of its own and gets its own panel in the figures; groups of
     # one regularizer each (two orders of a penalty, two widths) are curves of one panel.
     regs: dict[str, set[str]] = {}

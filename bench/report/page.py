@@ -9,29 +9,48 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.report.analysis import Analysis, Row, share
-from bench.report.collect import Record
+from bench.records.schema import MEASURES, Field
+from bench.report.analysis import Analysis, TableRow
+from bench.report.collect import StoredRun
 from bench.report.figures import COLOURS, GREY
 from bench.report.grids import Line
 
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")
 HEIGHT = 250
 
-COLUMNS: dict[str, list[tuple[str, str, int | None]]] = {
-    "lines": [
-        ("setting", "setting", None), ("data", "data", None), ("model", "network", None), ("budget", "budget", None),
-        ("seeds", "seeds", 0), ("diverged", "diverged", 0), ("acc", "test accuracy", 2),
-        ("difference", "difference", 2), ("verdict", "verdict", None), ("gap", "gap", 2),
-        ("rate", "spike rate", 4), ("synops", "SynOps / image", 0), ("energy", "energy (µJ)", 1),
-        ("dead", "dead (%)", 1),
-    ],
-    "runs": [
-        ("run", "run", None), ("setting", "setting", None), ("budget", "budget", None), ("seed", "seed", 0),
-        ("status", "status", None), ("acc", "test accuracy", 2), ("gap", "gap", 2), ("rate", "spike rate", 4),
-        ("synops", "SynOps / image", 0), ("hardware", "hardware", None), ("commit", "commit", None),
-    ],
-}  # fmt: skip
-"""Key, heading and digits of the tables' columns; digits None for text."""
+ACCURACY, RATE, GAP = MEASURES["test_acc"], MEASURES["test_spike_rate"], MEASURES["gap"]
+SHOWN = [ACCURACY, GAP, RATE, *(field for field in MEASURES.values() if field.counted or field.derive)]
+"""What the page knows of a setting, besides the difference to its baseline."""
+
+Column = tuple[str, str, int | None, int]
+"""Key, heading, digits (None for text), and what a number is multiplied by for people."""
+
+
+def text_column(key: str, heading: str = "") -> Column:
+    """A column of text, or of whole numbers that are shown as they are."""
+    return key, heading or key, None, 1
+
+
+def number_column(field: Field) -> Column:
+    """A column of measured numbers."""
+    return field.column, field.heading, field.digits, field.factor
+
+
+def columns() -> dict[str, list[Column]]:
+    """Of the page's two tables."""
+    accuracy, *others = map(number_column, SHOWN)
+    difference: Column = ("difference", "difference", GAP.digits, 1)
+    return {
+        "lines": [
+            *map(text_column, ("setting", "data")), text_column("model", "network"), text_column("budget"),
+            ("seeds", "seeds", 0, 1), ("diverged", "diverged", 0, 1), accuracy, difference, text_column("verdict"),
+            *others,
+        ],
+        "runs": [
+            *map(text_column, ("run", "setting", "budget")), ("seed", "seed", 0, 1), text_column("status"), accuracy,
+            *others, *map(text_column, ("hardware", "commit")),
+        ],
+    }  # fmt: skip
 
 
 def available() -> bool:
@@ -39,7 +58,7 @@ def available() -> bool:
     return all(importlib.util.find_spec(name) is not None for name in ("altair", "vl_convert"))
 
 
-def render(found: Sequence[Analysis], reports: Sequence[Analysis], records: Sequence[Record]) -> str:
+def render(found: Sequence[Analysis], reports: Sequence[Analysis], records: Sequence[StoredRun]) -> str:
     """The page.
 
     Args:
@@ -70,7 +89,7 @@ def render(found: Sequence[Analysis], reports: Sequence[Analysis], records: Sequ
     return text
 
 
-def content(found: Sequence[Analysis], reports: Sequence[Analysis], records: Sequence[Record]) -> dict[str, Any]:
+def content(found: Sequence[Analysis], reports: Sequence[Analysis], records: Sequence[StoredRun]) -> dict[str, Any]:
     """Everything on the page but the charts' specifications, rounded to what is shown."""
     lines, curves, layers, runs = [], [], [], []
     for place, analysis in enumerate(found):
@@ -114,7 +133,7 @@ def content(found: Sequence[Analysis], reports: Sequence[Analysis], records: Seq
         "curves": curves,
         "layers": layers,
         "runs": runs,
-        "columns": COLUMNS,
+        "columns": columns(),
         "reports": [[of.table.folder, of.table.title] for of in reports],
     }
 
@@ -123,18 +142,14 @@ def _short(value: float | None, digits: int = 5) -> float | None:
     return None if value is None else float(f"{value:.{digits}g}")
 
 
-def _line(row: Row) -> dict[str, Any]:
+def _line(row: TableRow) -> dict[str, Any]:
     found: dict[str, Any] = {"seeds": len(row.line.seeds), "diverged": len(row.line.diverged)}
-    names = {"acc": "test_acc", "rate": "test_spike_rate", "synops": "synops_per_image", "energy": "energy_uj",
-             "gap": "gap", "train": "train_acc_eval", "dead": "dead"}  # fmt: skip
-    for name, column in names.items():
-        mean = row.means[column]
-        found[name] = _short(row.mean(column))
-        if name in ("acc", "rate"):
-            found |= {
-                f"{name}Low": _short(mean.low if mean else None),
-                f"{name}High": _short(mean.high if mean else None),
-            }
+    for field in SHOWN:
+        found[field.column] = _short(row.mean(field.column))
+    for field in (ACCURACY, RATE):
+        mean = row.means[field.column]
+        found[f"{field.column}Low"] = _short(mean.low if mean else None)
+        found[f"{field.column}High"] = _short(mean.high if mean else None)
     difference = row.pair.difference if row.pair is not None else None
     found |= {
         "difference": _short(difference.mean if difference else None),
@@ -145,16 +160,12 @@ def _line(row: Row) -> dict[str, Any]:
     return found
 
 
-def _run(record: Record) -> dict[str, Any]:
+def _run(record: StoredRun) -> dict[str, Any]:
     return {
         "run": record.run_id,
         "seed": record.seed,
         "status": record.result["status"],
-        "acc": _short(record.number("test.acc")),
-        "gap": _short(record.number("gap")),
-        "rate": _short(record.number("test.spike_rate")),
-        "synops": _short(record.number("synops_per_image")),
-        "dead": _short(share(record.result["layers"], "dead")),
+        **{field.column: _short(record.number(field.key)) for field in SHOWN},
         "hardware": record.result["hardware"],
         "commit": (record.result["commit"] or "unknown")[:10],
     }
@@ -172,7 +183,7 @@ def _curve(line: Line) -> list[dict[str, Any]]:
     epochs = sorted(epoch for epoch, values in by_epoch.items() if len(values) == len(runs))
     step = -(-len(epochs) // 60) or 1
     kept = sorted({*epochs[::step], *epochs[-1:]})
-    return [{"epoch": epoch, "acc": _short(sum(by_epoch[epoch]) / len(runs), 4)} for epoch in kept]
+    return [{"epoch": epoch, ACCURACY.column: _short(sum(by_epoch[epoch]) / len(runs), 4)} for epoch in kept]
 
 
 def _layers(line: Line) -> list[dict[str, Any]]:
@@ -192,20 +203,22 @@ def charts(data: dict[str, Any]) -> list[dict[str, Any]]:
     import altair as alt
 
     regs, models = data["facets"]["reg"], data["facets"]["model"]
+    acc, rate, synops, gap_ = ACCURACY.column, RATE.column, MEASURES["synops_per_image"].column, GAP.column
     colour = alt.Color(
         "reg:N", legend=None, scale=alt.Scale(domain=regs, range=[data["colours"][name] for name in regs])
     )
     shape = alt.Shape(
         "model:N", legend=None, scale=alt.Scale(domain=models, range=[data["shapes"][name] for name in models])
     )
-    accuracy = alt.Y("acc:Q", title="test accuracy (%)", scale=alt.Scale(zero=False, nice=True))
+    accuracy = alt.Y(f"{acc}:Q", title="test accuracy (%)", scale=alt.Scale(zero=False, nice=True))
     picked = alt.condition("datum.picked", alt.value(1.0), alt.value(0.8))
     size = alt.condition("datum.picked", alt.value(260), alt.value(70))
     about = [
         alt.Tooltip("setting:N"), alt.Tooltip("data:N"), alt.Tooltip("model:N", title="network"),
         alt.Tooltip("budget:N"), alt.Tooltip("seeds:Q"), alt.Tooltip("diverged:Q"),
-        alt.Tooltip("acc:Q", title="test accuracy", format=".2f"),
-        alt.Tooltip("rate:Q", title="spike rate", format=".4f"), alt.Tooltip("synops:Q", title="SynOps", format=".3s"),
+        alt.Tooltip(f"{acc}:Q", title="test accuracy", format=".2f"),
+        alt.Tooltip(f"{rate}:Q", title="spike rate", format=".4f"),
+        alt.Tooltip(f"{synops}:Q", title="SynOps", format=".3s"),
         alt.Tooltip("verdict:N"),
     ]  # fmt: skip
     lines = alt.NamedData(name="lines")
@@ -214,20 +227,20 @@ def charts(data: dict[str, Any]) -> list[dict[str, Any]]:
     def scatter(field: str, title: str, form: str) -> Any:
         x = alt.X(f"{field}:Q", title=title, scale=alt.Scale(type="log", nice=False, padding=12),
                   axis=alt.Axis(format=form, **ticks))  # fmt: skip
-        base = alt.Chart(lines).transform_filter(f"datum.{field} > 0 && isValid(datum.acc)")
+        base = alt.Chart(lines).transform_filter(f"datum.{field} > 0 && isValid(datum.{acc})")
         points = base.mark_point(filled=True).encode(
             x=x, y=accuracy, color=colour, shape=shape, size=size, opacity=picked, tooltip=about
         )
         # An interval of two seeds may reach beyond what an accuracy can be, and must not stretch the axis.
         up = (
-            base.transform_filter("isValid(datum.accLow)")
-            .transform_calculate(low="max(datum.accLow, 0)", high="min(datum.accHigh, 100)")
+            base.transform_filter(f"isValid(datum.{acc}Low)")
+            .transform_calculate(low=f"max(datum.{acc}Low, 0)", high=f"min(datum.{acc}High, 100)")
             .mark_rule(opacity=0.35)
             .encode(x=x, y=alt.Y("low:Q", title="test accuracy (%)"), y2="high:Q", color=colour)
         )
         return alt.layer(up, points)
 
-    strengths = alt.Chart(lines).transform_filter("datum.strength > 0 && isValid(datum.acc)")
+    strengths = alt.Chart(lines).transform_filter(f"datum.strength > 0 && isValid(datum.{acc})")
     strength = alt.X("strength:Q", title="strength", scale=alt.Scale(type="log", nice=False, padding=12),
                      axis=alt.Axis(format="~g", **ticks))  # fmt: skip
 
@@ -240,10 +253,10 @@ def charts(data: dict[str, Any]) -> list[dict[str, Any]]:
 
     gap = (
         alt.Chart(lines)
-        .transform_filter("isValid(datum.gap) && isValid(datum.acc)")
+        .transform_filter(f"isValid(datum.{gap_}) && isValid(datum.{acc})")
         .mark_point(filled=True)
         .encode(
-            x=alt.X("gap:Q", title="clean train - test accuracy (points)", scale=alt.Scale(zero=True),
+            x=alt.X(f"{gap_}:Q", title="clean train - test accuracy (points)", scale=alt.Scale(zero=True),
                     axis=alt.Axis(labelOverlap="greedy", labelSeparation=6)),
             y=accuracy, color=colour, shape=shape, size=size, opacity=picked, tooltip=about,
         )
@@ -258,7 +271,7 @@ def charts(data: dict[str, Any]) -> list[dict[str, Any]]:
             detail=["id:N"],
             strokeWidth=alt.condition("datum.picked", alt.value(3.5), alt.value(1.2)),
             tooltip=[alt.Tooltip("setting:N"), alt.Tooltip("model:N", title="network"), alt.Tooltip("epoch:Q"),
-                     alt.Tooltip("acc:Q", title="test accuracy", format=".2f")],
+                     alt.Tooltip(f"{acc}:Q", title="test accuracy", format=".2f")],
         )
     )  # fmt: skip
     heat = (
@@ -284,13 +297,13 @@ def charts(data: dict[str, Any]) -> list[dict[str, Any]]:
 
     return [
         entry("rate", "Accuracy over spike rate", "Up and left is better.", "lines",
-              scatter("rate", "spike rate, test", "~g")),
+              scatter(rate, RATE.heading, "~g")),
         entry("synops", "Accuracy over synaptic operations", "Up and left is better.", "lines",
-              scatter("synops", "SynOps / image", "~s")),
+              scatter(synops, MEASURES[synops].heading, "~s")),
         entry("strength", "Accuracy over the strength", "Settings with one strength above 0.", "lines",
               response(accuracy)),
         entry("spikes", "Spike rate over the strength", "The same settings.", "lines",
-              response(alt.Y("rate:Q", title="spike rate, test"))),
+              response(alt.Y(f"{rate}:Q", title=RATE.heading))),
         entry("gap", "Train/test gap", "Right of 0 the network fits the training images better.", "lines", gap),
         entry("curves", "Training curves", "Mean test accuracy over seeds; what counts is the last epoch.", "curves",
               curves),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from bench.published import papers
 from bench.report.analysis import Analysis
-from bench.report.collect import Record
+from bench.report.collect import StoredRun
 from bench.report.grids import Line
 from bench.report.stats import Estimate, Paired, estimate, holm, paired
 
@@ -38,7 +38,7 @@ def sections(found: Analysis) -> list[Section]:
     return [section(found, name, settings) for name, settings in sorted(kinds)]
 
 
-def how(record: Record, name: str) -> str | None:
+def how(record: StoredRun, name: str) -> str | None:
     """What the probe of a record was measured with, as a text that sorts; None where there is no such probe."""
     probe = record.probes.get(name)
     if probe is None:
@@ -55,7 +55,7 @@ def values(line: Line, name: str, settings: str, key: str) -> dict[int, float]:
     return found
 
 
-def keys(records: Iterable[Record], name: str, settings: str) -> list[str]:
+def keys(records: Iterable[StoredRun], name: str, settings: str) -> list[str]:
     """The headline's names, in the probe's order."""
     found: dict[str, None] = {}
     for record in records:

@@ -23,6 +23,7 @@ from bench.config.options import groups
 from bench.config.schema import Config
 from bench.console import say
 from bench.errors import BenchError, EnvironmentFault, nearest
+from bench.ranges import Numbers
 from bench.records import provenance
 from bench.registry import MODELS
 from bench.speed.measure import floor_images_per_s
@@ -93,8 +94,7 @@ def number(key: str, text: str) -> float | int:
         value = float(text) if key == "seconds" else int(text)
     except ValueError:
         raise BenchError(f"{key} is '{text}', it must be a{'' if key == 'seconds' else ' whole'} number") from None
-    if not value >= (0 if key == "seconds" else 1):
-        raise BenchError(f"{key} is {text}, it must be at least {0 if key == 'seconds' else 1}")
+    Numbers().at_least(0 if key == "seconds" else 1, **{key: value})
     return value
 
 

@@ -10,6 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from bench import markdown
+
 
 def mebibytes(count: int | None) -> str:
     """Bytes in MiB."""
@@ -59,7 +61,7 @@ def page(folder: Path) -> str:
     ]
     head = ("network", "data, batch", "images/s", "SpikingJelly, eager", "its best", "share of the floor",
             "over epochs", "saved", "SpikingJelly saves", "n")  # fmt: skip
-    lines = ["| " + " | ".join(head) + " |", "|---|---|" + "--:|" * (len(head) - 2)]
+    lines = []
     for found in measured.values():
         env, ratios = found["env"], found["ratios"]
         by = {row["name"]: row for row in found["arms"] if row["mode"] == "resident"}
@@ -78,8 +80,8 @@ def page(folder: Path) -> str:
             mebibytes(stock.get("saved_bytes_at_our_precision")),
             str(env["rounds"]),
         ]
-        lines.append("| " + " | ".join(cells) + " |")
-    parts.append("\n".join(lines))
+        lines.append(cells)
+    parts.append(markdown.table(head, lines, "llr"))
     for path, found in measured.items():
         console = Console(width=100, file=io.StringIO(), record=True)
         console.print(table(found))

@@ -21,7 +21,7 @@ from bench.config.component import build, component_name, settings
 from bench.config.compose import compose
 from bench.data import Batches, Dataset, Splits, prepare, status
 from bench.data.batches import Augment, Chunks
-from bench.errors import BenchError
+from bench.errors import BenchError, first_line, one_line
 from bench.models.base import Spec, SpikingNetwork
 from bench.ops.allocator import keep_freed_memory
 from bench.records import provenance
@@ -180,7 +180,7 @@ def peer_arm(cfg: DictConfig, name: str, splits: Splits, batch: tuple[Tensor, Te
         except Exception as error:  # whatever the compiler stumbles over
             call = model
             functional.reset_net(model)
-            why = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:80]}"
+            why = one_line(error)[:100]
             notes.append(f"torch.compile failed ({why}): without it")
     return arm
 
@@ -262,7 +262,7 @@ def epochs_of(cfg: DictConfig, facts: dict[str, Any], device: str, pace: float, 
     watch: Any = Stopwatch()
     reporter = Reporter(cfg.trainer.epochs)
     task = setup.make_task(cfg, splits, on_step=reporter.advance)
-    trainer = fit.make_trainer(cfg, facts, device, [reporter, watch])
+    trainer = fit.make_trainer(setup.settle_run(cfg, facts), [reporter, watch])
     # A loader for validation, which is never due: Lightning warns if there is none.
     trainer.fit(task, Chunks(splits.train), [splits.test])
     return {
@@ -356,7 +356,7 @@ def saved(made: Arm) -> int | None:
     try:
         return made.saved_bytes()
     except RuntimeError as error:
-        made.notes.append(f"bytes saved for backward unknown: {str(error).splitlines()[0][:80]}")
+        made.notes.append(f"bytes saved for backward unknown: {first_line(error)[:80]}")
         return None
 
 

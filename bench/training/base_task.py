@@ -108,7 +108,7 @@ class BaseTask(L.LightningModule, ABC):
 
     @property
     def about_replays(self) -> str | None:
-        """A line on whether steps are replayed from a recording, once that is known and worth a line."""
+        """A line on whether steps are captured and replayed, once that is known and worth a line."""
         return None
 
     # -- training ------------------------------------------------------------------------------------

@@ -8,8 +8,7 @@ import time
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import lightning as L
 import torch
@@ -24,16 +23,13 @@ from bench.errors import EnvironmentFault
 from bench.seeds import seed_everything
 from bench.training import distributed
 from bench.training.base_task import BaseTask
+from bench.training.setup import Run, eval_batch_size, make_task
 from bench.training.task import Diverged, Task
-
-if TYPE_CHECKING:
-    pass
-from bench.training.setup import eval_batch_size, make_task
 
 INIT_IMAGES = 500  # nandan2022, section 4.1, after Salimans & Kingma 2016
 
 
-def make_trainer(cfg: DictConfig, facts: dict[str, Any], device: str, callbacks: list[L.Callback]) -> L.Trainer:
+def make_trainer(run: Run, callbacks: list[L.Callback]) -> L.Trainer:
     """Lightning's Trainer without what a recorded run does itself: checkpoints, bar, logger."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     # Batches are tensors on the device already: workers would only slow them down.
@@ -52,16 +48,16 @@ def make_trainer(cfg: DictConfig, facts: dict[str, Any], device: str, callbacks:
     # A kernel of one input channel has two layouts that are the same.
     warnings.filterwarnings("ignore", ".*Grad strides do not match bucket view strides.*")
     return L.Trainer(
-        max_epochs=cfg.trainer.epochs,
-        accelerator="gpu" if device == "cuda" else "cpu",
+        max_epochs=run.epochs,
+        accelerator="gpu" if run.device == "cuda" else "cpu",
         devices=count,
         strategy=strategy,
-        sync_batchnorm=cfg.trainer.sync_batchnorm,
+        sync_batchnorm=run.cfg.trainer.sync_batchnorm,
         # Nothing is guessed from Slurm's or MPI's variables: a run is one process wherever it is started, and the
         # signal of a time limit is submitit's.
         plugins=[LightningEnvironment()],
-        precision="bf16-mixed" if facts["precision"] == "bf16" else "32-true",
-        check_val_every_n_epoch=cfg.trainer.eval_every,
+        precision="bf16-mixed" if run.precision == "bf16" else "32-true",
+        check_val_every_n_epoch=run.cfg.trainer.eval_every,
         num_sanity_val_steps=0,
         callbacks=callbacks,
         logger=False,
@@ -73,33 +69,28 @@ def make_trainer(cfg: DictConfig, facts: dict[str, Any], device: str, callbacks:
     )
 
 
-def fit_and_test(
-    cfg: DictConfig, trainer: L.Trainer, task: BaseTask, splits: Splits, checkpoint: Path, done: int
-) -> dict[str, Any]:
+def fit_and_test(run: Run, trainer: L.Trainer, task: BaseTask, splits: Splits, done: int) -> dict[str, Any]:
     """Train to the end, then measure the final network on every split.
 
     Args:
-        cfg: the run.
+        run: what is trained, and where its checkpoint is.
         trainer: of `make_trainer`.
         task: freshly made; a checkpoint's state is loaded into it.
         splits: what to train and test on.
-        checkpoint: where the finished epochs left off.
         done: how many epochs are finished; with 0 there is no checkpoint.
 
     Raises:
         EnvironmentFault: the device has too little memory; says which batch size has room.
     """
     try:
-        return _fit_and_test(cfg, trainer, task, splits, checkpoint, done)
+        return _fit_and_test(run, trainer, task, splits, done)
     except torch.OutOfMemoryError as error:
         # Its frames hold the tensors of the step that did not fit.
         error.__traceback__ = None
-        raise too_large(cfg, task, splits, trainer.precision_plugin.forward_context) from None
+        raise too_large(run.cfg, task, splits, trainer.precision_plugin.forward_context) from None
 
 
-def _fit_and_test(
-    cfg: DictConfig, trainer: L.Trainer, task: BaseTask, splits: Splits, checkpoint: Path, done: int
-) -> dict[str, Any]:
+def _fit_and_test(run: Run, trainer: L.Trainer, task: BaseTask, splits: Splits, done: int) -> dict[str, Any]:
     # Lightning makes the first epoch's iterator before it says which epoch that is.
     splits.train.set_epoch(done)
     if not done:
@@ -109,10 +100,10 @@ def _fit_and_test(
         for regularizer in task.regs:
             regularizer.initialize(task.model, images)
         task.model.initialize(images)
-    train = Chunks(splits.train, cfg.trainer.limit_train_batches)
+    train = Chunks(splits.train, run.cfg.trainer.limit_train_batches)
     loaders = [splits.test] if splits.val is None else [splits.test, splits.val]
     try:
-        trainer.fit(task, train, loaders, ckpt_path=checkpoint if done else None, weights_only=True)
+        trainer.fit(task, train, loaders, ckpt_path=run.folder.checkpoint_path if done else None, weights_only=True)
     except SystemExit as error:
         # Lightning turns Ctrl-C into an exit; the command line wants to say how to go on.
         if trainer.interrupted:

@@ -1,4 +1,4 @@
-"""Training steps recorded as a CUDA graph and replayed: one launch in place of hundreds, and no Python between them."""
+"""Training steps captured as a CUDA graph and replayed: one launch in place of hundreds, and no Python between them."""
 
 from __future__ import annotations
 
@@ -8,21 +8,23 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from bench.errors import first_line
+
 WARM_STEPS = 3  # done one by one before: they choose kernels and make the optimizer's state
 AGREE = 1e-2  # largest difference of a replayed step from one done by itself, as a share of what the step changes
 
 
 Replay = Callable[[], None]
-"""What was recorded; a call does it again, on the same tensors."""
+"""What was captured; a call does it again, on the same tensors."""
 
 
 def capture(work: Callable[[], None]) -> Replay:
-    """Record what `work` asks of the GPU, without doing it.
+    """Capture what `work` asks of the GPU, without doing it.
 
     Random numbers are drawn anew at each replay, from the generators as they are then.
 
     Raises:
-        RuntimeError: something in it cannot be recorded, such as a look at a value from the CPU.
+        RuntimeError: something in it cannot be captured, such as a look at a value from the CPU.
     """
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
@@ -31,19 +33,19 @@ def capture(work: Callable[[], None]) -> Replay:
     return replay
 
 
-class Recording:
-    """Does a training step by itself a few times, then records it, and from there on replays it.
+class CapturedStep:
+    """Does a training step by itself a few times, then captures it, and from there on replays it.
 
     The first replay is checked against the same step done by itself from the same state. If they disagree, or nothing
-    can be recorded, all of `state` is put back and steps go on being done one by one; `fault` says why. What is in no
+    can be captured, all of `state` is put back and steps go on being done one by one; `fault` says why. What is in no
     tensor of `state` is neither checked nor put back: what Python counts at each step has counted that step twice.
 
     Args:
         step: all that a step of a batch x, y does on the device. It writes into tensors of `state` and of its own, and
-            what it does depends on values in tensors alone: numbers that Python keeps stay as they were recorded.
+            what it does depends on values in tensors alone: numbers that Python keeps stay as they were captured.
         state: the tensors that hold what steps leave behind.
         seed: puts the random generators where the step under way finds them.
-        record: `capture`, or what a test puts in its place.
+        capture: `capture`, or what a test puts in its place.
 
     Attributes:
         fault: why steps are not replayed; None as long as nothing speaks against it.
@@ -55,9 +57,9 @@ class Recording:
         step: Callable[[Tensor, Tensor], None],
         state: Callable[[], Sequence[Tensor]],
         seed: Callable[[], None],
-        record: Callable[[Callable[[], None]], Replay] = capture,
+        capture: Callable[[Callable[[], None]], Replay] = capture,
     ) -> None:
-        self.step, self.state, self.seed, self.record = step, state, seed, record
+        self.step, self.state, self.seed, self.capture = step, state, seed, capture
         self.warm = 0
         self.fault: str | None = None
         self._replay: Replay | None = None
@@ -78,7 +80,7 @@ class Recording:
             self.warm += 1
 
     def _take(self, x: Tensor, y: Tensor) -> bool:
-        """Put a batch where the recording reads it, if it is of the recorded kind."""
+        """Put a batch where the captured step reads it, if it is of the captured kind."""
         assert self._batch is not None
         for place, given in zip(self._batch, (x, y), strict=True):
             if place.shape != given.shape or place.dtype is not given.dtype:
@@ -88,7 +90,7 @@ class Recording:
         return True
 
     def _start(self, x: Tensor, y: Tensor) -> None:
-        """Do a step by itself, then record it and see whether the replay does the same."""
+        """Do a step by itself, then capture it and see whether the replay does the same."""
         before = [tensor.detach().clone() for tensor in self.state()]
         self.step(x, y)
         state = list(self.state())
@@ -101,7 +103,7 @@ class Recording:
         try:
             # Casts kept from the step above would be read, and never made again.
             with _no_kept_casts():
-                replay = self.record(lambda: self.step(*batch))
+                replay = self.capture(lambda: self.step(*batch))
             _put(before, state)
             self.seed()
             replay()
@@ -109,10 +111,9 @@ class Recording:
             stayed = len(found) == len(state) and all(a is b for a, b in zip(found, state, strict=True))
             agreed = stayed and all(map(agree, before, after, found))
             self.fault = None if agreed else "a replayed step does not do what a step by itself does"
-        # Whatever a user's hooks make of being recorded: the run must go on.
+        # Whatever a user's hooks make of being captured: the run must go on.
         except Exception as error:
-            lines = str(error).strip().splitlines()
-            self.fault = f"a step cannot be recorded: {lines[0] if lines else type(error).__name__}"
+            self.fault = f"a step cannot be recorded: {first_line(error)}"
         if self.fault is None:
             self._replay = replay
         else:

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from bench.config.schema import LoggerConfig, LoggerName
 from bench.console import say
-from bench.errors import BenchError, EnvironmentFault
+from bench.errors import BenchError, EnvironmentFault, one_line
 from bench.records.folder import RunFolder
 
 ANSWER_SECONDS = 2.0
@@ -112,11 +112,6 @@ def flatten(row: dict[str, Any]) -> dict[str, float]:
     flat.update({f"penalty/{name}": value for name, value in row["penalties"].items()})
     flat.update({f"spike_rate_layer/{name}": rate for name, rate in row["layers"].items()})
     return {key: value for key, value in flat.items() if value is not None}
-
-
-def one_line(error: Exception) -> str:
-    """An exception in a line."""
-    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}"
 
 
 class Sink(ABC):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from typing import Any
 
@@ -10,11 +9,12 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Checkpoint
 
-from bench.console import epoch_line, say
-from bench.errors import EnvironmentFault
+from bench.console import say
+from bench.files import whole
 from bench.records.folder import RunFolder
 from bench.training.base_task import BaseTask
 from bench.training.logger import Tracker
+from bench.training.summary import epoch_line
 
 
 def clock(task: BaseTask) -> float:
@@ -85,14 +85,11 @@ class Recorder(Checkpoint):
             EnvironmentFault: the disk is full or the folder read-only; the last checkpoint stays.
         """
         path = self.folder.checkpoint_path
-        part = path.with_suffix(".part")
-        try:
-            trainer.save_checkpoint(part)
-            if trainer.is_global_zero:
-                os.replace(part, path)
-        except OSError as error:
-            part.unlink(missing_ok=True)
-            raise EnvironmentFault(f"{path} could not be written: {error.strerror or error}") from error
+        if trainer.is_global_zero:
+            with whole(path) as part:
+                trainer.save_checkpoint(part)
+        else:
+            trainer.save_checkpoint(path)  # waits for the first rank and writes nothing
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         checkpoint["run_id"] = self.folder.name

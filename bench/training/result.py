@@ -7,36 +7,35 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from bench import files
-from bench.records import provenance, schema
-from bench.records.folder import RunFolder
+from bench.records import provenance
+from bench.records.schema import COUNTED, FIELDS, SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from bench.data import Splits
     from bench.training.base_task import BaseTask
+    from bench.training.setup import Run
 
 
-def write_env(
-    folder: RunFolder, facts: dict[str, Any], splits: Splits, device: str, ops: str, started: str, resumed: bool
-) -> dict[str, Any]:
+def write_env(run: Run, splits: Splits, started: str, resumed: bool) -> dict[str, Any]:
     """Write `env.json`: where, with what and on which data; a resumed run keeps its start and W&B id."""
     from bench.training import distributed  # which imports torch
 
-    path = folder.path / "env.json"
+    path = run.folder.path / "env.json"
     commit, dirty = provenance.commit()
     env = {
         "started": started,
         # A finished run that is forced again is another W&B run: its history starts anew.
-        "wandb_id": f"{folder.name}-{int(time.time()):x}",
+        "wandb_id": f"{run.folder.name}-{int(time.time()):x}",
         "versions": provenance.versions(),
         "commit": commit,
         "dirty": dirty,
-        "hardware": provenance.hardware(device),
-        "device": device,
+        "hardware": provenance.hardware(run.device),
+        "device": run.device,
         "devices": distributed.ranks(),
         "data_copy": splits.dataset.copy,
         "data_checksum": splits.dataset.checksum,
-        "precision": facts["precision"],
-        "ops": ops,
+        "precision": run.precision,
+        "ops": run.kernels,
     }
     if resumed and path.exists():
         old = files.read_json(path)
@@ -74,9 +73,8 @@ def strength_of(task: BaseTask) -> float | None:
 
 
 def compile_result(
-    facts: dict[str, Any],
+    run: Run,
     env: dict[str, Any],
-    folder: RunFolder,
     task: BaseTask,
     splits: Splits,
     outcome: dict[str, Any] | None,
@@ -85,14 +83,14 @@ def compile_result(
     """The record, with the keys of `bench.records.schema.SCHEMA`.
 
     Args:
-        facts: of `science`.
+        run: whose folder has the finished epochs in `metrics.jsonl`.
         env: of `write_env`.
-        folder: its `metrics.jsonl` has the finished epochs.
         task: the trained task.
         splits: the data it saw.
         outcome: of `bench.training.fit.fit_and_test`; None when the run diverged.
         reason: why it diverged.
     """
+    facts, folder = run.facts, run.folder
     rows = folder.rows()
     nothing = {"acc": None, "loss": None, "spike_rate": None, "spike_rate_layer_mean": None}
     outcome = outcome or {"test": nothing, "train_clean": nothing, "layers": [], "ops": {}, "seconds": 0.0}
@@ -107,7 +105,7 @@ def compile_result(
     # What an epoch sees: steps may be limited on top of the images.
     train_images = splits.train_images if limit is None else min(splits.train_images, limit * batch_size)
     return {
-        "schema_version": schema.SCHEMA_VERSION,
+        "schema_version": SCHEMA_VERSION,
         "run_id": folder.name,
         "status": "finished" if reason is None else "diverged",
         "status_reason": reason,
@@ -145,9 +143,7 @@ def compile_result(
         "test_best_epoch": {"acc": best["test"]["acc"] if best else None, "epoch": best["epoch"] if best else None},
         "gap": clean["acc"] - test["acc"] if test["acc"] is not None else None,
         "layers": outcome["layers"],
-        "synops_per_image": outcome["ops"].get("synops_per_image"),
-        "macs_per_image": outcome["ops"].get("macs_per_image"),
-        "energy_uj": outcome["ops"].get("energy_uj"),
+        **{field.key: outcome["ops"].get(field.key) for field in COUNTED},
         "params": sum(p.numel() for p in task.model.parameters()),
         "train_images_per_s": images / seconds["train"] if images else None,
         "seconds": {"total": seconds["train"] + seconds["eval"], **seconds},
@@ -162,13 +158,13 @@ def compile_result(
 
 def headline(result: dict[str, Any], outcome: dict[str, Any] | None) -> dict[str, Any]:
     """The outcome as W&B shows it for a run: final accuracies, gap, spike rates, SynOps."""
+    of_layers = [field for field in FIELDS if field.wandb and field.key.startswith("layers.")]
     return {
-        "final/test_acc": result["test"]["acc"],
-        "final/train_acc_eval": result["train"]["acc_eval"],
-        "final/spike_rate": result["test"]["spike_rate"],
-        "final/spike_rate_layer_mean": result["test"]["spike_rate_layer_mean"],
-        "gap": result["gap"],
+        **{field.wandb: field.value(result) for field in FIELDS if field.wandb and field not in of_layers},
         **(outcome["ops"] if outcome else {}),
-        **{f"final/spike_rate_layer/{layer['name']}": layer["spike_rate"] for layer in result["layers"]},
-        **{f"final/dead/{layer['name']}": layer["dead"] for layer in result["layers"]},
+        **{
+            f"{field.wandb}/{layer['name']}": layer[field.key.partition(".")[2]]
+            for field in of_layers
+            for layer in result["layers"]
+        },
     }

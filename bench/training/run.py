@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from bench.config.component import settings
 from bench.config.limits import check_limits
-from bench.console import console, say, summary_table
+from bench.console import console, say
 from bench.errors import BenchError, Busy
 from bench.records import provenance
 from bench.records.folder import RunFolder
@@ -19,11 +19,13 @@ from bench.records.identity import run_id, science
 from bench.training import launcher, logger
 from bench.training.result import compile_result, flat_config, headline, strength_of, write_env
 from bench.training.source import chosen, start, twin_of, wants_twin
+from bench.training.summary import summary_table
 
 if TYPE_CHECKING:
     from bench.data import Splits
     from bench.training.base_task import BaseTask
     from bench.training.progress import Reporter
+    from bench.training.setup import Run
 
 POLL = 2.0  # seconds between looks at a twin that another process trains
 
@@ -43,7 +45,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         say(f"{folder.name} is finished: test {done['test']['acc']} %; force=true runs it again")
         return done
     if cfg.trainer.devices == 1:
-        return train(cfg, facts, folder)
+        return train(cfg, facts)
     if starts_anew(cfg, folder):
         source_of(cfg)  # trained here, so that no process of the run does it
     launcher.launch(cfg)
@@ -94,7 +96,7 @@ def trained(cfg: DictConfig) -> RunFolder:
     return folder
 
 
-def train(cfg: DictConfig, facts: dict[str, Any], folder: RunFolder) -> dict[str, Any]:
+def train(cfg: DictConfig, facts: dict[str, Any]) -> dict[str, Any]:
     """Train, evaluate and record, from the start or from the last finished epoch.
 
     Returns:
@@ -105,8 +107,7 @@ def train(cfg: DictConfig, facts: dict[str, Any], folder: RunFolder) -> dict[str
     from bench.training import distributed, setup
     from bench.training.progress import Reporter
 
-    device = setup.pick_device(cfg.trainer.accelerator.value)
-    kernels = setup.pick_kernels(cfg.ops, device)
+    run = setup.settle_run(cfg, facts)
     splits = prepare(
         settings(cfg.data),
         seed=cfg.seed,
@@ -114,82 +115,65 @@ def train(cfg: DictConfig, facts: dict[str, Any], folder: RunFolder) -> dict[str
         eval_batch_size=setup.eval_batch_size(cfg.trainer.batch_size),
         max_train_images=cfg.trainer.max_train_images,
         eval_batches=cfg.trainer.limit_test_batches,
-        device=device,
+        device=run.device,
     )
     reporter = Reporter(cfg.trainer.epochs)
     # Built before the folder is touched: settings that do not fit leave nothing behind.
     task = setup.make_task(cfg, splits, on_step=reporter.advance)
-    if starts_anew(cfg, folder) and (source := source_of(cfg)) is not None:
+    if starts_anew(cfg, run.folder) and (source := source_of(cfg)) is not None:
         start(cfg, task.model, source)
     splits.train.take_share(distributed.rank(), distributed.ranks())
     if distributed.rank() > 0:
-        follow(cfg, facts, folder, task, splits, device, reporter)
+        follow(run, task, splits, reporter)
         return {}
-    with folder.locked():
+    with run.folder.locked():
         if cfg.force:
-            folder.clear()
-        return record(cfg, facts, folder, task, splits, device, kernels, reporter)
+            run.folder.clear()
+        return lead(run, task, splits, reporter)
 
 
-def record(
-    cfg: DictConfig,
-    facts: dict[str, Any],
-    folder: RunFolder,
-    task: BaseTask,
-    splits: Splits,
-    device: str,
-    kernels: str,
-    reporter: Reporter,
-) -> dict[str, Any]:
+def lead(run: Run, task: BaseTask, splits: Splits, reporter: Reporter) -> dict[str, Any]:
     """Train in the folder that is ours, and leave the record in it."""
     from bench.training import distributed, fit, setup
     from bench.training.logger import Tracker
     from bench.training.recorder import Recorder
     from bench.training.task import Diverged
 
-    started, epochs = provenance.now(), cfg.trainer.epochs
+    started, folder = provenance.now(), run.folder
     checkpoint = setup.find_checkpoint(folder, task)
-    folder.write_config(OmegaConf.to_yaml(cfg, resolve=True))
+    folder.write_config(OmegaConf.to_yaml(run.cfg, resolve=True))
     rows = folder.cut_back(checkpoint["epoch"] + 1 if checkpoint else 0)
     distributed.agree(len(rows))
-    env = write_env(folder, facts, splits, device, kernels, started, resumed=bool(rows))
+    env = write_env(run, splits, started, resumed=bool(rows))
     if rows:
-        say(f"{folder.name} goes on after epoch {len(rows)} of {epochs}")
+        say(f"{folder.name} goes on after epoch {len(rows)} of {run.epochs}")
     else:
-        where = f"{env['hardware']}, {kernels} kernels, {facts['precision']}"
-        say(f"{folder.name}: {splits.train.images:,} training images, {epochs} epochs; {where}")
-    tracker = Tracker(cfg.logger, folder, flat_config(facts, strength_of(task)), env["wandb_id"], rows)
-    trainer = fit.make_trainer(cfg, facts, device, [reporter, Recorder(folder, tracker, epochs)])
+        where = f"{env['hardware']}, {run.kernels} kernels, {run.precision}"
+        say(f"{folder.name}: {splits.train.images:,} training images, {run.epochs} epochs; {where}")
+    tracker = Tracker(run.cfg.logger, folder, flat_config(run.facts, strength_of(task)), env["wandb_id"], rows)
+    trainer = fit.make_trainer(run, [reporter, Recorder(folder, tracker, run.epochs)])
     outcome, reason = None, None
     try:
-        outcome = fit.fit_and_test(cfg, trainer, task, splits, folder.checkpoint_path, done=len(rows))
+        outcome = fit.fit_and_test(run, trainer, task, splits, done=len(rows))
     except Diverged as error:
         reason = str(error)
     except BaseException:
         tracker.finish(None, len(folder.rows()))
         raise
-    result = compile_result(facts, env, folder, task, splits, outcome, reason)
+    result = compile_result(run, env, task, splits, outcome, reason)
     folder.finish(result)
     tracker.finish(headline(result, outcome), len(folder.rows()))
     console().print(summary_table(result, str(folder.path), tracker.name, tracker.mode))
     return result
 
 
-def follow(
-    cfg: DictConfig,
-    facts: dict[str, Any],
-    folder: RunFolder,
-    task: BaseTask,
-    splits: Splits,
-    device: str,
-    reporter: Reporter,
-) -> None:
+def follow(run: Run, task: BaseTask, splits: Splits, reporter: Reporter) -> None:
     """Train beside the process that records: its other devices' part of each batch."""
     from bench.training import distributed, fit
     from bench.training.recorder import Recorder
     from bench.training.task import Diverged
 
     done: int = distributed.agree(None)
-    trainer = fit.make_trainer(cfg, facts, device, [reporter, Recorder(folder, None, cfg.trainer.epochs)])
+    trainer = fit.make_trainer(run, [reporter, Recorder(run.folder, None, run.epochs)])
     with suppress(Diverged):  # as in the process that records, at the same step
-        fit.fit_and_test(cfg, trainer, task, splits, folder.checkpoint_path, done)
+        fit.fit_and_test(run, trainer, task, splits, done)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -16,6 +18,7 @@ from bench.errors import BenchError
 from bench.models.base import Spec, SpikingNetwork
 from bench.ops.allocator import keep_freed_memory
 from bench.records.folder import RunFolder
+from bench.records.identity import run_id
 from bench.registry import MODELS, REGULARIZERS
 from bench.regularizers.base import Regularizer
 from bench.seeds import seed_everything
@@ -33,6 +36,50 @@ EVAL_BATCH = 500
 def eval_batch_size(batch_size: int) -> int:
     """Images evaluated at a time: without gradients there is room for several batches."""
     return min(EVAL_BATCH, 8 * batch_size)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run, settled.
+
+    Attributes:
+        cfg: all its settings.
+        facts: what identifies it, of `bench.records.identity.science`.
+        folder: where its record is to lie.
+        device: `cpu` or `cuda`.
+        kernels: which of them compute it.
+    """
+
+    cfg: DictConfig
+    facts: dict[str, Any]
+    folder: RunFolder
+    device: str
+    kernels: str
+
+    @property
+    def epochs(self) -> int:
+        """Of its training."""
+        return int(self.cfg.trainer.epochs)
+
+    @property
+    def precision(self) -> str:
+        """`fp32` or `bf16`; what `auto` stands for is settled."""
+        return str(self.facts["precision"])
+
+
+def settle_run(cfg: DictConfig, facts: dict[str, Any]) -> Run:
+    """Pick device and kernels for a run; this process' networks use them from here on.
+
+    Args:
+        cfg: the run.
+        facts: of `science`.
+
+    Raises:
+        BenchError: a device or kernels were asked for that are not there.
+    """
+    device = pick_device(cfg.trainer.accelerator.value)
+    kernels = pick_kernels(cfg.ops, device)
+    return Run(cfg, facts, RunFolder(Path(cfg.runs), run_id(facts)), device, kernels)
 
 
 def pick_device(accelerator: str, count: int = 1) -> str:

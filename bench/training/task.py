@@ -18,7 +18,7 @@ from bench.regularizers.base import Regularizer
 from bench.seeds import seed_everything
 from bench.training import distributed
 from bench.training.base_task import BaseTask
-from bench.training.graph import Recording
+from bench.training.graph import CapturedStep
 
 CHECK_EVERY = 20  # steps between looks at the loss: each look makes the CPU wait for a GPU
 
@@ -41,11 +41,11 @@ class Task(BaseTask):
         model: the network; regularizers are attached here.
         regularizers: by name, in the order in which they attach.
         optim: optimizer, rate, schedule, clipping.
-        replays: whether steps may be replayed from a recording, where there is a GPU and nothing speaks against it.
+        replays: whether steps may be captured and replayed, where there is a GPU and nothing speaks against it.
         base: see `BaseTask`; `epochs` is the length of the cosine schedule.
 
     Attributes:
-        recording: what replays them; None where nothing does.
+        captured: what replays them; None where nothing does.
 
     Raises:
         BenchError: more than one regularizer replaces the loss, or the optimizer is none of those it takes.
@@ -79,7 +79,7 @@ class Task(BaseTask):
         )
         self.finite: Tensor | None = None
         self.replays = replays
-        self.recording: Recording | None = None
+        self.captured: CapturedStep | None = None
 
     # -- one step ---------------------------------------------------------------------------------
 
@@ -138,11 +138,11 @@ class Task(BaseTask):
         self._seed()
         for reg in self.regs:
             x, y = reg.batch(x, y)
-        if self.recording is None:
+        if self.captured is None:
             self.descend(x, y, optimizer)
         else:
             images = self.meters["train"].images + len(x)
-            self.recording.run(x, y)
+            self.captured.run(x, y)
             self.meters["train"].count(images)
         if self.device.type == "cpu" or self.steps % CHECK_EVERY == CHECK_EVERY - 1:
             self.stop_if_diverged(self.steps)
@@ -213,7 +213,7 @@ class Task(BaseTask):
 
     @property
     def unreplayable(self) -> str | None:
-        """Why no step is to be recorded; None where one is."""
+        """Why no step is to be captured; None where one is."""
         if self.device.type != "cuda":
             return "no GPU"
         if not self.replays:
@@ -225,26 +225,26 @@ class Task(BaseTask):
 
     @property
     def about_replays(self) -> str | None:
-        recording = self.recording
-        if self.device.type == "cpu" if recording is None else not (recording.live or recording.fault):
+        captured = self.captured
+        if self.device.type == "cpu" if captured is None else not (captured.live or captured.fault):
             return None
-        fault = self.unreplayable if recording is None else recording.fault
+        fault = self.unreplayable if captured is None else captured.fault
         return "steps are replayed from a CUDA graph" if fault is None else f"no CUDA graph: {fault}"
 
     def replay_if_able(self, optimizer: torch.optim.Optimizer) -> None:
-        """Have steps recorded where nothing speaks against it; again, it does nothing."""
-        if self.recording is None and self.unreplayable is None:
+        """Have steps captured where nothing speaks against it; again, it does nothing."""
+        if self.captured is None and self.unreplayable is None:
             # A checkpoint's rate lies where it was loaded.
             for group in optimizer.param_groups:
                 group["lr"] = group["lr"].to(self.device)
-            self.record(optimizer)
+            self.capture_step(optimizer)
 
-    def record(self, optimizer: torch.optim.Optimizer, **how: Any) -> None:
-        """Have steps recorded from here on.
+    def capture_step(self, optimizer: torch.optim.Optimizer, **how: Any) -> None:
+        """Have steps captured from here on.
 
         Args:
             optimizer: of `make_optimizer`; what changes between steps it must hold in tensors.
-            how: passed to `Recording`.
+            how: passed to `CapturedStep`.
         """
 
         def state() -> list[Tensor]:
@@ -252,7 +252,7 @@ class Task(BaseTask):
             sums = [*self.meters["train"].sums(), *self.penalties.values()]
             return [*self.parameters(), *self.buffers(), *own, *sums, *([] if self.finite is None else [self.finite])]
 
-        self.recording = Recording(lambda x, y: self.descend(x, y, optimizer), state, self._seed, **how)
+        self.captured = CapturedStep(lambda x, y: self.descend(x, y, optimizer), state, self._seed, **how)
 
     def stop_if_diverged(self, step: int) -> None:
         """End the run when a loss since the last look was NaN or infinite.
@@ -266,8 +266,8 @@ class Task(BaseTask):
             raise Diverged(f"the loss became NaN or infinite in epoch {self.current_epoch + 1}, by step {step + 1}")
 
     def on_train_epoch_start(self) -> None:
-        if self.recording is not None and self.recording.live:
-            # What is replayed adds to the tensors that it was recorded with.
+        if self.captured is not None and self.captured.live:
+            # What is replayed adds to the tensors that it was captured with.
             self.steps = 0
             self.meters["train"].restart()
             for total in self.penalties.values():
@@ -310,7 +310,7 @@ class Task(BaseTask):
 
         Args:
             in_tensors: whether what changes between steps is kept in tensors on the device, as replayed steps need it;
-                None is where steps are to be recorded.
+                None is where steps are to be captured.
         """
         optim, groups = self.optim, self.parameter_groups()
         moving = self.unreplayable is None if in_tensors is None else in_tensors

@@ -16,10 +16,9 @@ import torch
 import torch.distributed as dist
 
 from bench.config.compose import read_config, settle
-from bench.errors import BenchError
+from bench.errors import BenchError, one_line
 from bench.files import write_atomic
-from bench.records.folder import RunFolder
-from bench.records.identity import run_id, science
+from bench.records.identity import science
 from bench.training import setup
 from bench.training.run import train
 
@@ -44,9 +43,7 @@ def main(folder: Path, rank: int, count: int) -> int:
     except KeyboardInterrupt:
         return 130
     except Exception as error:
-        lines = str(error).strip().splitlines()
-        line = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-        told |= {"line": line, "code": 1, "traceback": traceback.format_exc()}
+        told |= {"line": one_line(error), "code": 1, "traceback": traceback.format_exc()}
     write_atomic(folder / f"fault-{rank}.json", json.dumps({**told, "time": time.monotonic()}))
     return int(told["code"])
 
@@ -62,8 +59,7 @@ def work(folder: Path, rank: int, count: int) -> None:
     # A file instead of a port: another run on this machine cannot take it.
     backend = "nccl" if cuda else "gloo"
     dist.init_process_group(backend, init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=count)
-    facts = science(cfg)
-    train(cfg, facts, RunFolder(Path(cfg.runs), run_id(facts)))
+    train(cfg, science(cfg))
     dist.destroy_process_group()
 
 

@@ -14,8 +14,10 @@ from bench.commands import catalog
 from bench.config.compose import compose, compose_all
 from bench.config.options import config_dir
 from bench.errors import BenchError
-from bench.experiments import Experiment, Job, Row, expand, identified, load, merge, names, run_ids
+from bench.experiments import Experiment, Job, Row, expand, identified, load, merge, names
+from bench.published import papers
 from bench.registry import REGULARIZERS
+from tests.expanded import run_ids
 
 # By hand from the papers, and from the suite's own plan.
 ROWS = {
@@ -155,7 +157,7 @@ def test_every_row_has_its_published_numbers() -> None:
             continue
         # Each published row is there; a selection's candidates share one, the first order of the figure has none.
         assert len({tuple(r.published.values()) for r in published if r.published}) == len(
-            experiments.published_table(experiment.published)["rows"]
+            papers.load(experiment.published).rows
         )
         for r, fact in zip(experiment.rows, facts, strict=True):
             assert (r.published is None) == (r.group == "first order")

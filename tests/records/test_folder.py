@@ -19,15 +19,17 @@ from bench.records.identity import run_id
 from bench.records.schema import SCHEMA, validate
 
 
-def example(schema: Any = SCHEMA, key: str = "") -> Any:
+def example(schema: Any = SCHEMA) -> Any:
     """A record that fits the schema, every value the plainest of its type."""
-    if isinstance(schema, dict):
-        return {name: example(kind, name) for name, kind in schema.items()}
-    if isinstance(schema, list):
-        return [example(schema[0])]
-    if isinstance(schema, tuple):
-        return schema[0] if isinstance(schema[0], str) else example(schema[0])
-    return {int: 1, float: 1.0, str: "x", dict: {}}[schema]
+    found: dict[str, Any] = {}
+    for name, entry in schema.items():
+        if isinstance(entry, dict):
+            found[name] = [example(entry)] if name == "layers" else example(entry)
+        elif isinstance(entry.kind, tuple):
+            found[name] = entry.kind[0]
+        else:
+            found[name] = {int: 1, float: 1.0, str: "x", dict: {}}[entry.kind]
+    return found
 
 
 def test_the_schema_is_the_one_that_was_designed() -> None:
@@ -42,7 +44,7 @@ def test_the_schema_is_the_one_that_was_designed() -> None:
     assert list(SCHEMA) == listed.split(", ")
     assert list(SCHEMA["train"]) == ["acc", "loss", "acc_eval", "loss_eval", "spike_rate"]
     assert list(SCHEMA["test"]) == ["acc", "loss", "spike_rate", "spike_rate_layer_mean"]
-    assert list(SCHEMA["layers"][0]) == ["name", "neurons", "spike_rate", "dead", "saturated"]
+    assert list(SCHEMA["layers"]) == ["name", "neurons", "spike_rate", "dead", "saturated"]
 
 
 def test_a_record_that_fits() -> None:
@@ -91,7 +93,7 @@ def test_identity_depends_on_every_setting_and_on_no_order() -> None:
     assert run_id({**science, "data": {**science["data"], "classes": None}, "later": None}) == name
     assert run_id({**science, "data": {**science["data"], "classes": 3}}) != name
     # The same in another process, whatever its hash seed.
-    code = f"from bench.results import run_id; print(run_id({science!r}))"
+    code = f"from bench.records.identity import run_id; print(run_id({science!r}))"
     root = Path(__file__).resolve().parents[2]
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
     assert out.stdout.strip() == name

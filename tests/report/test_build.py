@@ -21,10 +21,13 @@ import yaml
 from bench.errors import BenchError
 from bench.experiments import load as load_experiment
 from bench.published import papers
-from bench.report import build, join, tables
+from bench.report import build, join
 from bench.report.analysis import Analysis, analyse
 from bench.report.collect import collect
+from bench.report.exports import columns, table_csv
 from bench.report.grids import groups
+from bench.report.readme import readme
+from tests.expanded import run_ids
 
 
 def penalty(row: Any, seed: int) -> tuple[float, float]:
@@ -87,7 +90,7 @@ def test_a_table_of_a_paper(records: SimpleNamespace, tmp_path: Path) -> None:
     assert first.off("test_acc") == pytest.approx(60 + 0.05 + 1 - 87.04)
     outcomes = [finding.outcome for finding in found.findings]
     assert outcomes == ["holds", "holds", "holds", "holds"]
-    page = tables.readme(found, [])
+    page = readme(found, [])
     assert page.count("educed run") >= 4
     assert "| 87.04 | 61.05 [58.63, 63.47] | -25.99 |" in page
     assert "nandan2022, table 3.1" in page
@@ -119,7 +122,7 @@ def test_a_selection_looks_at_validation_only(records: SimpleNamespace, tmp_path
     assert [row.line.label for row in found.rows] == labels
     assert len(found.table.candidates) == 9
     assert found.rows[1].line.against is found.rows[0].line
-    assert "best_on_validation" in tables.readme(found, [])
+    assert "best_on_validation" in readme(found, [])
 
 
 def test_a_selection_without_validation_is_refused_in_a_line(records: SimpleNamespace, tmp_path: Path) -> None:
@@ -163,9 +166,9 @@ def test_missing_seeds_and_diverged_runs_are_said_and_not_averaged(records: Simp
     # A method one of whose runs diverged ranks behind one that always ends.
     assert found.rows[1].rank is not None
     assert found.rows[1].rank.rank == 2
-    page = tables.readme(found, [])
+    page = readme(found, [])
     assert "1, 1 diverged" in page
-    row = list(csv.DictReader(io.StringIO(tables.table_csv(found))))[1]
+    row = list(csv.DictReader(io.StringIO(table_csv(found))))[1]
     assert (row["seeds"], row["missing"], row["diverged"], row["test_acc"]) == ("0", "2", "1", "99.0")
 
 
@@ -201,9 +204,9 @@ def test_all_files_are_written_and_again_the_same(written: Path) -> None:
     assert (written / "index.html").stat().st_size < 3_000_000
     rows = list(csv.DictReader((written / "results.csv").read_text().splitlines()))
     assert len(rows) == len(json.loads((written / "results.json").read_text())) == 30
-    assert list(rows[0]) == list(tables.COLUMNS)
+    assert list(rows[0]) == list(columns())
     readme = (written / "README.md").read_text()
-    assert all(f"| `{column}` |" in readme for column in tables.COLUMNS)
+    assert all(f"| `{column}` |" in readme for column in columns())
     before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in written.rglob("*") if path.is_file()}
     said: list[str] = []
     build.check(written, said.append)
@@ -336,12 +339,12 @@ def test_other_commands_import_no_plotting() -> None:
 
 
 def test_run_ids_are_the_experiments_own() -> None:
-    from bench.experiments import load, run_ids
+    from bench.experiments import load
     from bench.records.identity import best_precision
 
     data = {"cifar10": ("12" * 32, "a copy")}
     table = load("nandan2022/table2_3")
-    theirs = [(f"{row.group}\n{row.label}", seed, name) for row, seed, name in run_ids(table, "cpu", [0, 3], (), data)]
+    theirs = [(f"{row.group}\n{row.label}", seed, name) for row, seed, name in run_ids(table, "cpu", [0, 3], data)]
     assert sorted(join.run_ids(table, "cpu", [0, 3], (), data, best_precision("auto"))) == sorted(theirs)
 
 

@@ -13,7 +13,7 @@ from bench.report.collect import collect
 from bench.report.figures import figures, style
 from bench.report.grids import groups
 from bench.report.probes import counts
-from bench.report.tables import readme
+from bench.report.readme import readme
 
 LOSS = {"none": 0.3, "dropout": 0.4, "dropout2d": 0.5, "feature_dropout": 2.2, "alpha_dropout": 0.2}
 
@@ -114,8 +114,9 @@ def test_accuracy_over_neurons(records: SimpleNamespace, tmp_path: Path) -> None
         (tmp_path / result["run_id"] / "result.json").write_text(json.dumps(result))
     (table,) = join.tables(collect([tmp_path]), ["gutekunst/diehl_cook"], (), [])
     drawn = {figure.name: figure for figure in figures(analyse(table))}
-    (tests,) = [points for name, side, points in drawn["growth"].source if side == "test" and len(points) > 1]
-    assert [(size, bar[0]) for size, bar in tests] == [(25, 20.0), (50, 50.0), (100, 60.0), (200, 70.0), (400, 80.0)]
+    (tests,) = [curve.points for curve in drawn["growth"].source if curve.side == "test" and len(curve.points) > 1]
+    accuracies = [(point.size, point.acc.mean) for point in tests]
+    assert accuracies == [(25, 20.0), (50, 50.0), (100, 60.0), (200, 70.0), (400, 80.0)]
     with style():
         assert len(drawn["growth"].draw().axes) == 1
         assert len(drawn["accuracy_over_rate"].draw().axes) == 1

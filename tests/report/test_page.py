@@ -133,9 +133,9 @@ def test_charts_are_drawn_and_filters_change_them(
         assert await tab.js(POINTS) == await tab.js(ROWS) == 10
         # Sorting by spike rate, most first, then fewest.
         first = "document.querySelector('#settings tbody td').textContent"
-        await tab.js("document.querySelector('#settings th[data-key=rate] button').click()")
+        await tab.js("document.querySelector('#settings th[data-key=test_spike_rate] button').click()")
         assert await tab.js(first) == "dropout p=0.5"
-        await tab.js("document.querySelector('#settings th[data-key=rate] button').click()")
+        await tab.js("document.querySelector('#settings th[data-key=test_spike_rate] button').click()")
         assert await tab.js(first) == "spikepen weight=5 order=2"
         # A click on a row marks its point.
         await tab.js("document.querySelector('#settings tbody tr').click()")

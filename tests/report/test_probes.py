@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from bench.report import tables
 from bench.report.analysis import Analysis, analyse
 from bench.report.collect import collect
 from bench.report.figures import figures
 from bench.report.grids import groups
 from bench.report.probes import sections
+from bench.report.readme import readme
 
 SPIKES = {"none": (10.0, 12.0, 14.0), "spikepen": (1.0, 2.5, 5.5)}
 
@@ -87,7 +87,7 @@ def test_other_settings_make_another_table(runs: list[dict[str, Any]], tmp_path:
 
 
 def test_what_does_not_belong_is_not_shown(runs: list[dict[str, Any]], tmp_path: Path) -> None:
-    before = tables.readme(only(tmp_path), [])
+    before = readme(only(tmp_path), [])
     assert "## Probes" not in before
     wrong = ("run_finished", "1999"), ("run_id", "another"), ("schema_version", 2), ("headline", {"a": "NaN"})
     for result, (key, value) in zip(runs, wrong, strict=False):
@@ -98,7 +98,7 @@ def test_what_does_not_belong_is_not_shown(runs: list[dict[str, Any]], tmp_path:
     path = tmp_path / runs[5]["run_id"] / "probes"
     path.mkdir()
     (path / "noise.json").write_text('{"schema_version": 1, "pro')
-    assert tables.readme(only(tmp_path), []) == before
+    assert readme(only(tmp_path), []) == before
     said = {path.parent.name: reason for path, reason in collect([tmp_path]).left_out}
     assert said == {
         runs[0]["run_id"]: "probes/noise.json was measured on an earlier training of the run",
@@ -115,7 +115,7 @@ def test_the_page_of_a_table_has_them(runs: list[dict[str, Any]], tmp_path: Path
     for result in runs:
         put(tmp_path, probe(result))
         put(tmp_path, probe(result, probe="attack", headline={"clean (%)": 90.0}), "attack")
-    text = tables.readme(only(tmp_path), [])
+    text = readme(only(tmp_path), [])
     assert text.index("## What it costs") < text.index("## Probes") < text.index("### attack") < text.index("### noise")
     assert "| spikepen weight=0.1 | 3 | 3 [-2.692, 8.692]; **-9** | - |" in text
     assert "| spikepen weight=0.1 | 3 | 90; +0 |" in text

@@ -65,14 +65,15 @@ class Exact(Task):
 
 def train(overrides, steps, kind=Task, double=False):
     cfg = compose(overrides)
+    run = setup.settle_run(cfg, science(cfg))
     splits = prepare(settings(cfg.data), seed=cfg.seed, batch_size=cfg.trainer.batch_size)
     splits.train.take_share(distributed.rank(), distributed.ranks())
-    session.Task = kind
+    setup.Task = kind
     task = setup.make_task(cfg, splits)
     if double:
         ops.set_backend(ops.Backend.reference)
         task.double()
-    trainer = fit.make_trainer(cfg, science(cfg), "cpu", [L.Callback()])
+    trainer = fit.make_trainer(run, [L.Callback()])
     trainer.fit(task, Chunks(splits.train, steps), [splits.test])
     return task
 """

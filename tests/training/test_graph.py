@@ -21,7 +21,7 @@ from bench.models.convmixer import ConvMixer
 from bench.models.sew import SEWResNet
 from bench.registry import REGULARIZERS
 from bench.regularizers.base import Regularizer
-from bench.training.graph import Recording
+from bench.training.graph import CapturedStep
 from bench.training.progress import Reporter
 from bench.training.recorder import Recorder
 from bench.training.task import Task
@@ -69,7 +69,7 @@ def train(task: Task, replay: bool, rates: tuple[float, float] = (1.0, 0.3)) -> 
     optimizer = task.make_optimizer(in_tensors=True)
     started = optimizer.param_groups[0]["lr"].clone()
     if replay:
-        task.record(optimizer, record=record)
+        task.capture_step(optimizer, capture=record)
     lines = []
     for epoch, factor in enumerate(rates):
         task.on_train_epoch_start()
@@ -80,15 +80,15 @@ def train(task: Task, replay: bool, rates: tuple[float, float] = (1.0, 0.3)) -> 
         meter = task.meters["train"]
         lines.append((meter.summary(), meter.rates.rates(), {k: float(v) for k, v in task.penalties.items()}))
     if replay:
-        assert task.recording is not None
+        assert task.captured is not None
     return {"lines": lines, "state": copy.deepcopy(task.state_dict()), "task": task}
 
 
 def assert_same(make: Callable[[], Task]) -> Task:
     """Bit for bit: weights, statistics, clocks, accuracies, losses, rates, penalties. The replayed task."""
     plain, replayed = train(make(), False), train(make(), True)
-    assert replayed["task"].recording.fault is None
-    assert replayed["task"].recording.live
+    assert replayed["task"].captured.fault is None
+    assert replayed["task"].captured.live
     assert plain["lines"] == replayed["lines"]
     for name, value in plain["state"].items():
         assert torch.equal(value, replayed["state"][name]), name
@@ -180,8 +180,8 @@ def test_what_cannot_be_replayed_is_not(kind: type[Regularizer], fault: str) -> 
     """Though it says it can: the run goes on step by step, with the numbers that it would have had."""
 
     plain, tried = (train(make_task(regs={"x": kind()}), replay) for replay in (False, True))
-    assert tried["task"].recording.fault == fault
-    assert not tried["task"].recording.live
+    assert tried["task"].captured.fault == fault
+    assert not tried["task"].captured.live
     if kind is not Annealed:  # whose Python has counted the step that was recorded
         assert plain["lines"] == tried["lines"]
         assert all(torch.equal(value, tried["state"][name]) for name, value in plain["state"].items())
@@ -190,11 +190,11 @@ def test_what_cannot_be_replayed_is_not(kind: type[Regularizer], fault: str) -> 
 def test_a_recording_that_does_nothing_is_found_out() -> None:
     task = make_task()
     optimizer = task.make_optimizer(in_tensors=True)
-    task.record(optimizer, record=lambda work: lambda: None)
+    task.capture_step(optimizer, capture=lambda work: lambda: None)
     for x, y in batches()[:STEPS]:
         task.step(x, y, optimizer)
-    assert task.recording is not None
-    assert task.recording.fault == "a replayed step does not do what a step by itself does"
+    assert task.captured is not None
+    assert task.captured.fault == "a replayed step does not do what a step by itself does"
     plain = make_task()
     optimizer = plain.make_optimizer(in_tensors=True)
     for x, y in batches()[:STEPS]:
@@ -211,14 +211,14 @@ def test_a_batch_of_another_size_goes_by_itself() -> None:
         seen.append(len(x))
         total.add_(x.sum())
 
-    recording = Recording(step, lambda: [total], lambda: None, record=record)
+    captured = CapturedStep(step, lambda: [total], lambda: None, capture=record)
     x, y = torch.ones(4), torch.zeros(4, dtype=torch.int64)
     for _ in range(5):
-        recording.run(x, y)
+        captured.run(x, y)
     # Three to warm up, one by itself and the one that is recorded; the fifth is replayed.
     assert seen == [4] * 5
-    recording.run(2 * x, y)
-    recording.run(torch.ones(3), y[:3])
+    captured.run(2 * x, y)
+    captured.run(torch.ones(3), y[:3])
     assert seen == [4] * 5 + [3]
     assert float(total) == 5 * 4 + 8 + 3
 
@@ -226,7 +226,7 @@ def test_a_batch_of_another_size_goes_by_itself() -> None:
 def test_where_there_is_no_gpu_nothing_is_recorded() -> None:
     task = make_task()
     task.replay_if_able(task.make_optimizer())
-    assert task.recording is None
+    assert task.captured is None
     assert task.unreplayable == "no GPU"
     assert isinstance(task.make_optimizer().param_groups[0]["lr"], float)
 
@@ -259,16 +259,16 @@ def test_on_a_gpu(net: str) -> None:
     task.replay_if_able(optimizer)
     for x, y in batches():
         task.step(x.cuda(), y.cuda(), optimizer)
-    assert task.recording is not None
-    assert task.recording.fault is None
-    assert task.recording.live
+    assert task.captured is not None
+    assert task.captured.fault is None
+    assert task.captured.live
 
 
 @pytest.fixture
 def gpu_like(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """Runs take their device for one that replays steps, and a tape is what does it."""
     monkeypatch.setattr(Task, "unreplayable", None)
-    monkeypatch.setattr("bench.training.task.Recording", partial(Recording, record=record))
+    monkeypatch.setattr("bench.training.task.CapturedStep", partial(CapturedStep, capture=record))
     return monkeypatch
 
 
@@ -293,7 +293,7 @@ def test_a_whole_run_replayed(
     said = {}
     results = {}
     for name, how in (("plain", refuse), ("replayed", record)):
-        gpu_like.setattr("bench.training.task.Recording", partial(Recording, record=how))
+        gpu_like.setattr("bench.training.task.CapturedStep", partial(CapturedStep, capture=how))
         results[name] = run_tiny(*RUN, f"optim.name={optim}", f"runs={tmp_path / name}")
         said[name] = capsys.readouterr().out
     assert "no CUDA graph: a step cannot be recorded: out of graphs\n" in said["plain"]

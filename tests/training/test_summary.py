@@ -12,9 +12,9 @@ from typing import Any
 
 from rich.console import Console
 
-from bench.console import epoch_line, summary_table
+from bench.training.summary import epoch_line, summary_table
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_epoch_line_fits_a_terminal() -> None:

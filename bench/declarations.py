@@ -1,0 +1,283 @@
+"""What the files of a package register, read from their source: names, documentation and settings without an import.
+
+A network or a regularizer imports torch, which takes seconds; to list it, to check its settings or to name its runs
+takes its signature alone.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any, get_type_hints
+
+REQUIRED: Any = inspect.Parameter.empty
+"""The default of an argument that has none."""
+
+CONTEXT = {"self", "spec"}
+"""What a run gives to a constructor, so that it is no setting."""
+
+
+class Unreadable(Exception):
+    """Something that only an import can tell."""
+
+
+@dataclass(frozen=True)
+class Argument:
+    """One setting of a registered class.
+
+    Attributes:
+        name: of the constructor's argument.
+        kind: its type; None where it has none.
+        default: `REQUIRED` where there is none.
+        stars: `*` or `**` before an argument that takes what comes, which no schema can check.
+    """
+
+    name: str
+    kind: Any
+    default: Any
+    stars: str = ""
+
+    def __str__(self) -> str:
+        """As the signature has it, without the type."""
+        default = "" if self.default is REQUIRED else f"={self.default!r}"
+        return f"{self.stars}{self.name}{default}"
+
+
+@dataclass(frozen=True, eq=False)
+class Declaration:
+    """A registered class as others see it before it is needed.
+
+    Attributes:
+        name: that it is registered under.
+        module: that registers it.
+        qualname: of the class.
+        doc: its docstring, or nothing.
+    """
+
+    name: str
+    module: str
+    qualname: str
+    doc: str
+
+    @property
+    def target(self) -> str:
+        """Its dotted path, as `_target_` has it."""
+        return f"{self.module}.{self.qualname}"
+
+    @cached_property
+    def arguments(self) -> tuple[Argument, ...]:
+        """The settings, in the constructor's order; the class is imported only where its source does not tell them."""
+        try:
+            return tuple(Source.of(self.module).arguments(self.qualname))
+        except Unreadable:
+            cls: Any = importlib.import_module(self.module)
+            for part in self.qualname.split("."):
+                cls = getattr(cls, part)
+            return arguments_of(cls)
+
+
+@dataclass(frozen=True, eq=False)
+class LiveDeclaration(Declaration):
+    """That of a class which is imported already: one of a plugin."""
+
+    cls: type
+
+    @cached_property
+    def arguments(self) -> tuple[Argument, ...]:
+        return arguments_of(self.cls)
+
+
+@cache
+def declaration_of(name: str, cls: type) -> Declaration:
+    """Of an imported class."""
+    return LiveDeclaration(name, cls.__module__, cls.__qualname__, cls.__doc__ or "", cls)
+
+
+def arguments_of(cls: type) -> tuple[Argument, ...]:
+    """The settings of an imported class, from its constructor's signature."""
+    hints = get_type_hints(cls.__init__)  # type: ignore[misc]
+    stars: dict[Any, str] = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
+    return tuple(
+        Argument(argument.name, hints.get(argument.name), argument.default, stars.get(argument.kind, ""))
+        for argument in inspect.signature(cls).parameters.values()
+        if argument.name not in CONTEXT
+    )
+
+
+def declared(package: str) -> dict[str, Declaration]:
+    """What the modules of a package register by `@REGISTRY.register("name")` on a class, by name."""
+    spec = importlib.util.find_spec(package)
+    folders = (spec.submodule_search_locations if spec is not None else None) or []
+    paths = sorted(path for folder in folders for path in Path(folder).glob("*.py") if path.stem != "__init__")
+    modules = [Source.of(f"{package}.{path.stem}") for path in paths]
+    return {declaration.name: declaration for module in modules for declaration in module.registered()}
+
+
+class Source:
+    """A module's source, of which single names are worked out on demand.
+
+    Args:
+        module: its dotted path.
+        tree: of its source.
+    """
+
+    def __init__(self, module: str, tree: ast.Module) -> None:
+        self.module = module
+        self.bound = dict(_bindings(tree))
+        self._values: dict[str, Any] = {}
+
+    @staticmethod
+    @cache
+    def of(module: str) -> Source:
+        """Of a module; its packages are imported, it is not.
+
+        Raises:
+            Unreadable: it has no source file.
+        """
+        spec = importlib.util.find_spec(module)
+        if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+            raise Unreadable(module)
+        return Source(module, ast.parse(Path(spec.origin).read_bytes()))
+
+    def registered(self) -> Iterator[Declaration]:
+        """The classes under a decorator `....register("name")`."""
+        for node in self.bound.values():
+            if not isinstance(node, ast.ClassDef):
+                continue
+            for call in node.decorator_list:
+                if (name := _registration(call)) is not None:
+                    yield Declaration(name, self.module, node.name, ast.get_docstring(node, clean=False) or "")
+
+    def arguments(self, qualname: str) -> Iterator[Argument]:
+        """The settings of a class.
+
+        Raises:
+            Unreadable: they are not plain to see.
+        """
+        found = self._constructor(qualname)
+        if found is None:
+            return
+        module, function = found
+        given = function.args
+        if given.vararg or given.kwarg or given.posonlyargs:
+            raise Unreadable(qualname)
+        plain = [None] * (len(given.args) - len(given.defaults)) + list(given.defaults)
+        for argument, default in [
+            *zip(given.args, plain, strict=True),
+            *zip(given.kwonlyargs, given.kw_defaults, strict=True),
+        ]:
+            if argument.arg in CONTEXT:
+                continue
+            if argument.annotation is None:
+                raise Unreadable(f"{qualname}.{argument.arg}")
+            kind = module.evaluate(argument.annotation)
+            yield Argument(argument.arg, kind, REQUIRED if default is None else module.evaluate(default))
+
+    def _constructor(self, qualname: str) -> tuple[Source, ast.FunctionDef] | None:
+        """The `__init__` that a class has or inherits, with the module that it stands in."""
+        node = self.bound.get(qualname)
+        if isinstance(node, ast.ImportFrom):
+            module = _module_of(node)
+            if module.startswith("bench."):
+                return Source.of(module)._constructor(_original(node, qualname))
+            if module in sys.stdlib_module_names:
+                return None
+        if not isinstance(node, ast.ClassDef) or any(_registration(call) is None for call in node.decorator_list):
+            raise Unreadable(qualname)
+        for part in node.body:
+            if isinstance(part, ast.FunctionDef) and part.name == "__init__":
+                return self, part
+            if isinstance(part, ast.Assign) and any(ast.unparse(target) == "__init__" for target in part.targets):
+                raise Unreadable(qualname)
+        for base in node.bases:
+            # A base with a dot is another library's, `nn.Module`: its constructor holds no settings.
+            if isinstance(base, ast.Name) and (found := self._constructor(base.id)) is not None:
+                return found
+        return None
+
+    def evaluate(self, node: ast.expr) -> Any:
+        """The value of an expression.
+
+        Raises:
+            Unreadable: it needs what only an import can tell.
+        """
+        known = self._used(node)
+        try:
+            return eval(compile(ast.Expression(node), self.module, "eval"), known)
+        except Exception as error:  # whatever an unusual expression comes to
+            raise Unreadable(ast.unparse(node)) from error
+
+    def _used(self, node: ast.AST) -> dict[str, Any]:
+        """The values of the module's names that some code reads."""
+        names = {part.id for part in ast.walk(node) if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Load)}
+        return {name: self.value(name) for name in names if name in self.bound}
+
+    def value(self, name: str) -> Any:
+        """What a name of the module stands for: an Enum, a constant, something of the standard library.
+
+        Raises:
+            Unreadable: it is none of these.
+        """
+        if name not in self._values:
+            self._values[name] = self._value(name, self.bound[name])
+        return self._values[name]
+
+    def _value(self, name: str, node: ast.stmt) -> Any:
+        if isinstance(node, ast.ImportFrom):
+            module, original = _module_of(node), _original(node, name)
+            if module.startswith("bench."):
+                source = Source.of(module)
+                if original not in source.bound:
+                    raise Unreadable(f"{module}.{original}")
+                return source.value(original)
+            if module.partition(".")[0] in sys.stdlib_module_names:
+                return getattr(importlib.import_module(module), original)
+        elif isinstance(node, ast.Import) and name in sys.stdlib_module_names:
+            return importlib.import_module(name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
+            return self.evaluate(node.value)
+        elif isinstance(node, ast.ClassDef) and any(ast.unparse(base).endswith("Enum") for base in node.bases):
+            space = self._used(node)
+            exec(compile(ast.Module([node], []), self.module, "exec"), space | {"__name__": self.module}, space)
+            return space[name]
+        raise Unreadable(name)
+
+
+def _registration(decorator: ast.expr) -> str | None:
+    """The name in `....register("name")`; None for any other decorator."""
+    if not (isinstance(decorator, ast.Call) and isinstance(decorator.func, ast.Attribute)):
+        return None
+    name = decorator.args[0] if len(decorator.args) == 1 else None
+    plain = decorator.func.attr == "register" and isinstance(name, ast.Constant)
+    return str(name.value) if plain and isinstance(name, ast.Constant) else None
+
+
+def _bindings(tree: ast.Module) -> Iterator[tuple[str, ast.stmt]]:
+    """Each name that the module's own statements bind, with the statement."""
+    for node in tree.body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield from ((alias.asname or alias.name, node) for alias in node.names)
+        elif isinstance(node, ast.ClassDef | ast.FunctionDef):
+            yield node.name, node
+        elif isinstance(node, ast.Assign):
+            yield from ((target.id, node) for target in node.targets if isinstance(target, ast.Name))
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            yield node.target.id, node
+
+
+def _module_of(node: ast.ImportFrom) -> str:
+    if node.level or node.module is None:
+        raise Unreadable("a relative import")
+    return node.module
+
+
+def _original(node: ast.ImportFrom, name: str) -> str:
+    """The name that another module calls an imported one by."""
+    return next(alias.name for alias in node.names if (alias.asname or alias.name) == name)

@@ -1,0 +1,42 @@
+"""`reports/README.md`: what there is, and what the columns of the results mean."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bench import markdown
+from bench.report.analysis import Analysis
+from bench.report.collect import StoredRun
+from bench.report.exports import columns
+from bench.report.words import MARK, numbers_table
+
+
+def overview(analyses: Sequence[Analysis], records: Sequence[StoredRun], said: Sequence[str]) -> str:
+    """`reports/README.md`: what there is, and what the columns of the results mean.
+
+    Args:
+        analyses: of all tables.
+        records: all records.
+        said: what was left out.
+    """
+    lines = []
+    for analysis in analyses:
+        table = analysis.table
+        kind = f"`{table.budget}`" + (", reduced" if table.reduced else "")
+        seeds = len({record.seed for record in table.records})
+        lines.append(
+            (f"[{table.folder}]({table.folder}/README.md)", table.title, kind, str(len(table.records)), str(seeds))
+        )
+    parts = [
+        f"{MARK}`; do not edit. -->",
+        "# Reports",
+        "Built from records alone by `python -m bench report`; `python -m bench report --check` says whether they "
+        "still follow from `records/`. `index.html` shows all records with filters and needs no network.",
+        numbers_table(("report", "what", "budget", "runs", "seeds"), lines),
+        "All budgets but `paper` are reduced runs: trends, not the papers' numbers.",
+        *(["Left out:", "\n".join(f"- {line}" for line in said)] if said else []),
+        "## results.csv and results.json",
+        f"One row for each of {len(records)} records. An empty cell (null) was not measured.",
+        markdown.table(("column", "meaning"), [(f"`{name}`", text) for name, text in columns().items()]),
+    ]
+    return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"

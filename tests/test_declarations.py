@@ -1,0 +1,141 @@
+"""What is read from source is what an import would tell, for everything that is registered."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+from bench.data import DATASETS
+from bench.declarations import Declaration, Source, Unreadable, arguments_of, declared
+from bench.registry import MODELS, PROBES, REGULARIZERS, Registry
+
+EVERYTHING = [(registry, name) for registry in (MODELS, REGULARIZERS, PROBES, DATASETS) for name in registry.names()]
+SETTABLE = [(registry, name) for registry, name in EVERYTHING if registry is not DATASETS]
+
+
+def plain(kind: Any) -> Any:
+    """A type without the identity of its Enums, which are made anew where they are read from source."""
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return kind.__name__, [(member.name, member.value) for member in kind]
+    parts = tuple(map(plain, get_args(kind)))
+    return (str(getattr(kind, "__origin__", kind)), parts) if parts else kind
+
+
+def value(default: Any) -> Any:
+    if isinstance(default, list):
+        return list(map(value, default))
+    return (type(default).__name__, default.name) if isinstance(default, Enum) else default
+
+
+@pytest.mark.parametrize(("registry", "name"), SETTABLE)
+def test_settings_are_those_of_the_imported_class(registry: Registry, name: str) -> None:
+    declaration, cls = registry.declaration(name), registry.get(name)
+    assert type(declaration) is Declaration, "read from source, not from the class"
+    read = list(Source.of(declaration.module).arguments(declaration.qualname))
+    live = arguments_of(cls)
+    assert [argument.name for argument in read] == [argument.name for argument in live]
+    assert [plain(argument.kind) for argument in read] == [plain(argument.kind) for argument in live]
+    assert [value(argument.default) for argument in read] == [value(argument.default) for argument in live]
+
+
+@pytest.mark.parametrize(("registry", "name"), EVERYTHING)
+def test_names_and_documentation_are_those_of_the_imported_class(registry: Registry, name: str) -> None:
+    declaration, cls = registry.declaration(name), registry.get(name)
+    assert declaration.target == f"{cls.__module__}.{cls.__qualname__}"
+    assert declaration.doc == cls.__doc__
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """package(**files): a package of these modules on the path; its name."""
+
+    def make(**files: str) -> str:
+        folder = tmp_path / "parts"
+        folder.mkdir()
+        for name, text in {"__init__": "", **files}.items():
+            (folder / f"{name}.py").write_text(text)
+        monkeypatch.syspath_prepend(tmp_path)
+        return "parts"
+
+    yield make
+    for name in [name for name in sys.modules if name.partition(".")[0] == "parts"]:
+        del sys.modules[name]
+    Source.of.cache_clear()
+
+
+BASE = """
+from bench.registry import REGULARIZERS as R
+import torch_is_not_needed
+
+class Base:
+    def __init__(self, weight: float = LEAST) -> None: ...
+
+LEAST = 0.5
+"""
+
+
+def test_an_inherited_constructor_and_a_constant(package: Any) -> None:
+    own = '@R.register("own")\nclass Own(Base):\n    """Own."""\n'
+    found = declared(package(own=BASE + own))
+    assert (found["own"].module, found["own"].qualname, found["own"].doc) == ("parts.own", "Own", "Own.")
+    (argument,) = found["own"].arguments
+    assert (argument.name, argument.kind, argument.default) == ("weight", float, 0.5)
+    assert "parts.own" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    "constructor",
+    [
+        "def __init__(self, weight: float = compute()) -> None: ...",
+        "def __init__(self, weight=1.0) -> None: ...",
+        "def __init__(self, *args: float) -> None: ...",
+        "__init__ = compute()",
+    ],
+)
+def test_what_source_does_not_tell_is_asked_of_the_class(package: Any, constructor: str) -> None:
+    """Such a file is imported: it is slower, not refused."""
+    text = f"""
+def compute():
+    return 2.0 if __name__ else None
+
+def named(cls):
+    return cls
+
+class R:
+    register = staticmethod(lambda name: named)
+
+@R.register("own")
+class Own:
+    {constructor}
+"""
+    if constructor.startswith("__init__"):
+        text = text.replace("return 2.0 if __name__ else None", "return lambda self, weight: None")
+    found = declared(package(own=text))["own"]
+    with pytest.raises(Unreadable):
+        tuple(Source.of("parts.own").arguments("Own"))
+    names = [argument.name for argument in found.arguments]
+    assert names == (["args"] if "*args" in constructor else ["weight"])
+    assert "parts.own" in sys.modules
+
+
+def test_a_name_belongs_to_the_file_that_declares_it() -> None:
+    """Also before that file is imported: a plugin cannot take a name of the suite."""
+    code = """
+from bench.errors import BenchError
+from bench.registry import MODELS
+
+try:
+    @MODELS.register("cnn")
+    class CNN: ...
+except BenchError as error:
+    print(error)
+import sys
+print("bench.models.cnn" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["model 'cnn' is already registered by bench.models.cnn.CNN", "False"]
