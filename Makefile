@@ -20,6 +20,7 @@ lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 # The tables in README.md follow from the registry and from the submitted records.
 readme: $(VENV)/installed
@@ -42,4 +43,4 @@ $(VENV)/installed-dev: $(BIN)/python pyproject.toml constraints.txt
 	@touch $(VENV)/installed $@
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
