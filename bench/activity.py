@@ -1,4 +1,4 @@
-"""What the spiking layers did in a forward pass: the record itself, spike rates, SynOps, dead and saturated neurons."""
+"""What the spiking layers did in a forward pass: spikes and their rates, SynOps, dead and saturated neurons."""
 
 from __future__ import annotations
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
+import importlib.util
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -65,3 +68,32 @@ def test_an_import_upwards_fails_wherever_it_stands(copy: Path, file: str, line:
     done = lint(copy)
     assert done.returncode == 1
     assert said in " ".join(done.stdout.split())
+
+
+def tree() -> Any:
+    """`docs/tree.py`, imported."""
+    spec = importlib.util.spec_from_file_location("tree", ROOT / "docs" / "tree.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_map_is_the_tree_that_is_there() -> None:
+    """`python docs/tree.py` renews it."""
+    drawn = tree()
+    assert drawn.PAGE.read_text() == drawn.page()
+    there = {path.stem for path in (ROOT / "bench").glob("*.py")} | {
+        path.parent.name for path in (ROOT / "bench").glob("*/__init__.py")
+    }
+    assert {name for floor in drawn.floors() for name in floor} == there - {"__init__"}
+    for pointer in ("AGENTS.md", "CONTRIBUTING.md"):
+        assert "docs/architecture.md" in (ROOT / pointer).read_text()
+
+
+@pytest.mark.parametrize("package", ["bench", "hydra_plugins"])
+def test_every_file_says_in_a_sentence_what_lives_in_it(package: str) -> None:
+    for path in (ROOT / package).rglob("*.py"):
+        text = ast.get_docstring(ast.parse(path.read_text())) or ""
+        assert text.split("\n\n")[0].endswith("."), path

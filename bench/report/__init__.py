@@ -1,1 +1,1 @@
-"""From records to statistics, tables, figures and one page; see `build` for the story, `command` for the command."""
+"""From records to statistics, tables, figures and one page; `build` has the story."""
