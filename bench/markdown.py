@@ -1,12 +1,27 @@
-"""Generated parts of a Markdown file, each between two comments: `<!-- bench list regs -->` and `<!-- end -->`."""
+"""Generated Markdown: tables, and parts of a file between `<!-- bench list regs -->` and `<!-- end -->`."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from bench.errors import BenchError, EnvironmentFault
+
+RULES = {"l": "---", "r": "--:"}
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]], align: str = "l") -> str:
+    """A table for GitHub, without a line's end after the last row.
+
+    Args:
+        columns: their headings.
+        rows: the cells' texts; a `|` in one is escaped.
+        align: `l` (left) or `r` (right) for each column; the last letter also holds for all columns after it.
+    """
+    rules = [RULES[letter] for letter in align.ljust(len(columns), align[-1])]
+    head, *body = ["| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |" for cells in (columns, *rows)]
+    return "\n".join([head, f"|{'|'.join(rules)}|", *body])
 
 
 def fill(path: Path, command: str, render: Callable[[str], str]) -> bool:

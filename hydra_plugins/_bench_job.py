@@ -18,6 +18,10 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from bench.errors import BenchError, EnvironmentFault, first_line
+from bench.ranges import Numbers
+
+LAUNCHER = Numbers("hydra.launcher.")
+"""The numbers that launchers are set to."""
 
 
 @dataclass(frozen=True)

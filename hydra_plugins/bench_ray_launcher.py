@@ -18,7 +18,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from bench.errors import BenchError, EnvironmentFault
-from hydra_plugins._bench_job import SendingLauncher, SentJob, failure, outcome
+from hydra_plugins._bench_job import LAUNCHER, SendingLauncher, SentJob, failure, outcome
 
 
 @dataclass
@@ -69,14 +69,12 @@ class RayLauncher(SendingLauncher):
         """
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
         cpus, gpus = self.needs["CPU"], self.needs["GPU"]
-        if not cpus > 0:
-            raise BenchError(f"hydra.launcher.num_cpus is {cpus:g}, it must be above 0")
+        LAUNCHER.above(0, num_cpus=cpus)
         if gpus < 0 or (gpus > 1 and gpus % 1):
             raise BenchError(f"hydra.launcher.num_gpus is {gpus:g}, it must be a share of one GPU or a whole number")
         if self.max_retries < -1:
             raise BenchError(f"hydra.launcher.max_retries is {self.max_retries}, it must be -1 (no limit) or more")
-        if self.local_cpus is not None and self.local_cpus < 1:
-            raise BenchError(f"hydra.launcher.local_cpus is {self.local_cpus}, it must be at least 1")
+        LAUNCHER.at_least(1, local_cpus=self.local_cpus)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run jobs and wait for all of them.

@@ -20,7 +20,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from bench.errors import BenchError, EnvironmentFault
-from hydra_plugins._bench_job import SendingLauncher, SentJob, failure, outcome
+from hydra_plugins._bench_job import LAUNCHER, SendingLauncher, SentJob, failure, outcome
 
 
 @dataclass
@@ -91,11 +91,8 @@ class SlurmLauncher(SendingLauncher):
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
         least = {"timeout_min": 1, "signal_delay_s": 1, "array_parallelism": 1, "cpus_per_task": 1, "gpus_per_node": 0}
         for key, smallest in {**least, "mem_gb": 0}.items():
-            value = self.parameters.get(key, smallest)
-            if value < smallest:
-                raise BenchError(f"hydra.launcher.{key} is {value}, it must be at least {smallest}")
-        if self.max_num_timeout < 0:
-            raise BenchError(f"hydra.launcher.max_num_timeout is {self.max_num_timeout}, it must be at least 0")
+            LAUNCHER.at_least(smallest, **{key: self.parameters.get(key)})
+        LAUNCHER.at_least(0, max_num_timeout=self.max_num_timeout)
         if self.parameters["signal_delay_s"] >= 60 * self.parameters["timeout_min"]:
             raise BenchError("hydra.launcher.signal_delay_s is not shorter than timeout_min: no run would get anywhere")
         missing = [command for command in ("sbatch", "srun", "squeue", "scontrol") if shutil.which(command) is None]

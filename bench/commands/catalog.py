@@ -1,24 +1,62 @@
-"""What is registered, as rows: for `bench list`, the README's tables and other programs."""
+"""`bench list`: what is registered, as rows: for the terminal, the README's tables and other programs."""
 
 from __future__ import annotations
 
 import inspect
+import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-from omegaconf import OmegaConf
-
-from bench.config.component import schema
-from bench.config.explain import shown
-from bench.config.options import config_dir, options
-from bench.data import DATASETS
+from bench import markdown
+from bench.commands.parsing import Parser
+from bench.commands.words import among
 from bench.errors import BenchError, nearest
-from bench.markdown import fill
 from bench.registry import MODELS, PROBES, REGULARIZERS, Registry
+
+
+def parser() -> Parser:
+    """The command line."""
+    parser = Parser("list")
+    parser.add_argument(
+        "section",
+        nargs="?",
+        completes=[among(*SECTIONS)],
+        help="models, regs, data, experiments or probes; all of them if left out",
+    )
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument("--markdown", action="store_true", help="as Markdown tables")
+    parser.add_argument("--into", type=Path, metavar="FILE", help="renew the tables in a Markdown file")
+    return parser
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Print what is registered, or put it into a Markdown file.
+
+    Raises:
+        BenchError: there is no such section, or the file has no place for it.
+    """
+    options = parser().parse_intermixed_args(arguments)
+    from bench.console import say, table
+
+    if options.into is not None:
+        say(f"{options.into} {'renewed' if write_into(options.into) else 'is as it should be'}")
+        return
+    sections = {name: section(name) for name in ([options.section] if options.section else SECTIONS)}
+    if options.json:
+        print(json.dumps({name: [vars(row) for row in rows] for name, rows in sections.items()}, indent=1))
+        return
+    for name, rows in sections.items():
+        if options.markdown:
+            print(f"## {name}\n\n{tabulated(rows)}\n")
+        elif rows:
+            table(name, ("name", "what it is", "source", "defaults"), [
+                (row.name, row.summary, row.source, row.settings) for row in rows
+            ])  # fmt: skip
+        else:
+            say(f"{name}: none")
 
 
 @dataclass(frozen=True)
@@ -45,6 +83,8 @@ class Entry:
 
 def plain(value: Any) -> str:
     """A value in Hydra's grammar."""
+    from bench.config.explain import shown
+
     if isinstance(value, list):
         return f"[{','.join(map(plain, value))}]"
     return value if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else shown(value)
@@ -67,9 +107,13 @@ def source_of(text: str) -> str:
 
 def components(registry: Registry) -> list[Entry]:
     """Every registered network, regularizer or probe."""
+    from omegaconf import OmegaConf
+
+    from bench.config.component import schema
+
     rows = []
-    for name, cls in registry.items():
-        text = cls.__doc__ or ""
+    for declaration in registry.declarations():
+        name, text = declaration.name, declaration.doc
         defaults: Any = OmegaConf.to_container(OmegaConf.structured(schema(registry, name)), enum_to_str=True)
         del defaults["_target_"]
         rows.append(Entry(name, summary_of(text), source_of(text), defaults))
@@ -78,6 +122,11 @@ def components(registry: Registry) -> list[Entry]:
 
 def datasets() -> list[Entry]:
     """Every registered data set, with what its file under configs/data sets."""
+    import yaml
+
+    from bench.config.options import config_dir
+    from bench.data import DATASETS
+
     rows = []
     for name, cls in DATASETS.items():
         path = config_dir() / "data" / f"{name}.yaml"
@@ -89,6 +138,8 @@ def datasets() -> list[Entry]:
 
 def experiments() -> list[Entry]:
     """Every table under configs/experiment, described by its first comment."""
+    from bench.config.options import config_dir, options
+
     rows = []
     for name in options("experiment"):
         path = config_dir() / "experiment" / f"{name}.yaml"
@@ -117,14 +168,12 @@ def section(name: str) -> list[Entry]:
     return SECTIONS[name]()
 
 
-def markdown(rows: list[Entry]) -> str:
+def tabulated(rows: Sequence[Entry]) -> str:
     """A table for GitHub."""
-    lines = ["| name | what it is | source | defaults |", "|---|---|---|---|"]
-    for row in rows:
-        settings = f"`{row.settings}`" if row.settings else ""
-        cells = (f"`{row.name}`", row.summary, row.source, settings)
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return "\n".join(lines)
+    return markdown.table(
+        ("name", "what it is", "source", "defaults"),
+        [(f"`{row.name}`", row.summary, row.source, f"`{row.settings}`" if row.settings else "") for row in rows],
+    )
 
 
 def write_into(path: Path) -> bool:
@@ -136,4 +185,4 @@ def write_into(path: Path) -> bool:
     Raises:
         BenchError: it has no such mark.
     """
-    return fill(path, "bench list", lambda name: markdown(section(name)))
+    return markdown.fill(path, "bench list", lambda name: tabulated(section(name)))

@@ -4,10 +4,46 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from bench.commands.run import launch
+from bench.commands import run
+from bench.commands.parsing import Parser
+from bench.commands.report import report
+from bench.commands.words import experiments, overrides
 from bench.errors import BenchError, RunsFailed
-from bench.experiments import Experiment, expand, identified, load
+
+if TYPE_CHECKING:
+    from bench.experiments import Experiment
+
+EPILOG = """\
+  python -m bench reproduce nandan2022/table3_1 budget=cpu seed=0,1     small networks, two seeds
+  python -m bench list experiments                                      what there is
+"""
+
+
+def parser() -> Parser:
+    """The command line."""
+    parser = Parser("reproduce", EPILOG)
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="EXPERIMENT",
+        completes=[experiments, overrides],
+        help="and settings, as `bench run` takes them",
+    )
+    parser.add_argument("--out", type=Path, default=Path("reports"), metavar="DIR", help="the reports [%(default)s]")
+    parser.add_argument("--dirty", action="store_true", help="report runs of a changed, uncommitted tree too")
+    return parser
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run an experiment and write its report.
+
+    Raises:
+        BenchError: as `reproduce` says.
+    """
+    options = parser().parse_intermixed_args(arguments)
+    reproduce(options.words, options.out, options.dirty)
 
 
 def reproduce(words: Sequence[str], out: Path, dirty: bool = False) -> None:
@@ -26,22 +62,22 @@ def reproduce(words: Sequence[str], out: Path, dirty: bool = False) -> None:
     settings = [word for word in words if "=" in word]
     if not names:
         raise BenchError("reproduce what? `python -m bench list experiments` says what there is")
-    experiments = [load(name) for name in names]
+    # Imported here: torch and Hydra take seconds.
+    from bench.experiments import load
+
+    chosen = [load(name) for name in names]
     failed: RunsFailed | None = None
     try:
-        launch(["-m", f"experiment={','.join(names)}", *settings])
+        run.main(["-m", f"experiment={','.join(names)}", *settings])
     except RunsFailed as error:
         failed = error
-    for experiment in experiments:
+    for experiment in chosen:
         if experiment.probes:
             probe(experiment, settings)
-    # Imported here: plotting takes a second, and a mistyped name should be told at once.
-    from bench.commands.report import main as report
-
     given = dict(line.split("=", 1) for line in settings)
     others = [line for line in settings if not line.startswith("budget=")]
     try:
-        for experiment in experiments:
+        for experiment in chosen:
             for budget in given.get("budget", experiment.budget).split(","):
                 report([experiment.name, f"budget={budget}", *others], False, given.get("runs"), out, dirty)
     except BenchError:
@@ -57,7 +93,8 @@ def probe(experiment: Experiment, settings: Sequence[str]) -> None:
     Raises:
         BenchError: a probe does not exist, does not fit a run, or was measured with other settings.
     """
-    # Imported here: torch takes seconds.
+    from bench.console import say
+    from bench.experiments import expand, identified
     from bench.probes import evaluate
 
     names = [word for word in experiment.probes if "=" not in word]
@@ -65,6 +102,6 @@ def probe(experiment: Experiment, settings: Sequence[str]) -> None:
     cfg = evaluate.parse([f"probe={','.join(names)}", *own])
     paths = [Path(facts["runs"]) / name for _, name, facts in identified(expand(experiment, settings))]
     able = [path for path in dict.fromkeys(paths) if evaluate.probeable(path)]
-    for path, name, _, there in evaluate.evaluate(able, cfg, print):
+    for path, name, _, there in evaluate.evaluate(able, cfg, say):
         if not there:
-            print(f"{path.name}: {name} measured", flush=True)
+            say(f"{path.name}: {name} measured")

@@ -6,34 +6,54 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-import hydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
-from omegaconf import DictConfig
-
-from bench.config.compose import check, settle
-from bench.config.explain import explained
-from bench.config.options import config_dir, register_configs
+from bench.commands import words
+from bench.commands.parsing import Parser
 from bench.errors import BenchError
-from bench.training.run import run
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 
-def launch(arguments: Sequence[str]) -> None:
-    """`python -m bench run ...`: everything that Hydra does with a command line.
+def parser() -> Parser:
+    """The flags of Hydra 1.3, for completion alone: Hydra reads the line itself, but takes too long to import."""
+    parser = Parser("run")
+    parser.add_argument("overrides", nargs="*", completes=[words.overrides])
+    parser.add_argument("--cfg", "-c", choices=["job", "hydra", "all"])
+    parser.add_argument("--info", "-i", choices=["all", "config", "defaults", "defaults-tree", "plugins", "searchpath"])
+    for names in (
+        ("--multirun", "-m"), ("--run", "-r"), ("--resolve",), ("--hydra-help",), ("--shell-completion", "-sc"),
+        ("--version",),
+    ):  # fmt: skip
+        parser.add_argument(*names, action="store_true")
+    for names in (
+        ("--package", "-p"), ("--config-path", "-cp"), ("--config-name", "-cn"), ("--config-dir", "-cd"),
+        ("--experimental-rerun",),
+    ):  # fmt: skip
+        parser.add_argument(*names)
+    return parser
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Train one configuration, or a grid of them: everything that Hydra does with a command line.
 
     Raises:
         BenchError: a bad command line, or a multirun some of whose runs failed.
         SystemExit: after `--help` and the like, and with the exit code of a single run that failed.
     """
+    import hydra
     from hydra._internal.utils import get_args_parser
+
+    from bench.config.compose import check
+    from bench.config.explain import explained
+    from bench.config.options import config_dir, register_configs
 
     register_configs()
     # Hydra itself cannot read options between overrides (`model=sew -m seed=0,1`).
-    parser = get_args_parser()
-    parser.error = refuse  # type: ignore[method-assign]
-    overrides = parser.parse_intermixed_args(arguments).overrides
+    reader = get_args_parser()
+    reader.error = refuse  # type: ignore[method-assign]
+    overrides = reader.parse_intermixed_args(arguments).overrides
     flags = [argument for argument in arguments if argument not in overrides]
     if not flags and any(line.startswith("experiment=") for line in overrides):
         # Its file says so too, but Hydra reads that only when nothing else on the line is wrong.
@@ -67,6 +87,12 @@ def refuse(message: str) -> NoReturn:
 def job(cfg: DictConfig) -> Any:
     """Hydra's task function: one run. A fault is reported here, where it happened: a launcher may have brought
     the job to another machine."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    from bench.config.compose import settle
+    from bench.training.run import run
+
     about = HydraConfig.get()
     many = about.mode is RunMode.MULTIRUN
     if many:

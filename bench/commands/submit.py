@@ -1,18 +1,16 @@
-"""From the runs of one machine to what others can use: `submit` copies records, `sync` uploads offline W&B runs."""
+"""`bench submit`: finished runs, checked, as records that others can use."""
 
 from __future__ import annotations
 
 import json
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from bench.commands.parsing import Parser, add_runs, folders
+from bench.commands.words import runs
 from bench.errors import BenchError, EnvironmentFault
 from bench.files import read_json, write_atomic
 from bench.records import probe
@@ -27,34 +25,29 @@ PLACES = (("runs",), ("data", "root"), ("data", "path"))
 PATH = re.compile(r"(?:^|[\s\"'=(\[{,;:])((?:/|~/|[A-Za-z]:\\)[\w.][^\s\"']*)")
 
 
-def folders(named: Sequence[str], everything: bool, runs: Path) -> list[Path]:
-    """The run folders that a command line names.
+def parser() -> Parser:
+    """The command line."""
+    parser = Parser("submit")
+    parser.add_argument("names", nargs="*", metavar="RUN", completes=[runs], help="run ids, or folders of runs")
+    parser.add_argument("--all", action="store_true", help="all finished runs")
+    add_runs(parser)
+    parser.add_argument("--into", type=Path, default=Path("reports/records"), metavar="DIR", help="[%(default)s]")
+    return parser
 
-    Args:
-        named: run ids, or paths of run folders.
-        everything: instead, all finished ones.
-        runs: the folder of the records.
+
+def main(arguments: Sequence[str]) -> None:
+    """Copy records to where the reports find them.
 
     Raises:
-        BenchError: none is named, both are, or one is not there.
+        BenchError: no runs are named, or some were refused.
     """
-    if everything == bool(named):
-        raise BenchError("name the runs, or all of them with --all" if not named else "--all leaves no run to name")
-    if everything:
-        found = sorted(path.parent for path in runs.glob("*/result.json"))
-        if not found:
-            raise BenchError(f"{runs} holds no finished run")
-        return found
-    found = []
-    for name in named:
-        path = next((path for path in (runs / name, Path(name)) if path.is_dir()), None)
-        if path is None:
-            raise BenchError(f"no run '{name}' in {runs}, and no such folder")
-        found.append(path.resolve())
-    return list(dict.fromkeys(found))
+    options = parser().parse_intermixed_args(arguments)
+    from bench.console import say
+
+    submit(folders(options.names, options.all, options.runs), options.into, say)
 
 
-def submit(paths: Sequence[Path], records: Path, say: Callable[[str], None] = print) -> None:
+def submit(paths: Sequence[Path], records: Path, say: Callable[[str], None]) -> None:
     """Copy records that others can trust, without what tells of this machine's folders.
 
     Args:
@@ -82,6 +75,9 @@ def prepared(path: Path) -> dict[str, str]:
     Raises:
         BenchError: the record cannot stand beside others; says why.
     """
+    # Imported here, so that completion is quick.
+    import yaml
+
     for name in FILES:
         if not (path / name).is_file():
             raise BenchError(
@@ -210,40 +206,3 @@ def put(texts: dict[str, str], target: Path) -> str:
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return f"copied to {target}"
-
-
-def sync(named: Sequence[str], runs: Path, say: Callable[[str], None] = print) -> None:
-    """Upload offline W&B runs by `wandb sync`; what it uploaded, it marks and passes over the next time.
-
-    Args:
-        named: run ids or run folders; none means all under `runs`.
-        runs: the folder of the records.
-        say: takes a line for each run.
-
-    Raises:
-        BenchError: there is no offline run, or no key.
-        EnvironmentFault: the server does not answer, or an upload failed.
-    """
-    # Imported here: Lightning takes seconds, and `submit` needs none of it.
-    from bench.training.logger import reachable
-
-    paths = folders(named, False, runs) if named else sorted(path for path in runs.glob("*") if path.is_dir())
-    offline = [(path, run) for path in paths for run in sorted(path.glob("wandb/offline-run-*"))]
-    if not offline:
-        raise BenchError(f"no offline W&B run in {', '.join(named) or runs}")
-    waiting = [(path, run) for path, run in offline if not list(run.glob("*.wandb.synced"))]
-    say(f"{len(waiting)} to upload, {len(offline) - len(waiting)} uploaded before")
-    if not waiting:
-        return
-    # `wandb sync` itself would try for minutes.
-    reachable()
-    failed = []
-    for path, run in waiting:
-        done = subprocess.run([sys.executable, "-m", "wandb", "sync", str(run)], capture_output=True, text=True)
-        lines = (done.stderr.strip() or done.stdout.strip() or "no message").splitlines()
-        if done.returncode:
-            failed.append(f"  {path.name}: {lines[-1]}")
-        else:
-            say(f"{path.name}: uploaded")
-    if failed:
-        raise EnvironmentFault("\n".join([f"{len(failed)} of {len(waiting)} uploads failed", *failed]))

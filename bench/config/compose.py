@@ -146,4 +146,4 @@ def check(overrides: Sequence[str]) -> None:
 
 
 # Groups whose missing files Hydra passes over.
-OPTIONAL = {"recipe", "epochs"}
+OPTIONAL = {"network", "sizes", "recipe", "epochs"}

@@ -20,6 +20,7 @@ from bench.data.config import DataConfig
 from bench.data.source import DATASETS, Source, say
 from bench.errors import BenchError, EnvironmentFault
 from bench.files import whole
+from bench.ranges import Numbers
 
 if TYPE_CHECKING:
     import torch
@@ -183,8 +184,7 @@ def _source(cfg: DataConfig) -> Source:
 
 
 def _make_source(name: str, root: str, path: str | None, size: int | None) -> Source:
-    if size is not None and size < 1:
-        raise BenchError(f"data.size={size} must be at least 1")
+    Numbers("data.", "{key}={exact} must {wanted}").at_least(1, size=size)
     folder = Path(path).expanduser() if path else None
     source: Source = DATASETS.get(name)(Path(root).expanduser(), folder, size)
     return source

@@ -16,11 +16,14 @@ from bench.data.cache import Dataset, open_dataset
 from bench.data.classes import restrict
 from bench.data.config import DataConfig
 from bench.errors import BenchError
+from bench.ranges import Numbers
 from bench.seeds import generator
 
 if TYPE_CHECKING:
     from timm.data.auto_augment import RandAugment
 
+ASSIGNED = "{key}={exact} must {wanted}"
+SETTINGS = Numbers("data.", ASSIGNED)
 RANDAUGMENT = re.compile(r"rand(-(m\d+|n[1-9]\d*|p\d*\.?\d+|mstd\d*\.?\d+|mmax\d+|inc[01]|t(weights|3aw?)))*")
 """timm's sections; it passes over what it does not know."""
 
@@ -105,8 +108,8 @@ def prepare(
     if mean is None or std is None:
         own = statistics(dataset.train_images)
         mean, std = mean or own[0], std or own[1]
-    if not all(value > 0 for value in std):
-        raise BenchError(f"data.std={list(std)} must be above 0")
+    SETTINGS.check("mean", list(mean), True, "be finite")
+    SETTINGS.check("std", list(std), min(std) > 0, "be above 0")
 
     def take(images: Tensor, labels: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         if len(index) < len(images):
@@ -140,16 +143,9 @@ def prepare(
 
 
 def _check(cfg: DataConfig, batch_size: int, eval_batch_size: int) -> None:
-    for key, value, least in (
-        ("batch_size", batch_size, 1),
-        ("eval_batch_size", eval_batch_size, 1),
-        ("data.crop", cfg.crop, 0),
-        ("data.mixup", cfg.mixup, 0),
-    ):
-        if value is not None and not value >= least:
-            raise BenchError(f"{key}={value} must be at least {least}")
-    if not 0 <= cfg.val_fraction < 1:
-        raise BenchError(f"data.val_fraction={cfg.val_fraction} must lie in [0, 1)")
+    Numbers("", ASSIGNED).at_least(1, batch_size=batch_size, eval_batch_size=eval_batch_size)
+    SETTINGS.at_least(0, crop=cfg.crop, mixup=cfg.mixup)
+    SETTINGS.within("[0, 1)", val_fraction=cfg.val_fraction)
     if cfg.randaugment is not None and not RANDAUGMENT.fullmatch(cfg.randaugment):
         raise BenchError(f"data.randaugment={cfg.randaugment} is not timm's: write, say, rand-m9-n2 or rand-m9-mstd0.5")
 

@@ -97,13 +97,13 @@ def run(net: Network, state: State, trains: Trains, mode: Mode, window: int) -> 
     capacity = n * sum(length // max(p.refractory, 1) + 1 for p in (described.e, described.i))
     raster = np.empty((capacity, 2), dtype=np.int32)
     offset, inputs = np.ascontiguousarray(trains.offset), np.ascontiguousarray(trains.inputs)
-    of_state = _State(state.step, *(getattr(state, name).ctypes.data for name in ARRAYS))
+    addresses = _State(state.step, *(getattr(state, name).ctypes.data for name in ARRAYS))
     job = _Run(
         length, window, int(mode.sign is not None), int(mode.adapt), int(live), mode.unused, sign.ctypes.data,
         threshold.ctypes.data, offset.ctypes.data, inputs.ctypes.data, counts[0].ctypes.data, counts[1].ctypes.data,
         raster.ctypes.data, capacity, 0,
     )  # fmt: skip
-    library().network_run(ctypes.byref(described), ctypes.byref(of_state), ctypes.byref(job))
-    state.step = of_state.step
+    library().network_run(ctypes.byref(described), ctypes.byref(addresses), ctypes.byref(job))
+    state.step = addresses.step
     kept = raster[: job.fired]
     return Spikes(counts[0], counts[1], kept[:, 0].copy(), kept[:, 1].copy())

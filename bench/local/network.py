@@ -8,13 +8,16 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.errors import BenchError
 from bench.local.constants import Constants
 from bench.local.spikes import Trains
+from bench.ranges import Numbers
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Indices = NDArray[np.int32]
+
+MILLISECONDS = Numbers("model.", "{key} is {value} ms, it must {wanted}")
+"""The ranges of delays and durations."""
 
 TINY = 1e-100
 """Decayed values below this become 0 at the start of a run: subnormal numbers slow every step down."""
@@ -207,26 +210,32 @@ def steps(ms: float, dt: float) -> int:
     return int(np.floor(ms / dt + 0.5))
 
 
+def check_delays(constants: Constants) -> None:
+    """Refuse delays that no spike could have.
+
+    Raises:
+        BenchError: a delay below 0 or not finite.
+    """
+    for key in ("delay_in", "delay_ei", "delay_ie"):
+        longest = getattr(constants, key)
+        MILLISECONDS.check(key, longest, longest >= 0, "be 0 or more")
+
+
 def wire(constants: Constants, inputs: int, neurons: int, rng: np.random.Generator) -> Wiring:
     """Draw every delay.
 
     Raises:
-        BenchError: a delay below 0, or no neuron.
+        BenchError: a delay below 0 or not finite, or no neuron.
     """
-    if neurons < 1:
-        raise BenchError(f"model.neurons is {neurons}, it must be at least 1")
+    Numbers("model.").at_least(1, neurons=neurons)
+    check_delays(constants)
 
-    def draw(key: str, *shape: int) -> Indices:
-        longest = getattr(constants, key)
-        if not longest >= 0:
-            raise BenchError(f"model.{key} is {longest:g} ms, it must be 0 or more")
+    def draw(longest: float, *shape: int) -> Indices:
         return np.floor(rng.uniform(0, longest, shape) / constants.dt + 0.5).astype(np.int32)
 
-    delay_in, delay_ei, delay_ie = (
-        draw("delay_in", inputs, neurons),
-        draw("delay_ei", neurons),
-        draw("delay_ie", neurons, neurons),
-    )
+    delay_in = draw(constants.delay_in, inputs, neurons)
+    delay_ei = draw(constants.delay_ei, neurons)
+    delay_ie = draw(constants.delay_ie, neurons, neurons)
     np.fill_diagonal(delay_ie, -1)
     return Wiring(delay_in, delay_ei, delay_ie)
 

@@ -101,6 +101,7 @@ def reaction(
         y: [images] true classes.
         threshold: that was used.
     """
+    # A second to import, which no training has to wait for.
     from scipy.stats import ks_2samp  # type: ignore[import-untyped]
 
     right, wrong = times[decided == y], times[(decided != y) & (decided != NO_ANSWER)]

@@ -102,5 +102,5 @@ def run(net: Network, state: State, trains: Trains, mode: Mode, window: int) -> 
             counts[1, fired_i] += 1
         raster += [(k, j) for j in fired] + [(k, n + j) for j in fired_i]
         s.step += 1
-    spikes = np.array(raster, dtype=np.int32).reshape(-1, 2)
-    return Spikes(counts[0], counts[1], spikes[:, 0].copy(), spikes[:, 1].copy())
+    events = np.array(raster, dtype=np.int32).reshape(-1, 2)
+    return Spikes(counts[0], counts[1], events[:, 0].copy(), events[:, 1].copy())

@@ -1,4 +1,4 @@
-"""What every network is made of: its context, conv + norm, the frame of a model file."""
+"""What every network is made of: its context, and the frame of a model file."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ from torch import Tensor, nn
 
 from bench.errors import BenchError
 from bench.neurons import NeuronConfig, Spiking
+from bench.ranges import Numbers
+
+KNOBS = Numbers("model.")
+"""The ranges of what a network's constructor takes."""
 
 
 @dataclass(frozen=True)
@@ -39,32 +43,6 @@ class Spec:
         return x * std + mean
 
 
-class ConvNorm(nn.Sequential):
-    """Convolution (with bias) and batch norm as `conv` and `norm`, so that either can be replaced.
-
-    Shapes: `[B, C_in, H, W]` to `[B, C_out, H', W']`, B being N for a stem and T * N elsewhere.
-    """
-
-    conv: nn.Conv2d
-    norm: nn.Module
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel: int,
-        stride: int = 1,
-        padding: int | None = None,
-        groups: int = 1,
-    ) -> None:
-        super().__init__()
-        padding = kernel // 2 if padding is None else padding
-        self.add_module(
-            "conv", nn.Conv2d(in_channels, out_channels, kernel, stride=stride, padding=padding, groups=groups)
-        )
-        self.add_module("norm", nn.BatchNorm2d(out_channels))
-
-
 class SpikingNetwork(nn.Module, ABC):
     """Frame of a network: subclasses define `features` and a linear `head`.
 
@@ -84,8 +62,7 @@ class SpikingNetwork(nn.Module, ABC):
 
     def __init__(self, spec: Spec) -> None:
         super().__init__()
-        if spec.time_steps < 1:
-            raise BenchError(f"time_steps is {spec.time_steps}, it must be at least 1")
+        Numbers().at_least(1, time_steps=spec.time_steps)
         self.spec = spec
         self.time_steps = 1 if spec.neuron.name == "relu" else spec.time_steps
 
@@ -130,17 +107,6 @@ class SpikingNetwork(nn.Module, ABC):
         """Reset every membrane potential and drop the last pass' activity."""
         for _, layer in self.spiking_layers():
             layer.forget()
-
-
-def positive(**knobs: int) -> None:
-    """Refuse a width, depth or size below 1.
-
-    Raises:
-        BenchError: names the first such knob.
-    """
-    for name, value in knobs.items():
-        if value < 1:
-            raise BenchError(f"model.{name} is {value}, it must be at least 1")
 
 
 def check_halvings(depth: int, height: int, width: int, knob: str | None = None) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from bench.models.base import ConvNorm, Spec, SpikingNetwork, check_halvings, positive
-from bench.ops import fire_block
+from bench.models.base import KNOBS, Spec, SpikingNetwork, check_halvings
+from bench.ops import ConvNorm, fire_block
 from bench.registry import MODELS
 
 
@@ -27,7 +27,7 @@ class CNN(SpikingNetwork):
 
     def __init__(self, spec: Spec, channels: int = 128, depth: int = 4) -> None:
         super().__init__(spec)
-        positive(channels=channels, depth=depth)
+        KNOBS.at_least(1, channels=channels, depth=depth)
         in_channels, height, width = spec.image_shape
         check_halvings(depth, height, width)
         self.convs = nn.ModuleList(ConvNorm(in_channels if i == 0 else channels, channels, 3) for i in range(depth))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from bench.errors import BenchError
-from bench.models.base import ConvNorm, Spec, SpikingNetwork, positive
-from bench.ops import fire_block
+from bench.models.base import KNOBS, Spec, SpikingNetwork
+from bench.ops import ConvNorm, fire_block
 from bench.registry import MODELS
 
 
@@ -43,7 +43,7 @@ class ConvMixer(SpikingNetwork):
 
     def __init__(self, spec: Spec, width: int = 256, depth: int = 8, kernel: int = 9, patch: int = 1) -> None:
         super().__init__(spec)
-        positive(width=width, depth=depth, kernel=kernel, patch=patch)
+        KNOBS.at_least(1, width=width, depth=depth, kernel=kernel, patch=patch)
         in_channels, height, breadth = spec.image_shape
         if kernel % 2 == 0:
             raise BenchError(f"model.kernel is {kernel}, it must be odd: {kernel - 1} or {kernel + 1}")

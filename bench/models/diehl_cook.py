@@ -6,22 +6,26 @@ import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bench.errors import BenchError
-from bench.models.base import Spec, SpikingNetwork
+from bench.local.constants import ANTONOV, DIEHL_COOK, TRACE, Constants
+from bench.local.network import ARRAYS, MILLISECONDS, Mode, Network, Spikes, State, check_delays, steps, wire
+from bench.local.readout import NO_ANSWER, answers, vote
+from bench.local.simulate import simulate
+from bench.local.spikes import check_rate, poisson
+from bench.models.base import KNOBS, Spec, SpikingNetwork
+from bench.ranges import Numbers
 from bench.registry import MODELS
 from bench.seeds import derive
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from bench.local.constants import Constants
-    from bench.local.network import Mode, Network, Spikes, State
+BUFFERS = tuple(name for name in ARRAYS if name != "w")
+"""The arrays of a state that the network holds as buffers; the weights are a layer's."""
 
 
 class Rule(StrEnum):
@@ -98,12 +102,6 @@ class DiehlCook(SpikingNetwork):
         delay_ie: float | None = None,
         assign: int = 10000,
     ) -> None:
-        import numpy as np
-
-        from bench.local.constants import ANTONOV, DIEHL_COOK, TRACE
-        from bench.local.network import Network, steps, wire
-        from bench.local.readout import NO_ANSWER
-
         super().__init__(spec)
         self.rule, self.assign = Rule(rule), assign
         paper = ANTONOV if self.supervised else DIEHL_COOK
@@ -116,12 +114,12 @@ class DiehlCook(SpikingNetwork):
         self._check(constants, count)
         height, width = spec.image_shape[1:]
         rng = np.random.default_rng(int(torch.randint(2**62, ())))
-        self.network: Network = Network(constants, wire(constants, height * width, count, rng))
+        self.network = Network(constants, wire(constants, height * width, count, rng))
         state = self.network.fresh(rng)
         # A linear layer [neurons, inputs] to those who look for the weights of pixels; a step wants them by input.
         self.synapses = nn.Linear(height * width, count, bias=False, device="meta")
         self.synapses.weight = nn.Parameter(torch.from_numpy(state.w).T, requires_grad=False)
-        for name in self._arrays():
+        for name in BUFFERS:
             self.register_buffer(name, torch.from_numpy(getattr(state, name)))
         pools = np.repeat(np.arange(spec.classes), count // spec.classes)
         self.register_buffer("labels", torch.from_numpy(pools if self.supervised else np.full(count, NO_ANSWER)))
@@ -141,25 +139,20 @@ class DiehlCook(SpikingNetwork):
         return self.rule is Rule.stdp_allltd
 
     def _check(self, c: Constants, neurons: int) -> None:
-        from bench.local.spikes import check_rate
-
         channels, classes = self.spec.image_shape[0], self.spec.classes
         if channels != 1:
             raise BenchError(f"model=diehl_cook takes images of one channel, these have {channels}")
         if self.spec.neuron.name != "lif":
             raise BenchError(f"neuron.name is '{self.spec.neuron.name}', but model=diehl_cook has lif of its own kind")
-        for key, value in (("dt", c.dt), ("rate", c.rate), ("present", c.present)):
-            if not 0 < value < float("inf"):
-                raise BenchError(f"model.{key} is {value:g}, it must be a finite number above 0")
-        if self.assign < 1:
-            raise BenchError(f"model.assign is {self.assign}, it must be at least 1")
+        Numbers("model.", finite=True).above(0, dt=c.dt, rate=c.rate, present=c.present)
+        KNOBS.at_least(1, assign=self.assign)
         try:
             check_rate(c.rate, c.dt)
         except BenchError as error:
             raise BenchError(f"model.rate: {error}") from error
+        check_delays(c)
         longest = max(c.delay_in, c.delay_ei, c.delay_ie)
-        if not longest <= c.pause < float("inf"):
-            raise BenchError(f"model.pause is {c.pause:g} ms, it must be at least {longest:g}, the longest delay")
+        MILLISECONDS.check("pause", c.pause, longest <= c.pause, f"be at least {longest:g}, the longest delay")
         if self.supervised and neurons % classes:
             fits = [k * classes for k in (neurons // classes, neurons // classes + 1) if k]
             raise BenchError(
@@ -177,17 +170,11 @@ class DiehlCook(SpikingNetwork):
 
     # -- state: tensors for checkpoints, the same memory as arrays for the steps ---------------------
 
-    @staticmethod
-    def _arrays() -> list[str]:
-        from bench.local.network import ARRAYS
-
-        return [name for name in ARRAYS if name != "w"]
-
     def state(self) -> State:
         """The state under training; its arrays are this module's tensors."""
         state = self.network.rested(self.synapses.weight.T.numpy(), self.get_buffer("theta").numpy(), int(self.step))
         state.w = self.synapses.weight.T.numpy()
-        for name in self._arrays():
+        for name in BUFFERS:
             setattr(state, name, self.get_buffer(name).numpy())
         return state
 
@@ -204,14 +191,11 @@ class DiehlCook(SpikingNetwork):
 
     def pixels(self, x: Tensor) -> NDArray[np.float64]:
         """Normalized images `[N, 1, H, W]` as intensities in [0, 1], `[N, inputs]`."""
-        found: NDArray[np.float64] = self.spec.pixels(x.detach().cpu().double()).clamp(0, 1).flatten(1).numpy()
-        return found
+        intensities = self.spec.pixels(x.detach().cpu().double()).clamp(0, 1)
+        return intensities.flatten(1).numpy()
 
     def present(self, state: State, image: NDArray[np.float64], mode: Mode, rng: np.random.Generator) -> Spikes:
         """Show one image `[inputs]`, again and brighter while too few neurons answer, and let the network rest."""
-        from bench.local.simulate import simulate
-        from bench.local.spikes import poisson
-
         c = self.network.constants
         for repeat in range(MOST_REPEATS + 1):
             # Diehl & Cook's script raises an intensity of 2 by 1.
@@ -232,12 +216,6 @@ class DiehlCook(SpikingNetwork):
 
     def flush(self, state: State, unused: float, rng: np.random.Generator) -> None:
         """Apply the decay that unused weights still wait for: every input fires for a moment, nothing learns."""
-        import numpy as np
-
-        from bench.local.network import Mode, steps
-        from bench.local.simulate import simulate
-        from bench.local.spikes import poisson
-
         c, length = self.network.constants, steps(self.network.constants.flush, self.network.constants.dt)
         # Inputs that stay silent by chance keep theirs, as in the paper's notebooks.
         rates = np.full(self.network.wiring.inputs, c.flush_rate)
@@ -257,8 +235,6 @@ class DiehlCook(SpikingNetwork):
 
     def flush_rng(self) -> np.random.Generator:
         """Input spikes of the flush."""
-        import numpy as np
-
         return np.random.default_rng(derive(self.seed, "flush"))
 
     def frozen(self) -> State:
@@ -273,10 +249,6 @@ class DiehlCook(SpikingNetwork):
 
         A pass that goes on keeps time: an image's spikes may reach into the next one's presentation.
         """
-        import numpy as np
-
-        from bench.local.network import Mode
-
         key = derive(self.seed, "test spikes")
         if self.evaluation is None:
             self.evaluation = self.frozen()
@@ -290,10 +262,6 @@ class DiehlCook(SpikingNetwork):
     def votes(self, seen: list[Spikes]) -> Tensor:
         """What some presentations answer: `[1, N, classes + 1]`, the mean spikes of each class' neurons, and 1 in the
         last place where none of these has fired: no class is an answer then."""
-        import numpy as np
-
-        from bench.local.readout import answers, vote
-
         means = vote(np.stack([spikes.excitatory for spikes in seen]), self.labels.numpy(), self.spec.classes)
         silent = answers(means) < 0
         return torch.from_numpy(np.concatenate([means, silent[:, None]], axis=1))[None]

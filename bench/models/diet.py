@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, ClassVar
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.errors import BenchError
-from bench.models.base import ConvNorm, Spec, SpikingNetwork, check_halvings, positive
+from bench.models.base import KNOBS, Spec, SpikingNetwork, check_halvings
 from bench.models.diet_neuron import (
     LOWEST_THRESHOLD,
     DietNeuron,
@@ -18,7 +17,7 @@ from bench.models.diet_neuron import (
     balanced_threshold,
     check_neuron,
 )
-from bench.ops import fire_block
+from bench.ops import ConvNorm, fire_block
 from bench.registry import MODELS
 
 CALIBRATION_IMAGES = 100  # thresholds are percentiles over all their neurons: more images change little
@@ -49,7 +48,7 @@ class Diet(SpikingNetwork):
         leak: what is left of a potential after a step at the start, in [0, 1].
         percentile: of a layer's input current, which its threshold is taken from, in (0, 100].
         threshold_scale: multiplies these thresholds.
-        calibration_steps: time steps over which they are found, rounded up to whole passes.
+        calibration_steps: time steps over which they are taken, rounded up to whole passes.
         damping: height of the linear surrogate gradient.
         twin: `auto`, `none` (start from random weights), or the id or folder of a finished run of the twin.
         twin_lr: learning rate of the twin under `auto`.
@@ -80,16 +79,10 @@ class Diet(SpikingNetwork):
     ) -> None:
         super().__init__(spec)
         check_neuron(spec.neuron)
-        positive(calibration_steps=calibration_steps, twin_epochs=1 if twin_epochs is None else twin_epochs)
-        for name, value, good, wanted in (
-            ("leak", leak, 0 <= leak <= 1, "lie in [0, 1]"),
-            ("percentile", percentile, 0 < percentile <= 100, "lie in (0, 100]"),
-            ("threshold_scale", threshold_scale, 0 < threshold_scale < math.inf, "be above 0"),
-            ("damping", damping, 0 < damping < math.inf, "be above 0"),
-            ("twin_lr", twin_lr, 0 < twin_lr < math.inf, "be above 0"),
-        ):
-            if not good:
-                raise BenchError(f"model.{name} is {value:g}, it must {wanted}")
+        KNOBS.at_least(1, calibration_steps=calibration_steps, twin_epochs=twin_epochs)
+        KNOBS.within("[0, 1]", leak=leak)
+        KNOBS.within("(0, 100]", percentile=percentile)
+        KNOBS.above(0, threshold_scale=threshold_scale, damping=damping, twin_lr=twin_lr)
         listed = ",".join(map(str, convs))
         if not convs or convs[0] == 0 or min(convs) < 0:
             raise BenchError(
@@ -97,7 +90,7 @@ class Diet(SpikingNetwork):
                 "as in [64,0,128,128,0]"
             )
         for units in hidden:
-            positive(hidden=units)
+            KNOBS.at_least(1, hidden=units)
         channels, height, width = spec.image_shape
         poolings = convs.count(0)
         check_halvings(poolings, height, width, knob=f"model.convs=[{listed}]")
@@ -216,21 +209,21 @@ class Diet(SpikingNetwork):
             neuron.leak.fill_(1.0)
         for i, neuron in enumerate(neurons):
             self.forget()
-            found = 0.0
+            largest = 0.0
             # The image is the same at every step: so is the first layer's current.
             for _ in range(-(-self.calibration_steps // self.time_steps) if i else 1):
                 x = images
                 for j in range(i):
                     x = self.layer(j, x)
                 steps = self.current(i, x).float().unflatten(0, (self.time_steps if i else 1, -1))
-                found = max(found, balanced_threshold(steps, self.percentile))
-            if not found > LOWEST_THRESHOLD:
+                largest = max(largest, balanced_threshold(steps, self.percentile))
+            if not largest > LOWEST_THRESHOLD:
                 raise BenchError(
-                    f"the converted twin gives spiking layer {i} of {len(neurons)} an input current of {found:g} at "
+                    f"the converted twin gives spiking layer {i} of {len(neurons)} an input current of {largest:g} at "
                     f"percentile {self.percentile:g}, too low for a threshold: train the twin better (model.twin_lr, "
                     "model.twin_epochs), or raise model.percentile or model.calibration_steps"
                 )
-            neuron.threshold.fill_(found)
+            neuron.threshold.fill_(largest)
         for neuron in neurons:
             neuron.threshold.mul_(self.threshold_scale)
             neuron.leak.fill_(self.leak)

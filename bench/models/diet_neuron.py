@@ -13,6 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from bench.errors import BenchError
 from bench.neurons import NeuronConfig, Spiking
+from bench.ops import Backend, asked
 
 LOWEST_THRESHOLD = 1e-4
 
@@ -172,7 +173,9 @@ def diet_layer(
     detach_reset: bool = True,
     last: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """What `diet_steps` computes with `linear_spike` of this damping, faster."""
+    """What `diet_steps` computes with `linear_spike` of this damping, faster; with `ops=reference` by that itself."""
+    if asked() is Backend.reference:
+        return diet_steps(x, leak, threshold, lambda z: linear_spike(z, damping), detach_reset, last)
     u, o = (None, None) if last is None else last
     return _DietLayer.apply(x, leak, threshold, damping, detach_reset, u, o)
 

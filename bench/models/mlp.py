@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.errors import BenchError
-from bench.models.base import Spec, SpikingNetwork, positive
+from bench.models.base import KNOBS, Spec, SpikingNetwork
 from bench.registry import MODELS
 from bench.seeds import generator
 
@@ -82,9 +82,8 @@ class MLP(SpikingNetwork):
         if not hidden:
             raise BenchError("model.hidden is [], it needs a width for each spiking layer, as in [256]")
         for width in hidden:
-            positive(hidden=width)
-        if not 0 < rate <= 1:
-            raise BenchError(f"model.rate is {rate:g}, it must lie in (0, 1]: it is a probability")
+            KNOBS.at_least(1, hidden=width)
+        KNOBS.within("(0, 1]", ": it is a probability", rate=rate)
         self.encoding, self.rate = Encoding(encoding), rate
         self.spiking_input = self.encoding is Encoding.poisson
         sizes = [math.prod(spec.image_shape), *hidden]

@@ -6,8 +6,8 @@ from enum import StrEnum
 
 from torch import Tensor, nn
 
-from bench.models.base import ConvNorm, Spec, SpikingNetwork, check_halvings, positive
-from bench.ops import fire_block
+from bench.models.base import KNOBS, Spec, SpikingNetwork, check_halvings
+from bench.ops import ConvNorm, fire_block
 from bench.registry import MODELS
 
 
@@ -62,7 +62,7 @@ class SEWResNet(SpikingNetwork):
         self, spec: Spec, channels: int = 64, depth: int = 5, blocks: int = 2, cnf: Connect = Connect.ADD
     ) -> None:
         super().__init__(spec)
-        positive(channels=channels, depth=depth, blocks=blocks)
+        KNOBS.at_least(1, channels=channels, depth=depth, blocks=blocks)
         in_channels, height, width = spec.image_shape
         check_halvings(depth, height, width)
         self.stem, self.spiking_stem = ConvNorm(in_channels, channels, 3), self.spiking()

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.errors import BenchError
-from bench.models.base import Spec, SpikingNetwork, positive
+from bench.models.base import KNOBS, Spec, SpikingNetwork
 from bench.models.mlp import BLACK
 from bench.neurons import NeuronConfig, Spiking
 from bench.registry import MODELS
 
 
-class Spikes(StrEnum):
+class Firing(StrEnum):
     """`first`: a hidden neuron fires at its first crossing of the threshold alone; `multi`: at every one."""
 
     first = "first"
@@ -127,8 +127,8 @@ class DelayedSynapses(nn.Linear):
         """Spikes `[..., C * K]` to the postsynaptic potentials `[T * N, C, K]`, one for each synapse (eq. 1's y)."""
         if self.response is None:
             return x.reshape(-1, x.shape[-1] // self.synapses, self.synapses)
-        spikes = x.reshape(self.time_steps, -1, x.shape[-1] // self.synapses, self.synapses)
-        return torch.einsum("kts,snck->tnck", self.response.to(x.dtype), spikes).flatten(0, 1)
+        trains = x.reshape(self.time_steps, -1, x.shape[-1] // self.synapses, self.synapses)
+        return torch.einsum("kts,snck->tnck", self.response.to(x.dtype), trains).flatten(0, 1)
 
 
 class ResponseNeuron(nn.Module):
@@ -163,9 +163,9 @@ class ResponseNeuron(nn.Module):
         self.spent = None
 
     def forward(self, v: Tensor) -> Tensor:
-        spikes, v = self.once(v) if self.decay is None else self.repeatedly(v, self.decay)
+        fired, v = self.once(v) if self.decay is None else self.repeatedly(v, self.decay)
         self.v_seq = v if self.store_v_seq else None
-        return spikes
+        return fired
 
     def once(self, v: Tensor) -> tuple[Tensor, Tensor]:
         """Spikes and potentials of neurons that fire at their first crossing alone."""
@@ -179,14 +179,14 @@ class ResponseNeuron(nn.Module):
     def repeatedly(self, v: Tensor, decay: float) -> tuple[Tensor, Tensor]:
         """Spikes and potentials of neurons with a refractory term."""
         spent = torch.zeros_like(v[0]) if self.spent is None else self.spent
-        spikes, potentials = [], []
+        fired, potentials = [], []
         for step in v.unbind(0):
             potentials.append(step - spent)
-            spikes.append(self.surrogate(potentials[-1] - self.v_threshold))
-            reset = spikes[-1].detach() if self.detach_reset else spikes[-1]
+            fired.append(self.surrogate(potentials[-1] - self.v_threshold))
+            reset = fired[-1].detach() if self.detach_reset else fired[-1]
             spent = (spent + self.v_threshold * reset) * decay
         self.spent = spent
-        return torch.stack(spikes), torch.stack(potentials)
+        return torch.stack(fired), torch.stack(potentials)
 
 
 class Branches(nn.Module):
@@ -270,12 +270,11 @@ class SRM(SpikingNetwork):
         hidden: int = 128,
         tau: float = 4.0,
         delays: list[int] = [0, 2, 4],  # noqa: B006
-        spikes: Spikes = Spikes.first,
+        spikes: Firing = Firing.first,
     ) -> None:
         super().__init__(spec)
-        positive(hidden=hidden)
-        if not (math.isfinite(tau) and tau > 0):
-            raise BenchError(f"model.tau is {tau:g}, it must be above 0 time steps")
+        KNOBS.at_least(1, hidden=hidden)
+        KNOBS.above(0, " time steps", tau=tau)
         if not delays:
             raise BenchError("model.delays is [], it needs one for each synapse between two neurons, as in [0,2,4]")
         for delay in delays:
@@ -291,7 +290,7 @@ class SRM(SpikingNetwork):
         units = math.prod(spec.image_shape)
         self.branches = Branches(len(delays))
         self.synapses = DelayedSynapses(units, hidden, delays, response, self.time_steps)
-        recovery = tau if Spikes(spikes) is Spikes.multi else None
+        recovery = tau if Firing(spikes) is Firing.multi else None
         self.hidden = ResponseLayer(spec.neuron, self.time_steps, recovery, len(delays))
         self.head = DelayedSynapses(hidden, spec.classes, delays, response, self.time_steps)
 

@@ -1,7 +1,35 @@
-"""Fast kernels under the networks: the face of the package."""
+"""Fast kernels under the networks, and plain references beside them."""
 
-from bench.ops import depthwise, winograd
-from bench.ops.backend import Backend, asked, resolve, set_backend, using
-from bench.ops.block import explain, fire_block
+from __future__ import annotations
 
-__all__ = ["Backend", "asked", "depthwise", "explain", "fire_block", "resolve", "set_backend", "using", "winograd"]
+from typing import TYPE_CHECKING
+
+from bench.lazy import face
+from bench.ops.choice import Backend
+
+if TYPE_CHECKING:
+    from bench.ops import depthwise, winograd
+    from bench.ops.backend import asked, resolve, set_backend, using
+    from bench.ops.block import ConvNorm, explain, fire_block
+
+__all__ = [
+    "Backend",
+    "ConvNorm",
+    "asked",
+    "depthwise",
+    "explain",
+    "fire_block",
+    "resolve",
+    "set_backend",
+    "using",
+    "winograd",
+]
+
+__getattr__ = face(
+    __name__,
+    {
+        **dict.fromkeys(("asked", "resolve", "set_backend", "using"), "backend"),
+        **dict.fromkeys(("ConvNorm", "explain", "fire_block"), "block"),
+        **{name: name for name in ("depthwise", "winograd")},
+    },
+)

@@ -5,26 +5,14 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import StrEnum
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from bench.errors import BenchError
-
-if TYPE_CHECKING:
-    pass
-
-
-class Backend(StrEnum):
-    """`auto` is the fastest that works here; results agree up to the order of summation."""
-
-    auto = "auto"
-    reference = "reference"
-    compiled = "compiled"
-    triton = "triton"
-
+from bench.ops import compiled
+from bench.ops.choice import Backend
 
 OLDEST_GPU = (7, 0)  # compute capability that Triton supports
 
@@ -51,8 +39,6 @@ def _resolve(asked: Backend, device: str) -> tuple[Backend, str | None]:
         return (Backend.triton, None) if fault is None else (Backend.reference, fault)
     if device != "cpu":
         return Backend.reference, f"the compiled kernels are for the CPU, this run is on {device}"
-    from bench.ops import compiled
-
     fault = compiled.fault()
     if fault is not None:
         return Backend.reference, f"the compiled kernels can't be built: {fault}"
@@ -93,14 +79,13 @@ def using(asked: Backend) -> Iterator[None]:
         set_backend(before)
 
 
-def _kernels(device: torch.device) -> Any:
+def kernels_for(device: torch.device) -> Any:
     """The module whose `bn_fire` and `obstacle` serve this device; None for the plain modules."""
     backend, _ = resolve(_asked, device)
     if backend is Backend.compiled:
-        from bench.ops import compiled
-
         return compiled
     if backend is Backend.triton:
+        # Only here is it known that Triton is installed.
         from bench.ops import triton_fire
 
         return triton_fire

@@ -3,19 +3,43 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bench.neurons import Spiking
 from bench.ops import depthwise, winograd
+from bench.ops.backend import Backend, asked, kernels_for, resolve
+from bench.ops.kernel_note import KernelNote, note_at
 from bench.ops.reference import Dropped, Gate
 
-if TYPE_CHECKING:
-    from bench.models.base import ConvNorm
-    from bench.neurons import Spiking
-from bench.ops.backend import Backend, _asked, _kernels, resolve
+
+class ConvNorm(nn.Sequential):
+    """Convolution (with bias) and batch norm as `conv` and `norm`, so that either can be replaced.
+
+    Shapes: `[B, C_in, H, W]` to `[B, C_out, H', W']`, B being N for a stem and T * N elsewhere.
+    """
+
+    conv: nn.Conv2d
+    norm: nn.Module
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel: int,
+        stride: int = 1,
+        padding: int | None = None,
+        groups: int = 1,
+    ) -> None:
+        super().__init__()
+        padding = kernel // 2 if padding is None else padding
+        self.add_module(
+            "conv", nn.Conv2d(in_channels, out_channels, kernel, stride=stride, padding=padding, groups=groups)
+        )
+        self.add_module("norm", nn.BatchNorm2d(out_channels))
 
 
 def fire_block(
@@ -35,18 +59,15 @@ def fire_block(
         conv_norm: convolution and norm. A norm other than batch norm runs by itself, and the kernel
             takes over behind it, as it does behind what regularizers put on the current, a `Gate`
             left out: that the kernel does too.
-        spiking: the layer; what it did is found there afterwards, on every path.
+        spiking: the layer; what it did stands there afterwards, on every path.
         x: `[T * N, C, H, W]`, time slowest; `[N, C, H, W]` with `repeat`.
         pool: max pooling.
         repeat: the static stem: conv_norm sees each image once, the neurons see it T times.
-        add: `[T * N, C, H, W]`, a residual path; what the layer did is recorded without it.
+        add: `[T * N, C, H, W]`, a residual path; it is no part of what the layer did.
     """
-    kernels = _kernels(x.device)
-    if kernels is None:
-        spiking.unfused = None
-        return _rest(conv_norm(x), spiking, pool, repeat, add)
-    spiking.unfused = _obstacle(conv_norm, spiking, pool)
-    if spiking.unfused is not None:
+    kernels, note = kernels_for(x.device), note_at(spiking)
+    note.obstacle = None if kernels is None else _obstacle(conv_norm, spiking, note, pool)
+    if kernels is None or note.obstacle is not None:
         return _rest(conv_norm(x), spiking, pool, repeat, add)
     norm = conv_norm.norm
     gate = _gate(spiking)
@@ -58,8 +79,8 @@ def fire_block(
     # torch's own errors are wanted: nothing to pool, or a single value a channel to normalize by.
     faulty = min(current.shape[2:]) < (1 if pool is None else 2) or current[:, 0].numel() == 1
     drops = gate is not None and gate.training
-    spiking.unfused = "its shape" if faulty else kernels.obstacle(current, spiking.config, spiking.time_steps, drops)
-    if spiking.unfused is not None:
+    note.obstacle = "its shape" if faulty else kernels.obstacle(current, spiking.config, spiking.time_steps, drops)
+    if note.obstacle is not None:
         current = norm(current) if inside else current
         # What stands on the current has been applied, unless it is a gate.
         return _rest(current, spiking, pool, repeat, add, skip_current=gate is None)
@@ -76,7 +97,7 @@ def _gate(spiking: Spiking) -> Gate | None:
 def _convolve(conv: nn.Conv2d, x: Tensor) -> Tensor:
     """The convolution, by our own kernels where they serve it."""
     # Triton's depthwise kernels have not been timed on a GPU; the library's stay until they are.
-    if resolve(_asked, x.device)[0] is Backend.compiled:
+    if resolve(asked(), x.device)[0] is Backend.compiled:
         if depthwise.supported(conv):
             return depthwise.depthwise(conv, x, "compiled")
         if winograd.supported(conv):
@@ -124,7 +145,7 @@ def _fused(
         y = _repeat(y, spiking.time_steps) if repeat else y
         return y if dropped is None else dropped(y.unflatten(0, (spiking.time_steps, -1))).flatten(0, 1)
 
-    spiking.record(fired.spikes, fired.spike_count, shape, current)
+    note_at(spiking).kernel_fired(spiking, fired, shape, current)
     return fired.out if ends_inside else _end(spiking.spikes(fired.out), add, pool)
 
 
@@ -180,7 +201,7 @@ def _hooked(module: nn.Module) -> bool:
     return any(hooks)
 
 
-def _obstacle(conv_norm: ConvNorm, spiking: Spiking, pool: nn.MaxPool2d | None) -> str | None:
+def _obstacle(conv_norm: ConvNorm, spiking: Spiking, note: KernelNote, pool: nn.MaxPool2d | None) -> str | None:
     """What keeps this layer from the kernels, in a few words."""
     if not spiking.is_spiking:
         return "the ReLU twin"
@@ -190,7 +211,7 @@ def _obstacle(conv_norm: ConvNorm, spiking: Spiking, pool: nn.MaxPool2d | None) 
         return "detach_reset=false"
     if spiking.keep_potential:
         return "the potential is asked for"
-    if spiking.goes_on:
+    if note.goes_on(spiking.neuron):
         return "it goes on from a potential"
     around = (conv_norm, conv_norm.norm, spiking, spiking.neuron, spiking.current, spiking.spikes)
     if any(map(_hooked, around)) or (pool is not None and _hooked(pool)):
@@ -213,10 +234,9 @@ def explain(model: nn.Module) -> str | None:
         >>> explain(model)
         "2 of 4 layers use the reference: the potential is asked for"
     """
-    from bench.neurons import Spiking
-
     layers = [module for module in model.modules() if isinstance(module, Spiking)]
-    reasons = Counter(layer.unfused for layer in layers if layer.unfused is not None)
+    notes = [layer.kernel_note for layer in layers if layer.kernel_note is not None]
+    reasons = Counter(note.obstacle for note in notes if note.obstacle is not None)
     if not reasons:
         return None
     return f"{reasons.total()} of {len(layers)} layers use the reference: {', '.join(reasons)}"

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import ctypes
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from bench.neurons import NeuronConfig
 from bench.ops import native
 from bench.ops.reference import Dropped, Fired
 from bench.ops.setting import Setting, dense, empty, strides
-
-if TYPE_CHECKING:
-    from bench.neurons import NeuronConfig
 
 # Time steps that the kernels are compiled for, as a constant; all other numbers share one that counts.
 UNROLLED = (4,)

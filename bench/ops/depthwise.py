@@ -118,15 +118,15 @@ class _Depthwise(torch.autograd.Function):
     def backward(ctx: FunctionCtx, dy: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         x, weight = ctx.saved_tensors  # type: ignore[attr-defined]
         kernels: Kernels = ctx.kernels  # type: ignore[attr-defined]
-        of_x, of_weight, of_bias, _ = ctx.needs_input_grad  # type: ignore[attr-defined]
+        needs_dx, needs_dweight, needs_dbias, _ = ctx.needs_input_grad  # type: ignore[attr-defined]
         dy = dy.contiguous(memory_format=torch.channels_last)
         dx = dweight = dbias = None
-        if of_x:
+        if needs_dx:
             dx = kernels.correlate(dy, weight.to(x.dtype), None, mirror=True)
-        if of_weight or of_bias:
+        if needs_dweight or needs_dbias:
             dweight, dbias = kernels.weight_gradient(x, dy, weight.shape[-1])
             dweight = dweight.to(weight.dtype)
-            dbias = dbias.to(ctx.bias_dtype) if of_bias else None  # type: ignore[attr-defined]
+            dbias = dbias.to(ctx.bias_dtype) if needs_dbias else None  # type: ignore[attr-defined]
         return dx, dweight, dbias, None
 
 

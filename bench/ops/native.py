@@ -97,7 +97,7 @@ def _build(name: str, flags: tuple[str, ...], sources: Path) -> Path:
     Raises:
         RuntimeError: no compiler, or it failed; the first line says which.
     """
-    compiler = next((found for found in map(shutil.which, COMPILERS) if found), None)
+    compiler = next((path for path in map(shutil.which, COMPILERS) if path), None)
     if compiler is None:
         raise RuntimeError("no C++ compiler (g++, c++ or clang++) in PATH")
     source = sources / f"{name}.cpp"
@@ -133,7 +133,7 @@ def _processor() -> str:
     try:
         with open("/proc/cpuinfo") as lines:
             wanted = ("model name", "flags", "Features", "CPU part")
-            found = {line.split(":")[0].strip(): line for line in lines if line.startswith(wanted)}
+            facts = {line.split(":")[0].strip(): line for line in lines if line.startswith(wanted)}
     except OSError:
         return platform.processor()
-    return "".join(found.values())
+    return "".join(facts.values())

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.neurons import make_neuron
-
-if TYPE_CHECKING:
-    from bench.neurons import NeuronConfig
+from bench.neurons import NeuronConfig, make_neuron
 
 
 class Dropped(NamedTuple):

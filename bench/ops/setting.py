@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
+from bench.neurons import NeuronConfig
 from bench.ops.reference import Dropped
-
-if TYPE_CHECKING:
-    from bench.neurons import NeuronConfig
 
 
 class Setting:

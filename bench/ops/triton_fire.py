@@ -15,7 +15,7 @@ stored gradient of the current would. All sums have a fixed order: the same inpu
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import triton
@@ -23,11 +23,9 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from bench.neurons import NeuronConfig
 from bench.ops.reference import Dropped, Fired
 from bench.ops.setting import Setting, dense, empty, strides
-
-if TYPE_CHECKING:
-    from bench.neurons import NeuronConfig
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 # Values of a tile, a power of 2, up to T = 7; with pooling each stands for four. sm_90 needs 139 registers, at most.

@@ -87,15 +87,15 @@ class _Winograd(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: FunctionCtx, dy: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors  # type: ignore[attr-defined]
-        of_x, of_weight, of_bias = ctx.needs_input_grad  # type: ignore[attr-defined]
+        needs_dx, needs_dweight, needs_dbias = ctx.needs_input_grad  # type: ignore[attr-defined]
         dy = dy.contiguous(memory_format=torch.channels_last)
         dx = dweight = dbias = None
-        if of_x:
+        if needs_dx:
             dx = _convolve(dy, weight.permute(2, 3, 0, 1), None, mirror=True)
-        if of_weight or of_bias:
+        if needs_dweight or needs_dbias:
             taps, dbias = _gradients(x, dy)
             dweight = taps.permute(3, 2, 0, 1).to(weight.dtype, memory_format=torch.contiguous_format)
-            dbias = dbias.to(ctx.bias_dtype) if of_bias else None  # type: ignore[attr-defined]
+            dbias = dbias.to(ctx.bias_dtype) if needs_dbias else None  # type: ignore[attr-defined]
         return dx, dweight, dbias
 
 

@@ -87,8 +87,8 @@ def jpeg(image: Tensor, severity: int, draw: torch.Generator) -> Tensor:
 Corruption = Callable[[Tensor, int, torch.Generator], Tensor]
 
 CORRUPTIONS: dict[str, Corruption] = {
-    of.__name__: of
-    for of in (
+    corruption.__name__: corruption
+    for corruption in (
         gaussian_noise, salt_and_pepper, gaussian_blur, brightness, darkness, contrast, rotate, translate, jpeg,
     )
 }  # fmt: skip

@@ -11,6 +11,9 @@ from scipy.ndimage import gaussian_filter  # type: ignore[import-untyped]
 from torch import Tensor
 
 from bench.errors import BenchError
+from bench.ranges import Numbers
+
+SETTINGS = Numbers("noise.")
 
 
 class Level(StrEnum):
@@ -72,9 +75,8 @@ def blurred(noise: Tensor, sigma: float = 2.0, how: Blur = Blur.image) -> Tensor
         float32 of the same shape.
 
     Raises:
-        BenchError: sigma is 0 or below.
+        BenchError: sigma is 0 or below, or not finite.
     """
-    if not sigma > 0:
-        raise BenchError(f"noise.sigma is {sigma:g}, it must be above 0 pixels")
+    SETTINGS.above(0, " pixels", sigma=sigma)
     along = (sigma if how is Blur.across else 0.0, 0.0, sigma, sigma)
     return torch.from_numpy(gaussian_filter(noise.double().numpy(), along).astype(np.float32))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import math
 from collections.abc import Callable
 from enum import StrEnum
 from typing import Any
@@ -14,13 +13,17 @@ from torch.nn import functional as F
 
 from bench.errors import BenchError
 from bench.probes._attacks import fgsm, pgd
-from bench.probes.base import Outcome, Probe, Say, Subject, at_least
+from bench.probes.base import Outcome, Probe, Say, Subject
+from bench.ranges import Numbers
 from bench.registry import PROBES
 from bench.seeds import derive, generator
 
 GREY = (0.05, 0.1, 0.2, 0.3)  # 0.3 is what MNIST is attacked with (Madry et al. 2018)
 COLOUR = (2 / 255, 4 / 255, 8 / 255, 16 / 255)  # 8/255 is CIFAR's
 TARGETS = 9  # of AutoAttack's targeted parts
+
+SETTINGS = Numbers("adversarial.")
+RADII = Numbers("adversarial.", "{key} has {value}, it must {wanted}")
 
 
 class Attack(StrEnum):
@@ -61,16 +64,14 @@ class AdversarialProbe(Probe):
         step: float | None = None,
         images: int = 500,
     ) -> None:
-        at_least("adversarial", 1, steps=steps, images=images)
+        SETTINGS.at_least(1, steps=steps, images=images)
         if not attacks or len(set(attacks)) < len(attacks):
             raise BenchError(f"adversarial.attacks=[{','.join(attacks)}] must name one or more attacks, each once")
-        for value in eps or ():
-            if not 0 <= value <= 1:
-                raise BenchError(f"adversarial.eps has {value:g}, it must lie in [0, 1]: pixels are in that range")
+        for radius in eps or ():
+            RADII.within("[0, 1]", ": pixels are in that range", eps=radius)
         if eps is not None and not eps:
             raise BenchError("adversarial.eps is [], it needs a radius")
-        if step is not None and not (math.isfinite(step) and step > 0):
-            raise BenchError(f"adversarial.step is {step:g}, it must be above 0")
+        SETTINGS.above(0, step=step)
         self.attacks, self.eps = [Attack(attack) for attack in attacks], eps
         self.steps, self.step, self.images = steps, 2.5 / steps if step is None else step, images
 
@@ -108,13 +109,13 @@ class AdversarialProbe(Probe):
 
     def row(self, subject: Subject, attack: str, eps: float, images: Tensor, labels: Tensor) -> dict[str, Any]:
         """What the network makes of attacked images, in 0 to 255."""
-        found = subject.measure(images, labels).summary()
+        summary = subject.measure(images, labels).summary()
         return {
             "attack": attack,
             "eps": eps,
-            "acc": found["acc"],
-            "loss": found["loss"],
-            "spike_rate": found["spike_rate"],
+            "acc": summary["acc"],
+            "loss": summary["loss"],
+            "spike_rate": summary["spike_rate"],
         }
 
     def fgsm(self, subject: Subject, x: Tensor, y: Tensor, eps: float, place: int) -> Tensor:
@@ -139,8 +140,8 @@ class AdversarialProbe(Probe):
         # Fewer classes have fewer targets.
         targets = min(TARGETS, subject.splits.classes - 1)
         ensemble.apgd_targeted.n_target_classes = ensemble.fab.n_target_classes = targets
-        found = ensemble.run_standard_evaluation(x / 255, y, batch_size=subject.batch_size)
-        attacked: Tensor = found[0] if isinstance(found, tuple) else found
+        result = ensemble.run_standard_evaluation(x / 255, y, batch_size=subject.batch_size)
+        attacked: Tensor = result[0] if isinstance(result, tuple) else result
         return 255 * attacked.cpu()
 
 
@@ -187,10 +188,10 @@ def gradient_of(subject: Subject) -> Callable[[Tensor, Tensor], Tensor]:
                 F.cross_entropy(subject.logits(x), y, reduction="sum") for x, y in subject.batches(images, labels)
             ]
             loss = torch.stack(losses).sum()
-            (found,) = torch.autograd.grad(loss, images, allow_unused=True) if loss.requires_grad else (None,)
-        if found is None:
+            (slope,) = torch.autograd.grad(loss, images, allow_unused=True) if loss.requires_grad else (None,)
+        if slope is None:
             raise BenchError("probe=adversarial follows gradients, and none reaches the image through this network")
-        return found
+        return slope
 
     return gradient
 

@@ -14,7 +14,6 @@ from torch import Tensor
 from bench.data import DataConfig, Splits
 from bench.data.batches import Batches
 from bench.data.splits import balanced, fit
-from bench.errors import BenchError
 from bench.training.base_task import BaseTask
 from bench.training.meter import Meter
 
@@ -141,14 +140,3 @@ class Probe(ABC):
         Raises:
             BenchError: the network or its data do not fit the probe.
         """
-
-
-def at_least(probe: str, least: int, **arguments: int) -> None:
-    """Refuse a count that is too small.
-
-    Raises:
-        BenchError: names the first such argument as `<probe>.<argument>`.
-    """
-    for name, value in arguments.items():
-        if value < least:
-            raise BenchError(f"{probe}.{name} is {value}, it must be at least {least}")

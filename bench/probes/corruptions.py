@@ -10,9 +10,12 @@ from torch import Tensor
 
 from bench.errors import BenchError, nearest
 from bench.probes._corrupt import CORRUPTIONS, SEVERITIES
-from bench.probes.base import Outcome, Probe, Say, Subject, at_least
+from bench.probes.base import Outcome, Probe, Say, Subject
+from bench.ranges import Numbers
 from bench.registry import PROBES
 from bench.seeds import generator
+
+SETTINGS = Numbers("corruptions.")
 
 
 @PROBES.register("corruptions")
@@ -34,7 +37,7 @@ class CorruptionsProbe(Probe):
     """
 
     def __init__(self, kinds: list[str] | None = None, images: int = 1000) -> None:
-        at_least("corruptions", 1, images=images)
+        SETTINGS.at_least(1, images=images)
         self.kinds = list(CORRUPTIONS) if kinds is None else kinds
         for name in self.kinds:
             if name not in CORRUPTIONS:
@@ -46,25 +49,25 @@ class CorruptionsProbe(Probe):
     def measure(self, subject: Subject, say: Say) -> Outcome:
         images, labels = subject.test_images(self.images)
         clean = subject.measure(images, labels).summary()
-        rows: list[dict[str, Any]] = [found_row("none", 0, clean, clean)]
+        rows: list[dict[str, Any]] = [row("none", 0, clean, clean)]
         say(f"corruptions: clean, {clean['acc']:.2f} %")
         means: dict[str, dict[str, float | None]] = {}
         for name in self.kinds:
             own = []
             for severity in range(SEVERITIES):
-                found = subject.measure(corrupted(images, name, severity, subject.seed), labels).summary()
-                own.append(found_row(name, severity + 1, found, clean))
+                summary = subject.measure(corrupted(images, name, severity, subject.seed), labels).summary()
+                own.append(row(name, severity + 1, summary, clean))
             rows += own
-            means[name] = {key: mean([row[key] for row in own]) for key in ("acc", "spike_rate")}
+            means[name] = {key: mean([line[key] for line in own]) for key in ("acc", "spike_rate")}
             say(f"corruptions: {name}, {means[name]['acc']:.2f} % over {SEVERITIES} severities")
         return Outcome(
             images=len(labels),
             rows=rows,
             headline={
                 "clean (%)": clean["acc"],
-                "corrupted (%)": mean([of["acc"] for of in means.values()]),
+                "corrupted (%)": mean([average["acc"] for average in means.values()]),
                 "spike rate, clean": clean["spike_rate"],
-                "spike rate, corrupted": mean([of["spike_rate"] for of in means.values()]),
+                "spike rate, corrupted": mean([average["spike_rate"] for average in means.values()]),
             },
             notes={
                 "acc": "percent; corrupted: mean over severities, then over corruptions",
@@ -75,14 +78,14 @@ class CorruptionsProbe(Probe):
         )
 
 
-def found_row(name: str, severity: int, found: dict[str, Any], clean: dict[str, Any]) -> dict[str, Any]:
-    """One row of the table; severity 0 is the clean set."""
+def row(name: str, severity: int, summary: dict[str, Any], clean: dict[str, Any]) -> dict[str, Any]:
+    """One row of the table, from what was measured; severity 0 is the clean set."""
     return {
         "corruption": name,
         "severity": severity,
-        "acc": found["acc"],
-        "drop": clean["acc"] - found["acc"],
-        "spike_rate": found["spike_rate"],
+        "acc": summary["acc"],
+        "drop": clean["acc"] - summary["acc"],
+        "spike_rate": summary["spike_rate"],
     }
 
 

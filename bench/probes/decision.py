@@ -6,13 +6,17 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from scipy.stats import ks_2samp  # type: ignore[import-untyped]
 from torch import Tensor
 
 from bench.errors import BenchError
 from bench.local.readout import NO_ANSWER, Reaction, answers, decide, reaction, vote
 from bench.models.diehl_cook import DiehlCook
-from bench.probes.base import Outcome, Probe, Say, Subject, at_least
+from bench.probes.base import Outcome, Probe, Say, Subject
+from bench.ranges import Numbers
 from bench.registry import PROBES
+
+SETTINGS = Numbers("decision.")
 
 
 @PROBES.register("decision")
@@ -36,11 +40,11 @@ class DecisionProbe(Probe):
     """
 
     def __init__(self, images: int = 1000, thresholds: list[int] | None = None) -> None:
-        at_least("decision", 1, images=images)
+        SETTINGS.at_least(1, images=images)
         self.images, self.thresholds = images, [1, 2, 3, 5, 8, 13, 21] if thresholds is None else thresholds
         if not self.thresholds:
             raise BenchError("decision.thresholds is empty; give at least one, say [5]")
-        at_least("decision", 1, thresholds=min(self.thresholds))
+        SETTINGS.at_least(1, thresholds=min(self.thresholds))
 
     def measure(self, subject: Subject, say: Say) -> Outcome:
         model, data = subject.task.model, subject.splits.dataset
@@ -50,11 +54,11 @@ class DecisionProbe(Probe):
         y = subject.test_images(self.images)[1].numpy()
         voted = answers(vote(counts, model.labels.numpy(), subject.splits.classes))
         majority = replace(reaction(voted, np.zeros(len(y)), y, 0), right=None, wrong=None, statistic=None, p=None)
-        best = max(test, key=lambda found: found[0].acc)
+        best = max(test, key=lambda pair: pair[0].acc)
         say(f"decision: vote {majority.acc:.2f} %, first pool with {best[0].threshold} spikes {best[0].acc:.2f} %")
         train, _ = self.reactions(model, subject, *subject.choose(data.train_images, data.train_labels, self.images))
         apart = compare(best[1], train[test.index(best)][1])
-        rows = [row(majority, "vote")] + [row(found, "first pool") for found, _ in test]
+        rows = [row(majority, "vote")] + [row(measured, "first pool") for measured, _ in test]
         return Outcome(
             images=self.images,
             rows=rows,
@@ -85,36 +89,34 @@ class DecisionProbe(Probe):
             seen += model.answer(x)
             model.forget()
         own, window, dt = model.labels.numpy(), model.time_steps, model.network.constants.dt
-        found = []
+        by_threshold = []
         for threshold in self.thresholds:
             both = np.array(
                 [decide(s.step[s.step < window], s.neuron[s.step < window], own, classes, threshold) for s in seen]
             )
             # A spike in a step comes at its end.
             times = (both[:, 1] + 1) * dt
-            found.append((reaction(both[:, 0], times, y, threshold), times[both[:, 0] != NO_ANSWER]))
-        return found, np.stack([s.excitatory for s in seen])
+            by_threshold.append((reaction(both[:, 0], times, y, threshold), times[both[:, 0] != NO_ANSWER]))
+        return by_threshold, np.stack([s.excitatory for s in seen])
 
 
 def compare(a: np.ndarray, b: np.ndarray) -> dict[str, Any]:
     """The Kolmogorov-Smirnov test of two samples of reaction times, where both have any."""
-    from scipy.stats import ks_2samp  # type: ignore[import-untyped]
-
     if not len(a) or not len(b):
         return {"ks": None, "p": None}
     test = ks_2samp(a, b)
     return {"ks": float(test.statistic), "p": float(test.pvalue)}
 
 
-def row(found: Reaction, name: str) -> dict[str, Any]:
+def row(measured: Reaction, name: str) -> dict[str, Any]:
     """A line of the probe's table."""
     return {
         "read_out": name,
-        "threshold": found.threshold or None,
-        "acc": found.acc,
-        "decided": found.decided,
-        "right_ms": found.right,
-        "wrong_ms": found.wrong,
-        "ks": found.statistic,
-        "p": found.p,
+        "threshold": measured.threshold or None,
+        "acc": measured.acc,
+        "decided": measured.decided,
+        "right_ms": measured.right,
+        "wrong_ms": measured.wrong,
+        "ks": measured.statistic,
+        "p": measured.p,
     }

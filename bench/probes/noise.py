@@ -13,8 +13,8 @@ from bench.data.classes import cut, resolve
 from bench.data.splits import fit, statistics
 from bench.errors import BenchError
 from bench.models.base import SpikingNetwork
-from bench.probes._noise_sets import DARK_MEAN, Blur, Level, blurred, delta_noise
-from bench.probes.base import Outcome, Probe, Say, Subject, at_least
+from bench.probes._noise_sets import DARK_MEAN, SETTINGS, Blur, Level, blurred, delta_noise
+from bench.probes.base import Outcome, Probe, Say, Subject
 from bench.registry import PROBES
 from bench.seeds import generator
 from bench.training.meter import Meter
@@ -54,9 +54,8 @@ class NoiseProbe(Probe):
         blur: Blur = Blur.image,
         unknown: list[int | str] | None = None,
     ) -> None:
-        at_least("noise", 1, images=images)
-        if not sigma > 0:
-            raise BenchError(f"noise.sigma is {sigma:g}, it must be above 0 pixels")
+        SETTINGS.at_least(1, images=images)
+        SETTINGS.above(0, " pixels", sigma=sigma)
         self.images, self.level, self.sigma, self.blur, self.unknown = images, Level(level), sigma, Blur(blur), unknown
 
     def measure(self, subject: Subject, say: Say) -> Outcome:

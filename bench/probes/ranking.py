@@ -15,9 +15,12 @@ from torch.nn import functional as F
 from bench.config.compose import read_config
 from bench.errors import BenchError
 from bench.files import read_json
-from bench.probes.base import Outcome, Probe, Say, Subject, at_least
+from bench.probes.base import Outcome, Probe, Say, Subject
+from bench.ranges import Numbers
 from bench.records.identity import science
 from bench.registry import PROBES
+
+SETTINGS = Numbers("ranking.")
 
 
 def order(importance: Sequence[float]) -> list[int]:
@@ -87,7 +90,7 @@ def importances(subject: Subject, images: int) -> dict[str, list[float]]:
         BenchError: the head reads no fully connected spiking layer.
     """
     model = subject.task.model
-    spikes: Any = 0.0
+    emitted: Any = 0.0
     losses: Any = 0.0
     count = 0
     for x, y in subject.batches(*subject.test_images(images)):
@@ -103,19 +106,19 @@ def importances(subject: Subject, images: int) -> dict[str, list[float]]:
         # In float32 whatever the run's precision: a neuron's share of the loss may be small.
         exact = features.float()
         synapses = exact.shape[-1] // neurons
-        found = [F.cross_entropy(model.logits(exact), y, reduction="sum")]
+        summed = [F.cross_entropy(model.logits(exact), y, reduction="sum")]
         for neuron in range(neurons):
             silenced = exact.clone()
             silenced[..., neuron * synapses : (neuron + 1) * synapses] = 0
-            found.append(F.cross_entropy(model.logits(silenced), y, reduction="sum"))
-        losses = losses + torch.stack(found).double()
-        spikes = spikes + fired.sum((0, 1), dtype=torch.float64)
+            summed.append(F.cross_entropy(model.logits(silenced), y, reduction="sum"))
+        losses = losses + torch.stack(summed).double()
+        emitted = emitted + fired.sum((0, 1), dtype=torch.float64)
         count += len(x)
         model.forget()
     weight = model.head.weight.double().abs().sum(0).unflatten(0, (neurons, -1)).sum(1)
     return {
         "weight": weight.tolist(),
-        "rate": (weight * spikes / count).tolist(),
+        "rate": (weight * emitted / count).tolist(),
         "ablation": ((losses[1:] - losses[0]) / count).tolist(),
     }
 
@@ -159,13 +162,12 @@ class RankingProbe(Probe):
         top: list[int] = [3, 10],  # noqa: B006
         persistence: float = 0.9,
     ) -> None:
-        at_least("ranking", 1, images=images)
+        SETTINGS.at_least(1, images=images)
         if not top:
             raise BenchError("ranking.top is [], it needs a depth, as in [3,10]")
         for depth in top:
-            at_least("ranking", 1, top=depth)
-        if not 0 < persistence < 1:
-            raise BenchError(f"ranking.persistence is {persistence:g}, it must lie between 0 and 1")
+            SETTINGS.at_least(1, top=depth)
+        SETTINGS.check("persistence", persistence, 0 < persistence < 1, "lie between 0 and 1")
         self.images, self.against, self.top, self.persistence = images, against, list(dict.fromkeys(top)), persistence
         self._known: dict[Path, dict[str, list[float]]] = {}
 
@@ -173,17 +175,17 @@ class RankingProbe(Probe):
         if not subject.spiking:
             raise BenchError("probe=ranking ranks spiking neurons, and neuron=relu has none")
         others = list(self.others(subject.path))
-        own = self.of(subject.path, subject)
+        own = self.importances_in(subject.path, subject)
         neurons = len(own["weight"])
         for depth in self.top:
             if depth > neurons:
                 raise BenchError(f"ranking.top has {depth}, but the network has {neurons} hidden neurons")
         rows = []
         for path, seed, same in others:
-            theirs = self.of(path, subject)
+            theirs = self.importances_in(path, subject)
             for name, values in own.items():
-                found = agreement(values, theirs[name], self.top, self.persistence)
-                rows.append({"against": f"seed {seed}", "order": "same" if same else "other", "by": name, **found})
+                alike = agreement(values, theirs[name], self.top, self.persistence)
+                rows.append({"against": f"seed {seed}", "order": "same" if same else "other", "by": name, **alike})
             say(f"ranking: against {path.name}, tau-b {', '.join(said(row) for row in rows[-len(own) :])}")
         return Outcome(
             images=min(self.images, subject.splits.test_images),
@@ -209,7 +211,7 @@ class RankingProbe(Probe):
             },
         )
 
-    def of(self, path: Path, subject: Subject) -> dict[str, list[float]]:
+    def importances_in(self, path: Path, subject: Subject) -> dict[str, list[float]]:
         """Importances in a run, once for all runs that are compared with it."""
         if path not in self._known:
             self._known[path] = importances(subject if path == subject.path else subject.other(path), self.images)
@@ -223,16 +225,16 @@ class RankingProbe(Probe):
         """
         own = read_config(path / "config.yaml")
         shared = training(own)
-        found = 0
+        matches = 0
         for file in sorted(path.parent.glob(f"{own.data.name}-*/result.json")):
             record = read_json(file)
             if file.parent == path or record["reg"] != self.against or record["status"] != "finished":
                 continue
             cfg = read_config(file.parent / "config.yaml")
             if training(cfg) == shared:
-                found += 1
+                matches += 1
                 yield file.parent, cfg.seed, cfg.seed == own.seed
-        if not found:
+        if not matches:
             raise BenchError(
                 f"beside {path.name} lies no finished run with reg={self.against} and the same settings and start, and "
                 f"only there neurons have the same numbers; train some with init_seed={shared[1]} and other seeds"

@@ -2,48 +2,41 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.activity import Activity
-from bench.errors import BenchError
 from bench.models.base import SpikingNetwork
+from bench.ranges import Numbers
 
 
-def nonnegative(reg: str, **arguments: float) -> None:
+def nonnegative(reg: str, /, **arguments: float) -> None:
     """Refuse an argument below 0, infinite or NaN.
 
     Raises:
         BenchError: names the first such argument as `reg.<reg>.<argument>`.
     """
-    for name, value in arguments.items():
-        if not (math.isfinite(value) and value >= 0):
-            raise BenchError(f"reg.{reg}.{name} is {value:g}, it must be a finite number, 0 or more")
+    Numbers(f"reg.{reg}.", finite=True).at_least(0, **arguments)
 
 
-def positive(reg: str, **arguments: float) -> None:
+def positive(reg: str, /, **arguments: float) -> None:
     """Refuse an argument of 0 or below, infinite or NaN.
 
     Raises:
         BenchError: names the first such argument as `reg.<reg>.<argument>`.
     """
-    for name, value in arguments.items():
-        if not (math.isfinite(value) and value > 0):
-            raise BenchError(f"reg.{reg}.{name} is {value:g}, it must be a finite number above 0")
+    Numbers(f"reg.{reg}.", finite=True).above(0, **arguments)
 
 
-def probability(reg: str, **arguments: float) -> None:
+def probability(reg: str, /, **arguments: float) -> None:
     """Refuse an argument outside [0, 1], or NaN.
 
     Raises:
         BenchError: names the first such argument as `reg.<reg>.<argument>`.
     """
-    for name, value in arguments.items():
-        if not 0 <= value <= 1:
-            raise BenchError(f"reg.{reg}.{name} is {value:g}, it must lie in [0, 1]")
+    Numbers(f"reg.{reg}.").within("[0, 1]", **arguments)
 
 
 class Regularizer(nn.Module):

@@ -11,7 +11,8 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import weight_norm
 
 from bench.errors import BenchError
-from bench.models.base import ConvNorm, SpikingNetwork
+from bench.models.base import SpikingNetwork
+from bench.ops import ConvNorm
 from bench.registry import REGULARIZERS
 from bench.regularizers.base import Regularizer
 

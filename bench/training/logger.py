@@ -6,8 +6,6 @@ import io
 import os
 import shutil
 import threading
-import urllib.error
-import urllib.request
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -50,6 +48,10 @@ def has_key(url: str) -> bool:
 
 def answers(url: str, seconds: float = ANSWER_SECONDS) -> bool:
     """Whether the server answers anything at all within `seconds`, name look-up included."""
+    # Imported here: a finished run is skipped in less time than this takes.
+    import urllib.error
+    import urllib.request
+
     heard = threading.Event()
 
     def ask() -> None:

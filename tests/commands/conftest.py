@@ -32,7 +32,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[DictConfig]:
             raise FAULTS[cfg.seed]
         return {"seed": cfg.seed}
 
-    monkeypatch.setattr("bench.commands.run.run", run)
+    monkeypatch.setattr("bench.training.run.run", run)
     monkeypatch.chdir(tmp_path)
     # `--hydra-help` and `--info` write through the root logger, and leave it so.
     monkeypatch.setattr(logging.root, "handlers", list(logging.root.handlers))

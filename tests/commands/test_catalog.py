@@ -56,8 +56,7 @@ def test_experiments_are_described_by_their_first_comment(monkeypatch: pytest.Mo
     table = tmp_path / "experiment" / "paper" / "table1.yaml"
     table.parent.mkdir(parents=True)
     table.write_text("# @package _global_\n# Table 1: what it shows.\n# More.\nseed: 0\n")
-    for module in (catalog, options):
-        monkeypatch.setattr(module, "config_dir", lambda: tmp_path)
+    monkeypatch.setattr(options, "config_dir", lambda: tmp_path)
     assert catalog.section("experiments") == [catalog.Entry("paper/table1", "Table 1: what it shows.", "", {})]
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig
 
-from bench.__main__ import COMMANDS
+from bench.commands import COMMANDS
 from bench.config.options import groups
 
 ROOT = Path(__file__).parents[2]
@@ -26,7 +26,7 @@ MISTAKES = [
     ("neuron=lfi", "no neuron is called 'lfi'"),
     ("optim=sdg", "no optimizer is called 'sdg'. Did you mean 'sgd'?"),
     ("budget=qiuck", "no budget is called 'qiuck'. Did you mean 'quick'?"),
-    ("recipe=quick_cn", "no recipe is called 'quick_cn'. Did you mean 'quick_cnn'"),
+    ("recipe=quick_die", "no recipe is called 'quick_die'. Did you mean 'quick_diet'"),
     ("experiment=nowhere/table1", "no experiment is called 'nowhere/table1'."),
     ("hydra/launcher=basci", "no launcher is called 'basci'. Did you mean 'basic'?"),
     ("modell=cnn", "no setting is called 'modell'. Did you mean 'model'?"),
@@ -186,12 +186,28 @@ def test_version_and_help(cli: Cli) -> None:
 
 
 def test_help_imports_nothing_slow() -> None:
+    """Neither the program's help, which needs no command at all, nor any command's parser."""
     code = (
-        "import sys; from bench.__main__ import main; main(['--help']); main(['list', '--help'])\n"
-        "print([m for m in ('torch', 'hydra', 'omegaconf', 'lightning', 'rich', 'numpy') if m in sys.modules])"
+        "import sys; from bench.__main__ import main; from bench.commands import COMMANDS; main(['--help'])\n"
+        "print([m for m in sys.modules if m.startswith('bench.commands.')])\n"
+        "assert all(command.load().parser().format_help() for command in COMMANDS.values())\n"
+        "slow = ('torch', 'hydra', 'omegaconf', 'lightning', 'rich', 'numpy', 'yaml', 'wandb_workspaces')\n"
+        "print([m for m in slow if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "[]"
+    assert done.stdout.splitlines()[-2:] == ["[]", "[]"]
+
+
+@pytest.mark.parametrize("typed", [["data"], ["data", "--json"]])
+def test_a_reader_that_has_seen_enough_is_no_fault(typed: list[str]) -> None:
+    """A table and plain lines, into a pipe whose other end is closed."""
+    command = [sys.executable, "-m", "bench", *typed]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait(timeout=60) == 141
 
 
 def test_the_module_exits_with_the_status() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import shutil
@@ -9,14 +10,17 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hydra._internal.utils import get_args_parser
 
-from bench.__main__ import COMMANDS
-from bench.commands import completion
+from bench.commands import COMMANDS, completion, words
+from bench.errors import BenchError
 from bench.registry import MODELS
 
 ROOT = Path(__file__).parents[2]
+Offered = Callable[[str], list[str]]
 
 
 @pytest.fixture(scope="session")
@@ -25,7 +29,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cache")
     before = os.environ.get("XDG_CACHE_HOME")
     os.environ["XDG_CACHE_HOME"] = str(folder)
-    completion.index()
+    words.index()
     os.environ.pop("XDG_CACHE_HOME")
     if before is not None:
         os.environ["XDG_CACHE_HOME"] = before
@@ -33,14 +37,14 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def offered(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[str]]:
+def offered(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Offered:
     """What could follow a line."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
-    return lambda line: completion.complete(line, COMMANDS)
+    return completion.complete
 
 
 @pytest.mark.parametrize(
-    ("line", "words"),
+    ("line", "ways"),
     [
         ("bench ", [f"{command} " for command in COMMANDS]),
         ("bench l", ["list "]),
@@ -80,11 +84,80 @@ def offered(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], lis
         ("bench sync ", ["--runs "]),
         ("bench completion ", ["bash ", "zsh ", "fish "]),
         ("bench completion bash ", []),
+        ("bench list regs ", ["--json ", "--markdown ", "--into "]),
+        ("bench list --i", ["--into "]),
+        ("bench list --json --", ["--help ", "--markdown ", "--into "]),
+        ("bench data prepare --root x cifar1", ["cifar10 ", "cifar100 "]),
+        ("bench data status cifar1", []),
+        ("bench run --cfg=j", ["--cfg=job "]),
+        ("bench report --into ", []),
+        ("bench report nandan2022/table4_1 budget=c", ["budget=cpu "]),
+        ("bench dashboard suite/", ["suite/digits ", "suite/mnist ", "suite/precision "]),
+        ("bench dashboard suite/mnist bu", ["budget="]),
+        ("bench dashboard suite/mnist budget=cpu,sm", ["budget=cpu,smoke "]),
+        ("bench dashboard seed", []),
+        ("bench reproduce --", ["--help ", "--out ", "--dirty "]),
         ("bench nonsense ", []),
     ],
 )
-def test_a_line_can_go_on_with(offered: Callable[[str], list[str]], line: str, words: list[str]) -> None:
-    assert sorted(offered(line)) == sorted(words)
+def test_a_line_can_go_on_with(offered: Offered, line: str, ways: list[str]) -> None:
+    assert sorted(offered(line)) == sorted(ways)
+
+
+def accepted(parser: argparse.ArgumentParser, typed: list[str]) -> bool:
+    """Whether a parser takes some words; where it takes them to print something, it does."""
+    try:
+        parser.parse_intermixed_args(typed)
+    except BenchError:
+        return False
+    except SystemExit as done:
+        return done.code == 0
+    return True
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_all_options_are_offered_and_nothing_that_the_parser_refuses(offered: Offered, name: str) -> None:
+    """After nothing, after each option with its value, and after each of the first and the last word offered."""
+    parser = get_args_parser() if name == "run" else COMMANDS[name].load().parser()
+    options = [action for action in parser._actions if action.option_strings and action.help != argparse.SUPPRESS]
+    flags = {flag: action for action in options for flag in action.option_strings}
+    assert {word.strip() for word in offered(f"bench {name} -")} == set(flags)
+
+    def valued(flag: str) -> list[str]:
+        action = flags[flag]
+        return [flag] if action.nargs == 0 else [flag, next(iter(action.choices or ["x"]))]
+
+    free = [word.strip() for word in offered(f"bench {name} ") if not word.startswith("-")]
+    starts = [[], *(valued(flag) for flag in flags), *([word] for word in (*free[:1], *free[-1:]))]
+    for start in starts:
+        for beginning in ("", "-"):
+            for word in offered(" ".join(["bench", name, *start, beginning])):
+                typed = [*start, *(valued(word.strip()) if word.strip() in flags else [word.strip()])]
+                assert accepted(parser, typed), typed
+    for flag, action in flags.items():
+        if action.nargs != 0:
+            choices = [f"{choice} " for choice in action.choices or []]
+            assert offered(f"bench {name} {flag} ") == choices, "a file's name is the shell's to complete"
+            assert offered(f"bench {name} {flag}=") == [f"{flag}={choice}" for choice in choices]
+
+
+def test_the_flags_of_run_are_hydras() -> None:
+    """`bench run` has a list of its own, since Hydra takes longer to import than TAB may take."""
+
+    def described(parser: argparse.ArgumentParser) -> dict[str, tuple[list[str], bool, Any]]:
+        return {a.dest: (sorted(a.option_strings), a.nargs == 0, a.choices) for a in parser._actions}
+
+    assert described(COMMANDS["run"].load().parser()) == described(get_args_parser())
+
+
+def test_the_settings_of_eval_and_speed_are_those_of_their_help(offered: Offered) -> None:
+    keys = {word for word in offered("bench eval ") if word.endswith("=")}
+    assert keys == {"probe=", "force=", "seed=", "bake=", "root=", "accelerator=", "ops="}
+    assert offered("bench eval bake=") == ["bake=true ", "bake=false "]
+    assert offered("bench eval force=true,") == [], "one value: only probe= takes several"
+    own = {"batch_size=", "peers=", "rounds=", "seconds="}
+    assert own <= set(offered("bench speed "))
+    assert offered("bench speed peers=n") == ["peers=none ", "peers=norse "]
 
 
 def test_answering_imports_nothing_slow(cache: Path) -> None:
@@ -101,19 +174,19 @@ def test_the_index_is_built_anew_when_a_file_changed_or_it_is_damaged(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(completion, "build", lambda: {"groups": {"built": built.append(1)}})
+    monkeypatch.setattr(words, "build", lambda: {"groups": {"built": built.append(1)}})
     built: list[int] = []
-    completion.index()
-    completion.index()
+    words.index()
+    words.index()
     assert len(built) == 1
-    monkeypatch.setattr(completion, "fingerprint", lambda package: "another")
-    completion.index()
+    monkeypatch.setattr(words, "fingerprint", lambda package: "another")
+    words.index()
     assert len(built) == 2
     (stored,) = tmp_path.glob("snn-bench/*.json")
     assert json.loads(stored.read_text())["fingerprint"] == "another"
     stored.write_text(stored.read_text()[:10])
-    completion.index()
-    completion.index()
+    words.index()
+    words.index()
     assert len(built) == 3
 
 
@@ -129,15 +202,15 @@ def test_the_fingerprint_follows_files_and_plugins(monkeypatch: pytest.MonkeyPat
             monkeypatch.setenv("BENCH_PLUGINS", str(plugin))
         for moment in (1_000, 2_000):
             os.utime(path, (moment, moment))
-            seen.add(completion.fingerprint(package))
+            seen.add(words.fingerprint(package))
     assert len(seen) == 6
 
 
 def test_without_a_writable_cache_it_still_answers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    monkeypatch.setattr(completion, "build", lambda: {"groups": {"model": ["sew"]}})
-    assert completion.complete("bench run model=", COMMANDS) == ["model=sew "]
+    monkeypatch.setattr(words, "build", lambda: {"groups": {"model": ["sew"]}})
+    assert completion.complete("bench run model=") == ["model=sew "]
 
 
 @pytest.mark.parametrize(

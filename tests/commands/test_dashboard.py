@@ -19,7 +19,7 @@ from wandb_workspaces import workspaces
 from wandb_workspaces.reports import v2 as reports
 from wandb_workspaces.reports.v2 import internal
 
-from bench.commands.dashboard import arranged, chosen, specification
+from bench.commands.panels import arranged, chosen, specification
 from bench.errors import BenchError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -360,7 +360,8 @@ def test_a_server_that_falls_silent_ends_in_a_line(wandb_server: tuple[str, type
     """It answers the first question and none after; the process ends all the same."""
     url, server = wandb_server
     server.stuck = threading.Event()
-    code = "import sys, bench.dashboard as d; d.SAVE_SECONDS = 2.0; from bench.__main__ import main; sys.exit(main())"
+    code = "import sys, bench.commands.panels as d; d.SAVE_SECONDS = 2.0; "
+    code += "from bench.__main__ import main; sys.exit(main())"
     command = [sys.executable, "-c", code, "dashboard", "suite/precision"]
     env = {**os.environ, **account(url), "PYTHONPATH": str(ROOT), "BENCH_DATA": str(shared_data)}
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=env, check=False)

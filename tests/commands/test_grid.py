@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 
 from bench import experiments
 from bench.errors import BenchError, EnvironmentFault
+from tests.expanded import run_ids
 
 Cli = Callable[..., tuple[int, str, str]]
 ROOT = Path(__file__).parents[2]
@@ -74,7 +75,7 @@ def test_a_hundred_epochs_are_announced(cli: Cli) -> None:
 
 def test_what_is_finished_is_not_started(cli: Cli, asked: list[DictConfig], finish: set[str]) -> None:
     table, typed = "nandan2022/table2_1", ("run", "experiment=nandan2022/table2_1", "budget=cpu", "seed=0,1")
-    every = experiments.run_ids(experiments.load(table), "cpu", [0, 1])
+    every = run_ids(experiments.load(table), "cpu", [0, 1])
     finish |= {identity for row, seed, identity in every if (row.label, seed) not in (("0.0003", 1), ("0.0005", 0))}
     status, out, _ = cli(*typed)
     assert status == 0
@@ -158,7 +159,7 @@ def test_two_hundred_finished_runs_are_composed_once_for_each_choice_of_options(
     cli: Cli, finish: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Composing is what takes the time: 3 networks with 9 regularizers, whatever their strengths and seeds."""
-    finish |= {identity for *_, identity in experiments.run_ids(experiments.load("suite/digits"), "quick", [0, 1, 2])}
+    finish |= {identity for *_, identity in run_ids(experiments.load("suite/digits"), "quick", [0, 1, 2])}
     composed = []
     compose = hydra.compose
 
@@ -241,7 +242,7 @@ def test_reproduce_runs_and_then_reports_even_when_a_run_failed(
     cli: Cli, asked: list[DictConfig], monkeypatch: pytest.MonkeyPatch, seeds: str
 ) -> None:
     reported: list[Any] = []
-    monkeypatch.setattr("bench.commands.report.main", lambda *given: reported.append(given))
+    monkeypatch.setattr("bench.commands.reproduce.report", lambda *given: reported.append(given))
     typed = ("nandan2022/table4_2", "budget=cpu", f"seed={seeds}")
     status, _, err = cli("reproduce", *typed, "runs=here", "--out", "there")
     assert status == ("8" in seeds)

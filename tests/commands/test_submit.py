@@ -14,7 +14,9 @@ import pytest
 import yaml
 
 from bench.__main__ import main
-from bench.commands.submit import FILES, PATH, folders, strings, submit, sync
+from bench.commands.parsing import folders
+from bench.commands.submit import FILES, PATH, strings, submit
+from bench.commands.sync import sync
 from bench.errors import BenchError, EnvironmentFault
 
 Edit = Callable[[dict[str, Any]], Any]
@@ -203,7 +205,7 @@ def test_what_waits_is_uploaded_and_failures_are_named(offline: Path, monkeypatc
 
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.setattr("bench.training.logger.answers", lambda url: True)
-    monkeypatch.setattr("bench.commands.submit.subprocess.run", upload)
+    monkeypatch.setattr("bench.commands.sync.subprocess.run", upload)
     said: list[str] = []
     sync([], offline, said.append)
     assert said == ["1 to upload, 1 uploaded before", "a: uploaded"]

@@ -78,11 +78,18 @@ def test_a_named_optimizer_wins_over_the_recipe_and_the_command_line_over_all() 
     assert compose(["optim.lr=0.5", "optim=sgd"]).optim.lr == 0.5
 
 
+def test_a_size_goes_with_any_budget() -> None:
+    """The networks of a budget are a choice of its own."""
+    assert compose(["model=cnn", "budget=cpu"]).model.channels == 32
+    assert compose(["model=cnn", "budget=cpu", "size=full"]).model.channels == 128
+    assert compose(["model=cnn", "budget=paper", "size=small"]).model.channels == 32
+
+
 def test_every_option_of_every_group_composes() -> None:
     for group in groups():
         for name in options(group):
-            if group == "recipe":
-                compose([f"model={name.split('_', 1)[1]}", f"recipe={name}"])
+            if group in ("recipe", "sizes", "network"):
+                compose([f"model={name.split('_', 1)[-1] if group != 'network' else name}", f"{group}={name}"])
             elif group != "experiment":
                 compose([f"{group}={name}"])
 
@@ -224,7 +231,6 @@ def add(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Register a class for the length of a test."""
 
     def put(registry: Registry, name: str, cls: type) -> None:
-        registry.load()
         monkeypatch.setattr(registry, "_items", {**registry._items, name: cls})
 
     yield put

@@ -30,13 +30,13 @@ def small() -> Dataset:
 @given(st.permutations([0, 1, 2, 3]), st.integers(2, 4))
 def test_labels_are_places_in_the_given_order(order: list[int], count: int) -> None:
     chosen = [NAMES[label] for label in order[:count]]
-    found = restrict(small(), chosen)
-    assert found.classes == tuple(chosen)
-    for images, labels in ((found.train_images, found.train_labels), (found.test_images, found.test_labels)):
+    few = restrict(small(), chosen)
+    assert few.classes == tuple(chosen)
+    for images, labels in ((few.train_images, few.train_labels), (few.test_images, few.test_labels)):
         # A pixel still says which class the image was of.
         assert [order[label] for label in labels.tolist()] == images.flatten().tolist()
-    assert len(found.train_labels) == 2 * count
-    assert len(found.test_labels) == count
+    assert len(few.train_labels) == 2 * count
+    assert len(few.test_labels) == count
 
 
 def test_a_name_wins_over_a_label_and_labels_work() -> None:

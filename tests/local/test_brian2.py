@@ -190,8 +190,8 @@ def by_brian(constants: Constants, given: dict[str, Any]) -> dict[str, Any]:
 
 @cache
 def kept() -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(FILE.read_text())
-    return found
+    content: dict[str, Any] = json.loads(FILE.read_text())
+    return content
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -221,14 +221,14 @@ def test_spike_times_and_weights_agree(name: str) -> None:
 @pytest.mark.skipif(b2 is None, reason="needs Brian2")
 @pytest.mark.parametrize("name", CASES)
 def test_this_brian_says_what_was_kept(name: str) -> None:
-    found, theirs = by_brian(CASES[name][0], kept()["given"][name]), kept()["brian2"][name]
-    assert [list(spike) for spike in found["spikes"]] == theirs["spikes"]
-    np.testing.assert_allclose(found["weights"], theirs["weights"], rtol=1e-12)
-    np.testing.assert_allclose(found["theta"], theirs["theta"], rtol=1e-12)
+    ours, theirs = by_brian(CASES[name][0], kept()["given"][name]), kept()["brian2"][name]
+    assert [list(spike) for spike in ours["spikes"]] == theirs["spikes"]
+    np.testing.assert_allclose(ours["weights"], theirs["weights"], rtol=1e-12)
+    np.testing.assert_allclose(ours["theta"], theirs["theta"], rtol=1e-12)
 
 
 if __name__ == "__main__":
     inputs = {name: drawn(*case) for name, case in CASES.items()}
-    answers = {name: by_brian(CASES[name][0], of) for name, of in inputs.items()}
+    answers = {name: by_brian(CASES[name][0], given) for name, given in inputs.items()}
     versions = {"brian2": b2.__version__, "numpy": np.__version__}
     FILE.write_text(json.dumps({"versions": versions, "given": inputs, "brian2": answers}) + "\n")

@@ -60,13 +60,13 @@ def test_a_decision_is_what_counting_spike_by_spike_finds(spikes: list[tuple[int
 
 def test_reaction_times_of_right_and_wrong_answers() -> None:
     decided = np.array([0, 1, 1, NO_ANSWER, 0])
-    found = reaction(decided, np.array([10.0, 20.0, 50.0, 999.0, 40.0]), np.array([0, 1, 0, 0, 1]), 3)
-    assert (found.acc, found.decided) == (40.0, 80.0)
-    assert (found.right, found.wrong) == (15.0, 45.0)
+    measured = reaction(decided, np.array([10.0, 20.0, 50.0, 999.0, 40.0]), np.array([0, 1, 0, 0, 1]), 3)
+    assert (measured.acc, measured.decided) == (40.0, 80.0)
+    assert (measured.right, measured.wrong) == (15.0, 45.0)
     # Every right answer came before every wrong one: the distributions are 1 apart, by chance in 2 of 6 orders.
-    assert (found.statistic, found.p) == (1.0, pytest.approx(1 / 3))
+    assert (measured.statistic, measured.p) == (1.0, pytest.approx(1 / 3))
 
 
 def test_without_wrong_answers_there_is_nothing_to_compare() -> None:
-    found = reaction(np.array([0, 1]), np.array([1.0, 2.0]), np.array([0, 1]), 1)
-    assert (found.right, found.wrong, found.statistic, found.p) == (1.5, None, None, None)
+    measured = reaction(np.array([0, 1]), np.array([1.0, 2.0]), np.array([0, 1]), 1)
+    assert (measured.right, measured.wrong, measured.statistic, measured.p) == (1.5, None, None, None)

@@ -22,12 +22,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bench import ops
 from bench.activity import activity_of
 from bench.config.compose import compose
 from bench.config.schema import OptimConfig, Optimizer
 from bench.errors import BenchError
 from bench.experiments import expand, identified, load
-from bench.models.base import ConvNorm, Spec
+from bench.models.base import Spec
 from bench.models.diet import Diet
 from bench.models.diet_neuron import (
     LOWEST_THRESHOLD,
@@ -41,7 +42,7 @@ from bench.models.diet_neuron import (
     percentile,
 )
 from bench.neurons import NeuronConfig
-from bench.ops import explain
+from bench.ops import Backend, ConvNorm, explain
 from bench.records.identity import run_id, science
 from bench.registry import REGULARIZERS
 from bench.regularizers.spikepen import SpikePenalty
@@ -196,6 +197,22 @@ def test_the_fast_layer_is_the_plain_one_in_values_and_gradients(
     torch.testing.assert_close(plain[1], fast[1])
     for one, other in zip(*grads, strict=True):
         torch.testing.assert_close(one, other)
+
+
+def test_the_reference_is_the_plain_one() -> None:
+    """Currents 0.8, 0.8, 0.8, 0.1 as above, and a graph of torch's own operations, which has a second derivative."""
+    x = torch.tensor([0.8, 0.8, 0.8, 0.1], dtype=torch.float64).view(4, 1).requires_grad_()
+    scalars = torch.tensor(0.5, dtype=torch.float64, requires_grad=True), torch.tensor(1.0, dtype=torch.float64)
+    with ops.using(Backend.reference):
+        spikes, u = diet_layer(x, *scalars)
+    assert spikes.flatten().tolist() == [0, 1, 0, 0]
+    assert u.flatten().tolist() == pytest.approx([0.8, 1.2, 0.4, 0.3])
+    # With a leak l it is u_2 = 0.8 l + 0.8, u_3 = l u_2 + 0.8 - 1 and u_4 = l u_3 + 0.1, together
+    # 0.8 l^3 + 0.8 l^2 - 0.2 l + 0.1, whose derivatives at 0.5 are 1.2 and 4.
+    (first,) = torch.autograd.grad(u[3].sum(), scalars[0], create_graph=True)
+    assert first.item() == pytest.approx(1.2)
+    (second,) = torch.autograd.grad(first, scalars[0])
+    assert second.item() == pytest.approx(4.0)
 
 
 def test_the_threshold_in_the_reset_has_a_gradient_when_the_spike_in_it_has_none() -> None:

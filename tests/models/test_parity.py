@@ -8,11 +8,12 @@ from spikingjelly.activation_based import functional, layer, neuron, surrogate
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.models.base import ConvNorm, Spec
+from bench.models.base import Spec
 from bench.models.cnn import CNN
 from bench.models.convmixer import ConvMixer
 from bench.models.sew import Connect, SEWResNet
 from bench.neurons import NeuronConfig, Spiking
+from bench.ops import ConvNorm
 
 T, N = 4, 3
 

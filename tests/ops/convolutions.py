@@ -34,10 +34,10 @@ def assert_within(found: list[Tensor], expected: list[Tensor], bounds: list[floa
 
 def graph(out: Tensor) -> list[Any]:
     """Every node of backward."""
-    found: list[Any] = [out.grad_fn]
-    for node in found:
-        found += [child for child, _ in node.next_functions if child is not None and child not in found]
-    return found
+    nodes: list[Any] = [out.grad_fn]
+    for node in nodes:
+        nodes += [child for child, _ in node.next_functions if child is not None and child not in nodes]
+    return nodes
 
 
 def run(script: str, **env: str) -> str:

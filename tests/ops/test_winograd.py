@@ -13,9 +13,8 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
 from bench import ops
-from bench.models.base import ConvNorm
 from bench.neurons import NeuronConfig, Spiking
-from bench.ops import native
+from bench.ops import ConvNorm, native
 from bench.ops import winograd as own
 from tests.ops.convolutions import assert_within, gradients, graph, run
 

@@ -29,9 +29,9 @@ def draw(seed: int = 0) -> torch.Generator:
 @pytest.mark.parametrize(("channels", "size"), [(1, 8), (3, 32)])
 def test_every_corruption_works_at_every_size_and_gets_worse(name: str, channels: int, size: int) -> None:
     x = images(channels, size, count=8)
-    found = [corrupted(x, name, severity, seed=0) for severity in range(SEVERITIES)]
-    assert all(of.shape == x.shape and of.dtype == torch.uint8 for of in found)
-    change = [(of.float() - x.float()).abs().mean().item() for of in found]
+    harder = [corrupted(x, name, severity, seed=0) for severity in range(SEVERITIES)]
+    assert all(images.shape == x.shape and images.dtype == torch.uint8 for images in harder)
+    change = [(images.float() - x.float()).abs().mean().item() for images in harder]
     assert change[0] >= 0
     assert change[-1] > 0
     # Shifts and turns of a picture change it no more from some point on: its content has left its place.
@@ -67,16 +67,16 @@ def test_light_by_hand() -> None:
     assert CORRUPTIONS["brightness"](x, 1, draw()).flatten().tolist() == [51, 151, 251, 255]
     assert CORRUPTIONS["darkness"](x, 0, draw()).flatten().tolist() == [0, 75, 150, 180]
     # Around the mean, 135, three quarters of the contrast are left.
-    found = CORRUPTIONS["contrast"](x, 0, draw()).flatten().tolist()
-    assert found == pytest.approx([135 - 0.75 * 135, 135 - 0.75 * 35, 135 + 0.75 * 65, 135 + 0.75 * 105], abs=1)
+    pixels = CORRUPTIONS["contrast"](x, 0, draw()).flatten().tolist()
+    assert pixels == pytest.approx([135 - 0.75 * 135, 135 - 0.75 * 35, 135 + 0.75 * 65, 135 + 0.75 * 105], abs=1)
 
 
 def test_a_shift_moves_a_dot_by_whole_pixels() -> None:
     x = torch.zeros(1, 8, 8, dtype=torch.uint8)
     x[0, 4, 4] = 255
     for severity, by in ((0, 1), (4, 2)):  # 0.03 of 8 pixels is at least one; 0.1875 of 8 is 1.5, rounded to 2
-        found = CORRUPTIONS["translate"](x, severity, draw())
-        ((row, column),) = found[0].nonzero().tolist()
+        moved = CORRUPTIONS["translate"](x, severity, draw())
+        ((row, column),) = moved[0].nonzero().tolist()
         assert (abs(row - 4), abs(column - 4)) == (by, by)
 
 
@@ -84,10 +84,10 @@ def test_a_turn_is_by_its_angle() -> None:
     size = 65
     x = torch.zeros(1, size, size, dtype=torch.uint8)
     x[0, 31:34, 48:53] = 255  # right of the centre, 18 pixels away
-    found = CORRUPTIONS["rotate"](x, 4, draw())[0].float()
+    turned = CORRUPTIONS["rotate"](x, 4, draw())[0].float()
     place = torch.arange(size) - size // 2
-    row = (found.sum(1) * place).sum() / found.sum()
-    column = (found.sum(0) * place).sum() / found.sum()
+    row = (turned.sum(1) * place).sum() / turned.sum()
+    column = (turned.sum(0) * place).sum() / turned.sum()
     assert abs(torch.atan2(row, column).rad2deg().item()) == pytest.approx(ANGLE[4], abs=1)
 
 
@@ -96,7 +96,7 @@ def test_a_blur_is_as_wide_on_a_small_image_as_on_a_large_one() -> None:
     for size in (16, 64):
         x = torch.zeros(1, size + 1, size + 1, dtype=torch.uint8)
         x[0, size // 2, size // 2] = 255
-        found = CORRUPTIONS["gaussian_blur"](x, 4, draw())[0].float()
+        spread = CORRUPTIONS["gaussian_blur"](x, 4, draw())[0].float()
         place = torch.arange(size + 1) - size // 2
-        width = ((found.sum(0) * place.square()).sum() / found.sum()).sqrt().item()
+        width = ((spread.sum(0) * place.square()).sum() / spread.sum()).sqrt().item()
         assert width / (size + 1) == pytest.approx(1.6 / 32, rel=0.15)

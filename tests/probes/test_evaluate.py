@@ -261,7 +261,7 @@ def test_reproducing_a_table_probes_its_finished_runs(
     ]
     table = Experiment(
         name="a/b", title="", published=None, finding="", note="", small_note="", budget="quick",
-        selection="last_epoch", baseline="run", columns=(), seeds=(0,), rows=tuple(rows),
+        selection="last_epoch", baseline="run", seeds=(0,), rows=tuple(rows),
         probes=("noise", "noise.images=30"),
     )  # fmt: skip
     given = [f"runs={run.parent}", f"data.root={shared_data}"]

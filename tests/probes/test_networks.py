@@ -37,15 +37,15 @@ def state(subject: Subject) -> dict[str, Tensor]:
 
 
 def normalized(subject: Subject, images: Tensor) -> Tensor:
-    mean, std = (torch.tensor(of).view(-1, 1, 1) for of in (subject.splits.mean, subject.splits.std))
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (subject.splits.mean, subject.splits.std))
     return (images.float() / 255 - mean) / std
 
 
 # -- noise ---------------------------------------------------------------------------------------------
 
 
-def by_name(found: Outcome) -> dict[str, dict[str, Any]]:
-    return {row["set"]: row for row in found.rows}
+def by_name(outcome: Outcome) -> dict[str, dict[str, Any]]:
+    return {row["set"]: row for row in outcome.rows}
 
 
 def test_known_digits_draw_the_spikes_of_the_record(poisson_run: Path, subject_of: SubjectOf) -> None:
@@ -89,25 +89,25 @@ def test_noise_is_as_bright_as_the_training_digits(poisson_run: Path, subject_of
 def test_counts_are_those_of_the_last_spiking_layer(conv_run: Path, subject_of: SubjectOf) -> None:
     """Counted again from the spikes themselves, which the probe does not keep."""
     subject = subject_of(conv_run)
-    found = by_name(NoiseProbe(images=40).measure(subject, silent))
+    rows = by_name(NoiseProbe(images=40).measure(subject, silent))
     images, _ = NoiseProbe(images=40).sets(subject)["delta"]
     with torch.no_grad():
         _, activity = subject.task.forward_t(normalized(subject, images))
     counts = [int(layer.spikes.count_nonzero()) for layer in activity.values()]
     subject.task.model.forget()
     # A spike at the threshold may fall either way when the normalization rounds differently.
-    assert found["delta"]["output_spikes"] == pytest.approx(counts[-1], rel=0.01)
-    assert found["delta"]["all_spikes"] == pytest.approx(sum(counts), rel=0.01)
+    assert rows["delta"]["output_spikes"] == pytest.approx(counts[-1], rel=0.01)
+    assert rows["delta"]["all_spikes"] == pytest.approx(sum(counts), rel=0.01)
     assert sum(counts) > 3 * counts[-1] > 0
-    assert "unknown" not in found
+    assert "unknown" not in rows
 
 
 def test_the_flush_prunes_what_is_behind_black_pixels(poisson_run: Path, subject_of: SubjectOf) -> None:
-    found = NoiseProbe(images=10).measure(subject_of(poisson_run), silent).more["input_weights"]
-    assert found["black_pixels"] > 3
-    assert found["pixels"] == 32 * 32
-    assert found["pruned_behind_black"] == 1.0
-    assert found["mean_abs_behind_black"] < 1e-6 < found["mean_abs_behind_others"]
+    flushed = NoiseProbe(images=10).measure(subject_of(poisson_run), silent).more["input_weights"]
+    assert flushed["black_pixels"] > 3
+    assert flushed["pixels"] == 32 * 32
+    assert flushed["pruned_behind_black"] == 1.0
+    assert flushed["mean_abs_behind_black"] < 1e-6 < flushed["mean_abs_behind_others"]
     # The flush is what does it: the checkpoint's own weights are still there.
     before = NoiseProbe(images=10).measure(subject_of(poisson_run, "bake=false"), silent).more["input_weights"]
     assert before["mean_abs_behind_black"] > 0.01
@@ -117,10 +117,10 @@ def test_a_silent_network_has_no_ratio(poisson_run: Path, subject_of: SubjectOf)
     subject = subject_of(poisson_run)
     for parameter in subject.task.model.parameters():
         parameter.zero_()
-    found = NoiseProbe(images=10).measure(subject, silent)
-    assert {row["output_spikes"] for row in found.rows} == {0}
-    assert {row["relative"] for row in found.rows} == {None}
-    assert found.headline["delta noise / known"] is None
+    outcome = NoiseProbe(images=10).measure(subject, silent)
+    assert {row["output_spikes"] for row in outcome.rows} == {0}
+    assert {row["relative"] for row in outcome.rows} == {None}
+    assert outcome.headline["delta noise / known"] is None
 
 
 def test_what_the_noise_probe_cannot_do(poisson_run: Path, conv_run: Path, subject_of: SubjectOf) -> None:
@@ -144,17 +144,17 @@ def test_what_the_noise_probe_cannot_do(poisson_run: Path, conv_run: Path, subje
 
 def test_radius_0_is_the_recorded_accuracy(conv_run: Path, subject_of: SubjectOf) -> None:
     record = read_json(conv_run / "result.json")
-    found = AdversarialProbe(eps=[0.0], steps=2, images=10_000).measure(subject_of(conv_run, "bake=false"), silent)
-    assert found.images == 360
-    assert {row["acc"] for row in found.rows} == {record["test"]["acc"]}
-    assert found.rows[0]["spike_rate"] == pytest.approx(record["test"]["spike_rate"])
-    assert [row["attack"] for row in found.rows] == ["none", "fgsm", "pgd"]
+    outcome = AdversarialProbe(eps=[0.0], steps=2, images=10_000).measure(subject_of(conv_run, "bake=false"), silent)
+    assert outcome.images == 360
+    assert {row["acc"] for row in outcome.rows} == {record["test"]["acc"]}
+    assert outcome.rows[0]["spike_rate"] == pytest.approx(record["test"]["spike_rate"])
+    assert [row["attack"] for row in outcome.rows] == ["none", "fgsm", "pgd"]
 
 
 def test_pgd_beats_fgsm_which_beats_noise(conv_run: Path, subject_of: SubjectOf) -> None:
     subject = subject_of(conv_run)
-    found = AdversarialProbe(eps=[0.1, 0.2], steps=8, images=120).measure(subject, silent)
-    acc = {(row["attack"], row["eps"]): row["acc"] for row in found.rows}
+    outcome = AdversarialProbe(eps=[0.1, 0.2], steps=8, images=120).measure(subject, silent)
+    acc = {(row["attack"], row["eps"]): row["acc"] for row in outcome.rows}
     assert acc["none", 0.0] > 85
     assert acc["pgd", 0.1] < acc["fgsm", 0.1] < acc["none", 0.0]
     assert acc["pgd", 0.2] < acc["pgd", 0.1]
@@ -162,7 +162,7 @@ def test_pgd_beats_fgsm_which_beats_noise(conv_run: Path, subject_of: SubjectOf)
     signs = torch.randint(0, 2, images.shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
     noisy = (images.float() + 0.1 * 255 * signs).clamp(0, 255)
     assert acc["fgsm", 0.1] < subject.measure(noisy, labels).summary()["acc"]  # type: ignore[operator]
-    assert found.headline == {
+    assert outcome.headline == {
         "clean (%)": acc["none", 0.0], "pgd eps 0.1 (%)": acc["pgd", 0.1], "pgd eps 0.2 (%)": acc["pgd", 0.2],
     }  # fmt: skip
 
@@ -172,31 +172,31 @@ def test_attacked_images_stay_in_the_ball(conv_run: Path, subject_of: SubjectOf)
     probe = AdversarialProbe(steps=3)
     images, labels = subject.test_images(50)
     for attack in (probe.fgsm, probe.pgd):
-        found = attack(subject, images.float(), labels, 0.05, 0)
-        assert (found - images).abs().max() == pytest.approx(0.05 * 255, rel=1e-4)
-        assert found.min() >= 0
-        assert found.max() <= 255
+        attacked = attack(subject, images.float(), labels, 0.05, 0)
+        assert (attacked - images).abs().max() == pytest.approx(0.05 * 255, rel=1e-4)
+        assert attacked.min() >= 0
+        assert attacked.max() <= 255
 
 
 def test_the_kernels_give_the_reference_gradient(conv_run: Path, subject_of: SubjectOf) -> None:
     """An attack is only as good as the gradient that reaches the image through fused layers in evaluation."""
     subject = subject_of(conv_run)
     images, labels = subject.test_images(30)
-    found = []
+    gradients = []
     for backend in (Backend.auto, Backend.reference):
         with ops.using(backend):
-            found.append(gradient_of(subject)(images.float(), labels).flatten(1))
-    assert (found[1].abs().amax(1) > 0).all()
+            gradients.append(gradient_of(subject)(images.float(), labels).flatten(1))
+    assert (gradients[1].abs().amax(1) > 0).all()
     # An image whose spike at the threshold falls the other way has another gradient; most have the same.
-    assert (F.cosine_similarity(*found) > 0.999).double().mean() > 0.8
+    assert (F.cosine_similarity(*gradients) > 0.999).double().mean() > 0.8
 
 
 def test_gradients_pass_poisson_inputs(poisson_run: Path, subject_of: SubjectOf) -> None:
     subject = subject_of(poisson_run)
-    found = AdversarialProbe(eps=[0.3], steps=5, images=90).measure(subject, silent)
-    acc = {row["attack"]: row["acc"] for row in found.rows}
+    outcome = AdversarialProbe(eps=[0.3], steps=5, images=90).measure(subject, silent)
+    acc = {row["attack"]: row["acc"] for row in outcome.rows}
     assert acc["pgd"] < acc["none"] - 20
-    assert found.more["zero_gradient"] < 50
+    assert outcome.more["zero_gradient"] < 50
 
 
 def test_autoattack_is_at_least_as_strong(conv_run: Path, subject_of: SubjectOf) -> None:
@@ -249,17 +249,18 @@ def test_attacks_out_of_range_get_one_line(settings: dict[str, Any], message: st
 
 
 def test_corruptions_cost_accuracy_and_are_averaged(conv_run: Path, subject_of: SubjectOf) -> None:
-    found = CorruptionsProbe(["jpeg", "gaussian_noise"], images=120).measure(subject_of(conv_run), silent)
-    assert len(found.rows) == 1 + 2 * 5
-    clean = found.rows[0]
+    outcome = CorruptionsProbe(["jpeg", "gaussian_noise"], images=120).measure(subject_of(conv_run), silent)
+    assert len(outcome.rows) == 1 + 2 * 5
+    clean = outcome.rows[0]
     assert (clean["corruption"], clean["severity"], clean["drop"]) == ("none", 0, 0.0)
-    of = {name: [row["acc"] for row in found.rows if row["corruption"] == name] for name in ("jpeg", "gaussian_noise")}
+    kinds = ("jpeg", "gaussian_noise")
+    accs = {name: [row["acc"] for row in outcome.rows if row["corruption"] == name] for name in kinds}
     # 12 to 29 points of a network trained this shortly: it depends on the rounding of the machine's kernels.
-    assert of["gaussian_noise"][-1] < clean["acc"] - 5
-    means = {name: sum(values) / 5 for name, values in of.items()}
-    assert found.more["means"]["jpeg"]["acc"] == pytest.approx(means["jpeg"])
-    assert found.headline["corrupted (%)"] == pytest.approx(sum(means.values()) / 2)
-    assert all(0 < row["spike_rate"] < 1 for row in found.rows)
+    assert accs["gaussian_noise"][-1] < clean["acc"] - 5
+    means = {name: sum(values) / 5 for name, values in accs.items()}
+    assert outcome.more["means"]["jpeg"]["acc"] == pytest.approx(means["jpeg"])
+    assert outcome.headline["corrupted (%)"] == pytest.approx(sum(means.values()) / 2)
+    assert all(0 < row["spike_rate"] < 1 for row in outcome.rows)
 
 
 def test_an_unknown_corruption_gets_the_nearest() -> None:
@@ -315,9 +316,9 @@ def untrained(model: str, root: Path) -> Subject:
 @pytest.mark.parametrize("model", MODELS.names())
 def test_every_network_can_be_probed(model: str, shared_data: Path) -> None:
     subject = untrained(model, shared_data)
-    found = NoiseProbe(images=10).measure(subject, silent)
-    assert [row["images"] for row in found.rows] == [10, 10, 10]
-    assert all(row["output_spikes"] >= 0 for row in found.rows)
+    outcome = NoiseProbe(images=10).measure(subject, silent)
+    assert [row["images"] for row in outcome.rows] == [10, 10, 10]
+    assert all(row["output_spikes"] >= 0 for row in outcome.rows)
     assert len(CorruptionsProbe(["jpeg"], images=10).measure(subject, silent).rows) == 6
     attack = AdversarialProbe(eps=[0.1], steps=1, images=10)
     if model == "diehl_cook":  # learns locally
@@ -331,14 +332,13 @@ def test_the_probe_of_the_docs_is_one(conv_run: Path, subject_of: SubjectOf) -> 
     text = (Path(__file__).resolve().parents[2] / "docs" / "probes.md").read_text()
     (example,) = re.findall(r"```python\n(.+?)```", text, re.DOTALL)
     known = {"PROBES": PROBES, "Probe": Probe, "Outcome": Outcome, "Subject": Subject, "Say": Say}
-    PROBES.load()
     try:
         exec(example, known)
         subject = subject_of(conv_run)
-        found = PROBES.get("half")(images=60).measure(subject, silent)
+        outcome = PROBES.get("half")(images=60).measure(subject, silent)
     finally:
         PROBES._items.pop("half", None)
     images, labels = subject.test_images(60)
     with torch.no_grad():
         right = subject.logits(normalized(subject, images / 2)).argmax(1) == labels
-    assert found.rows == [{"set": "half", "acc": pytest.approx(100 * float(right.double().mean()), abs=2)}]
+    assert outcome.rows == [{"set": "half", "acc": pytest.approx(100 * float(right.double().mean()), abs=2)}]

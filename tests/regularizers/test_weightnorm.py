@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from bench.errors import BenchError
-from bench.models.base import ConvNorm
+from bench.ops import ConvNorm
 from bench.regularizers.weightnorm import MeanOnlyBatchNorm, WeightNorm, normalize_weight, scale_weight
 
 

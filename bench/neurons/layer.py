@@ -2,64 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from spikingjelly.activation_based import neuron, surrogate
 from torch import Tensor, nn
 
 from bench.errors import BenchError, nearest
-
-if TYPE_CHECKING:
-    from spikingjelly.activation_based import neuron as sj
-
-
-@dataclass
-class NeuronConfig:
-    """The neuron of every spiking layer; defaults are those of nandan2022's author's script.
-
-    Attributes:
-        name: `if`, `lif`, `plif`, or `relu` (the non-spiking twin: one pass, no time).
-        v_threshold: firing threshold.
-        v_reset: potential after a spike (hard reset); null subtracts the threshold (soft reset).
-        tau: membrane time constant in time steps, above 1 (`lif`; the start value of `plif`).
-        decay_input: whether the leak also divides the input by tau (`lif`, `plif`).
-        detach_reset: whether the reset is left out of the gradient.
-        alpha: steepness of the ATan surrogate gradient (Fang et al. 2021, arXiv 2007.05785, eq. 10).
-    """
-
-    name: str = "if"
-    v_threshold: float = 1.0
-    v_reset: float | None = 0.0
-    tau: float = 2.0
-    decay_input: bool = True
-    detach_reset: bool = True
-    alpha: float = 2.0
+from bench.neurons.config import NEURONS, NeuronConfig
+from bench.ranges import Numbers
 
 
-NEURONS = ("if", "lif", "plif", "relu")
-
-
-def make_neuron(config: NeuronConfig) -> sj.BaseNode:
+def make_neuron(config: NeuronConfig) -> neuron.BaseNode:
     """A SpikingJelly node in multi-step mode; it takes and returns `[T, N, ...]`.
 
     Raises:
-        BenchError: unknown name, a threshold or alpha of 0 or below, or a tau of 1 or below.
+        BenchError: unknown name, a threshold or alpha of 0 or below, a tau of 1 or below, or a number that is not
+            finite.
     """
-    # Imported here: SpikingJelly costs a second, and the ReLU twin does not need it.
-    from spikingjelly.activation_based import neuron, surrogate
-
     if config.name not in NEURONS or config.name == "relu":
         raise BenchError(f"no spiking neuron is called '{config.name}'. {nearest(config.name, NEURONS)}")
-    if config.v_threshold <= 0:
-        raise BenchError(f"neuron.v_threshold is {config.v_threshold:g}, it must be above 0")
-    if config.v_reset is not None and config.v_reset >= config.v_threshold:
-        raise BenchError(f"neuron.v_reset is {config.v_reset:g}, it must be below the threshold {config.v_threshold:g}")
-    if config.alpha <= 0:
-        raise BenchError(f"neuron.alpha is {config.alpha:g}, it must be above 0")
-    if config.name != "if" and config.tau <= 1:
-        raise BenchError(f"neuron.tau is {config.tau:g}, it must be above 1 time step")
+    settings, threshold = Numbers("neuron."), config.v_threshold
+    settings.above(0, v_threshold=threshold)
+    below = config.v_reset is None or config.v_reset < threshold
+    settings.check("v_reset", config.v_reset, below, f"be below the threshold {threshold:g}")
+    settings.above(0, alpha=config.alpha)
+    if config.name != "if":
+        settings.above(1, " time step", tau=config.tau)
     shared = {
         "v_threshold": config.v_threshold,
         "v_reset": config.v_reset,
@@ -75,7 +44,7 @@ def make_neuron(config: NeuronConfig) -> sj.BaseNode:
     return neuron.ParametricLIFNode(init_tau=config.tau, decay_input=config.decay_input, **shared)
 
 
-def charge(node: sj.BaseNode, x: Tensor, v: Tensor) -> Tensor:
+def charge(node: neuron.BaseNode, x: Tensor, v: Tensor) -> Tensor:
     """The membrane potential right before firing, from the one that the last step left.
 
     Args:
@@ -107,7 +76,7 @@ class Spiking(nn.Module):
         shape: of `fired`, also when that is not kept.
         potential: `[T, N, ...]` membrane potential before the reset, when `keep_potential` is set.
         lean: keep no spikes, only their count. The next forward pass must then come after `forget`.
-        unfused: why the last pass through `ops.fire_block` went without its kernels; None if it did not.
+        kernel_note: what the kernels of `bench.ops` keep at this layer; None if it has not met them.
     """
 
     neuron: Any
@@ -115,7 +84,7 @@ class Spiking(nn.Module):
     count: Tensor | None
     shape: torch.Size | None
     potential: Tensor | None
-    unfused: str | None
+    kernel_note: Any | None
 
     def __init__(self, config: NeuronConfig, time_steps: int) -> None:
         super().__init__()
@@ -127,8 +96,7 @@ class Spiking(nn.Module):
         self.spikes = nn.Sequential()
         self.keep_potential = False
         self.lean = False
-        self.unfused = None
-        self._last_current: Callable[[], Tensor] | None = None
+        self.kernel_note = None
         self.forget()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -143,30 +111,10 @@ class Spiking(nn.Module):
         self.count = fired.detach().count_nonzero() if self.lean else None
         return self.spikes(fired.flatten(0, 1))
 
-    def record(self, spikes: Tensor | None, count: Tensor, shape: torch.Size, current: Callable[[], Tensor]) -> None:
-        """Note what a kernel did in place of the neuron.
-
-        Args:
-            spikes: `[T * N, ...]` with their graph, if they are there.
-            count: how many.
-            shape: `[T, N, ...]`.
-            current: gives the neuron's input `[T * N, ...]` again, for a pass that goes on from here.
-        """
-        self.shape, self.count = shape, count
-        self.fired = None if self.lean or spikes is None else spikes.unflatten(0, (self.time_steps, -1))
-        self._last_current = _gone if self.lean else current
-
-    @property
-    def goes_on(self) -> bool:
-        """Whether the next forward pass starts from the potential of the last one: nobody called `forget`."""
-        return self._last_current is not None or isinstance(getattr(self.neuron, "v", None), Tensor)
-
     def _fire(self, x: Tensor) -> Tensor:
         node = self.neuron
-        if self._last_current is not None:
-            current, self._last_current = self._last_current, None
-            with torch.no_grad():
-                node(current().unflatten(0, (self.time_steps, -1)))
+        if self.kernel_note is not None:
+            self.kernel_note.catch_up(node, self.time_steps)
         node.store_v_seq = self.keep_potential
         # The potential is a sum over time: in bfloat16 it would lose small currents. A node's
         # own state decides nothing here, the task resets it before every forward pass.
@@ -184,8 +132,6 @@ class Spiking(nn.Module):
         if self.is_spiking:
             self.neuron.reset()
             self.neuron.v_seq = None
-        self.fired = self.count = self.shape = self.potential = self._last_current = None
-
-
-def _gone() -> Tensor:
-    raise RuntimeError("a lean spiking layer went on without forget(): its potential was not kept")
+        if self.kernel_note is not None:
+            self.kernel_note.forget()
+        self.fired = self.count = self.shape = self.potential = None

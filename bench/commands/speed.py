@@ -1,0 +1,45 @@
+"""`bench speed`: its command line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.commands.parsing import Parser
+from bench.commands.words import overrides, speed_settings
+
+EPILOG = """\
+settings, with their defaults:
+  model=cnn data=cifar10 time_steps=4, and all others of `bench run`, under budget=paper
+  batch_size=50   images in a step
+  peers=all       or none, or some of spikingjelly_eager,spikingjelly_best,snntorch,norse
+  rounds=7        each arm is measured that often, in a process of its own, in turn
+  seconds=3       how long one measurement takes, about, warm-up left out
+"""
+
+
+def parser() -> Parser:
+    """The command line."""
+    parser = Parser("speed", EPILOG)
+    parser.add_argument(
+        "settings",
+        nargs="*",
+        metavar="key=value",
+        completes=[speed_settings, overrides],
+        help="of this command or of `bench run`",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write JSON there and a chart beside it")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write both there, say reports/speed")
+    return parser
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Measure how fast a network trains, beside its peers.
+
+    Raises:
+        BenchError: a mistaken setting, or the machine could not do it.
+    """
+    options = parser().parse_intermixed_args(arguments)
+    from bench.speed import command
+
+    command.main(options.settings, options.json, options.out)
