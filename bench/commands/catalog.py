@@ -20,12 +20,8 @@ from bench.registry import MODELS, PROBES, REGULARIZERS, Registry
 def parser() -> Parser:
     """The command line."""
     parser = Parser("list")
-    parser.add_argument(
-        "section",
-        nargs="?",
-        completes=[among(*SECTIONS)],
-        help="models, regs, data, experiments or probes; all of them if left out",
-    )
+    which = "models, regs, data, experiments or probes; all of them if left out"
+    parser.add_argument("section", nargs="?", completes=[among(*SECTIONS)], help=which)
     parser.add_argument("--json", action="store_true", help="as JSON")
     parser.add_argument("--markdown", action="store_true", help="as Markdown tables")
     parser.add_argument("--into", type=Path, metavar="FILE", help="renew the tables in a Markdown file")

@@ -17,13 +17,7 @@ EPILOG = """\
 def parser() -> Parser:
     """The command line."""
     parser = Parser("dashboard", EPILOG)
-    parser.add_argument(
-        "words",
-        nargs="*",
-        metavar="EXPERIMENT",
-        completes=[experiments, budgets],
-        help="of the report, and budget=; all if left out",
-    )
+    parser.add_words("EXPERIMENT", "of the report, and budget=; all if left out", experiments, budgets)
     parser.add_argument("--entity", metavar="E", help="the W&B team or user; the key's own if left out")
     parser.add_argument("--project", metavar="P", help="the W&B project; if left out, where runs go")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write them there; needs no key and no network")

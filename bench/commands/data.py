@@ -20,7 +20,7 @@ def parser() -> Parser:
     parser.add_argument(
         "action", nargs="?", default="status", completes=[among(*ACTIONS)], help="status (if left out) or prepare"
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", completes=[prepared], help="data sets to prepare")
+    parser.add_words("NAME", "data sets to prepare", prepared)
     parser.add_argument("--root", default=os.environ.get("BENCH_DATA", "data"), help="where it lies [%(default)s]")
     parser.add_argument("--json", action="store_true", help="status as JSON")
     return parser
@@ -42,11 +42,11 @@ def main(arguments: Sequence[str]) -> None:
     from bench.data import DATASETS, prepare_named, status
 
     if options.action == "prepare":
-        if not options.names:
+        if not options.words:
             raise BenchError(f"prepare what? There are: {', '.join(DATASETS.names())}.")
-        for name in options.names:
+        for name in options.words:
             DATASETS.get(name)
-        for name in options.names:
+        for name in options.words:
             ready = prepare_named(name, options.root)
             counts = f"{len(ready.train_images):,} + {len(ready.test_images):,} images"
             say(f"{ready.name}: {ready.copy}, {counts}, {len(ready.classes)} classes, {ready.checksum}")

@@ -27,13 +27,7 @@ settings, with their defaults; a probe's own are written PROBE.KEY=VALUE:
 def parser() -> Parser:
     """The command line."""
     parser = Parser("eval", EPILOG)
-    parser.add_argument(
-        "words",
-        nargs="*",
-        metavar="RUN",
-        completes=[runs, eval_settings],
-        help="run ids or folders of runs, and settings key=value",
-    )
+    parser.add_words("RUN", "run ids or folders of runs, and settings key=value", runs, eval_settings)
     parser.add_argument("--all", action="store_true", help="all finished runs")
     add_runs(parser)
     return parser

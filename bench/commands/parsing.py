@@ -46,6 +46,16 @@ class Parser(argparse.ArgumentParser):
         self.completed[action] = completes
         return action
 
+    def add_words(self, metavar: str, says: str, *completes: Words) -> None:
+        """Any number of words without an option, as `words`.
+
+        Args:
+            metavar: what help calls one.
+            says: what help says of them.
+            completes: what offers them.
+        """
+        self.add_argument("words", nargs="*", metavar=metavar, completes=completes, help=says)
+
     def error(self, message: str) -> NoReturn:
         """Refuse the command line.
 

@@ -20,13 +20,7 @@ EPILOG = """\
 def parser() -> Parser:
     """The command line."""
     parser = Parser("report", EPILOG)
-    parser.add_argument(
-        "words",
-        nargs="*",
-        metavar="EXPERIMENT",
-        completes=[experiments, overrides],
-        help="and settings it was run with; all if left out",
-    )
+    parser.add_words("EXPERIMENT", "and settings it was run with; all if left out", experiments, overrides)
     parser.add_argument("--check", action="store_true", help="write nothing: do the files follow from OUT/records?")
     parser.add_argument("--into", type=Path, metavar="FILE", help="renew the short tables in a Markdown file")
     parser.add_argument("--runs", metavar="DIR", help="runs beside OUT/records, `none` for no others [runs]")

@@ -24,13 +24,7 @@ EPILOG = """\
 def parser() -> Parser:
     """The command line."""
     parser = Parser("reproduce", EPILOG)
-    parser.add_argument(
-        "words",
-        nargs="*",
-        metavar="EXPERIMENT",
-        completes=[experiments, overrides],
-        help="and settings, as `bench run` takes them",
-    )
+    parser.add_words("EXPERIMENT", "and settings, as `bench run` takes them", experiments, overrides)
     parser.add_argument("--out", type=Path, default=Path("reports"), metavar="DIR", help="the reports [%(default)s]")
     parser.add_argument("--dirty", action="store_true", help="report runs of a changed, uncommitted tree too")
     return parser

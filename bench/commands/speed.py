@@ -21,13 +21,7 @@ settings, with their defaults:
 def parser() -> Parser:
     """The command line."""
     parser = Parser("speed", EPILOG)
-    parser.add_argument(
-        "settings",
-        nargs="*",
-        metavar="key=value",
-        completes=[speed_settings, overrides],
-        help="of this command or of `bench run`",
-    )
+    parser.add_words("key=value", "of this command or of `bench run`", speed_settings, overrides)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write JSON there and a chart beside it")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write both there, say reports/speed")
     return parser
@@ -42,4 +36,4 @@ def main(arguments: Sequence[str]) -> None:
     options = parser().parse_intermixed_args(arguments)
     from bench.speed import command
 
-    command.main(options.settings, options.json, options.out)
+    command.main(options.words, options.json, options.out)

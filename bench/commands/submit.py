@@ -28,7 +28,7 @@ PATH = re.compile(r"(?:^|[\s\"'=(\[{,;:])((?:/|~/|[A-Za-z]:\\)[\w.][^\s\"']*)")
 def parser() -> Parser:
     """The command line."""
     parser = Parser("submit")
-    parser.add_argument("names", nargs="*", metavar="RUN", completes=[runs], help="run ids, or folders of runs")
+    parser.add_words("RUN", "run ids, or folders of runs", runs)
     parser.add_argument("--all", action="store_true", help="all finished runs")
     add_runs(parser)
     parser.add_argument("--into", type=Path, default=Path("reports/records"), metavar="DIR", help="[%(default)s]")
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str]) -> None:
     options = parser().parse_intermixed_args(arguments)
     from bench.console import say
 
-    submit(folders(options.names, options.all, options.runs), options.into, say)
+    submit(folders(options.words, options.all, options.runs), options.into, say)
 
 
 def submit(paths: Sequence[Path], records: Path, say: Callable[[str], None]) -> None:

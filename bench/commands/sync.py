@@ -15,9 +15,7 @@ from bench.errors import BenchError, EnvironmentFault
 def parser() -> Parser:
     """The command line."""
     parser = Parser("sync")
-    parser.add_argument(
-        "names", nargs="*", metavar="RUN", completes=[runs], help="run ids, or folders of runs; all if left out"
-    )
+    parser.add_words("RUN", "run ids, or folders of runs; all if left out", runs)
     add_runs(parser)
     return parser
 
@@ -31,7 +29,7 @@ def main(arguments: Sequence[str]) -> None:
     options = parser().parse_intermixed_args(arguments)
     from bench.console import say
 
-    sync(options.names, options.runs, say)
+    sync(options.words, options.runs, say)
 
 
 def sync(named: Sequence[str], runs: Path, say: Callable[[str], None]) -> None:

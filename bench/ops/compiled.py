@@ -12,8 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from bench.neurons import NeuronConfig
 from bench.ops import native
-from bench.ops.reference import Dropped, Fired
-from bench.ops.setting import Setting, dense, empty, strides
+from bench.ops.setting import Setting, bn_fire_by, dense, empty, strides
 
 # Time steps that the kernels are compiled for, as a constant; all other numbers share one that counts.
 UNROLLED = (4,)
@@ -86,32 +85,6 @@ def _fire(dtype: torch.dtype, time_steps: int, soft: bool, drops: bool) -> Any:
         kernels.fire_backward.argtypes = [*[pointer] * 12, integer]
         kernels.fire_backward.restype = None
     return kernels
-
-
-def bn_fire(
-    x: Tensor,
-    gamma: Tensor | None,
-    beta: Tensor | None,
-    mean: Tensor | None,
-    var: Tensor | None,
-    eps: float,
-    *,
-    time_steps: int,
-    neuron: NeuronConfig,
-    pool: int = 1,
-    training_stats: bool,
-    repeat: bool = False,
-    want_spikes: bool = True,
-    dropped: Dropped | None = None,
-    add: Tensor | None = None,
-) -> Fired:
-    """See `reference.bn_fire`; there must be no `obstacle` to it."""
-    setting = Setting(neuron, time_steps, pool, repeat, want_spikes, training_stats and gamma is not None, eps)
-    if gamma is None:
-        beta = mean = var = None
-    keep = setting.take(dropped)
-    spikes, out, count, mean, var = _BNFire.apply(x, gamma, beta, mean, var, setting, keep, add)
-    return Fired(out if spikes is None and pool == 1 and add is None else spikes, out, count, mean, var)
 
 
 def _shape(setting: Setting, x: Tensor) -> Any:
@@ -229,3 +202,7 @@ class _BNFire(torch.autograd.Function):
             return dx, *nothing[1:-1], d_add
         sums *= setting.share
         return dx, (sums[1] * vectors[3].double().sqrt()).float(), sums[0].float(), *nothing[3:-1], d_add
+
+
+bn_fire = bn_fire_by(_BNFire)
+"""See `reference.bn_fire`."""

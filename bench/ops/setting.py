@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from bench.neurons import NeuronConfig
-from bench.ops.reference import Dropped
+from bench.ops.reference import Dropped, Fired
 
 
 class Setting:
@@ -21,11 +24,11 @@ class Setting:
         self,
         neuron: NeuronConfig,
         time_steps: int,
-        pool: int,
-        repeat: bool,
-        want_spikes: bool,
         training_stats: bool,
         eps: float,
+        pool: int = 1,
+        repeat: bool = False,
+        want_spikes: bool = True,
     ) -> None:
         self.time_steps, self.pool, self.repeat = time_steps, pool, repeat
         self.want_spikes, self.training_stats, self.eps = want_spikes, training_stats, eps
@@ -65,6 +68,32 @@ class Setting:
             return g_spikes, g_out, None if add is None else torch.empty_like(add)
         both = g_out if g_spikes is None else g_spikes if g_out is None else g_spikes + g_out
         return both, None, g_out if adds else None
+
+
+def bn_fire_by(function: Any) -> Callable[..., Fired]:
+    """`reference.bn_fire` by a pair of kernels, with its arguments; there must be no `obstacle` to it.
+
+    Args:
+        function: whose `apply` takes x, gamma, beta, mean, var, the setting, a mask and what is added, and gives the
+            entries of `Fired`; spikes may be left out where they are `out`.
+    """
+
+    def bn_fire(
+        x: Tensor,
+        *norm: Any,
+        training_stats: bool,
+        dropped: Dropped | None = None,
+        add: Tensor | None = None,
+        **settings: Any,
+    ) -> Fired:
+        *vectors, eps = norm
+        normalizes = vectors[0] is not None
+        setting = Setting(training_stats=training_stats and normalizes, eps=eps, **settings)
+        given = (x, *(vectors if normalizes else [None] * 4), setting, setting.take(dropped), add)
+        spikes, out, count, mean, var = function.apply(*given)
+        return Fired(out if setting.pool == 1 and add is None else spikes, out, count, mean, var)
+
+    return bn_fire
 
 
 def strides(keep: Tensor) -> tuple[int, int, int, int]:

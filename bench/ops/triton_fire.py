@@ -24,8 +24,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from bench.neurons import NeuronConfig
-from bench.ops.reference import Dropped, Fired
-from bench.ops.setting import Setting, dense, empty, strides
+from bench.ops.setting import Setting, bn_fire_by, dense, empty, strides
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 # Values of a tile, a power of 2, up to T = 7; with pooling each stands for four. sm_90 needs 139 registers, at most.
@@ -39,32 +38,6 @@ def obstacle(x: Tensor, neuron: NeuronConfig, time_steps: int, drops: bool) -> s
     any number of time steps, with dropout and without."""
     here = x.device.type == "cuda" or not isinstance(_forward, triton.JITFunction)
     return None if here and x.dtype in DTYPES else f"{str(x.dtype)[6:]} on {x.device.type}"
-
-
-def bn_fire(
-    x: Tensor,
-    gamma: Tensor | None,
-    beta: Tensor | None,
-    mean: Tensor | None,
-    var: Tensor | None,
-    eps: float,
-    *,
-    time_steps: int,
-    neuron: NeuronConfig,
-    pool: int = 1,
-    training_stats: bool,
-    repeat: bool = False,
-    want_spikes: bool = True,
-    dropped: Dropped | None = None,
-    add: Tensor | None = None,
-) -> Fired:
-    """See `reference.bn_fire`; x must be one that there is no `obstacle` to."""
-    setting = Setting(neuron, time_steps, pool, repeat, want_spikes, training_stats and gamma is not None, eps)
-    if gamma is None:
-        beta = mean = var = None
-    keep = setting.take(dropped)
-    spikes, out, count, mean, var = _BNFire.apply(x, gamma, beta, mean, var, setting, keep, add)
-    return Fired(out if pool == 1 and add is None else spikes, out, count, mean, var)
 
 
 class _Launch:
@@ -208,6 +181,10 @@ class _BNFire(torch.autograd.Function):
             launch(parts, False)
         total = total * setting.share
         return dx, total[1] * vectors[3], total[0], *nothing[3:-1], d_add
+
+
+bn_fire = bn_fire_by(_BNFire)
+"""See `reference.bn_fire`."""
 
 
 @triton.jit

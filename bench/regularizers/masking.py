@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from enum import StrEnum
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from bench.models.base import SpikingNetwork
 from bench.ops.reference import Dropped, Gate
+from bench.regularizers.base import Regularizer, probability
 
 SELU_FLOOR = -1.7580993408473766
 """alpha' = -lambda alpha, the limit of SELU at minus infinity (lyu2023, eq. 8; Klambauer et al. 2017)."""
@@ -140,23 +141,79 @@ class StepDropout(Gate):
         return f"{self.drop.__name__}, p={self.p:g}, mask={self.mask}, channels={self.channels}"
 
 
-def insert(
-    model: SpikingNetwork,
-    at: At,
-    drop: Callable[[float], Change],
-    p: float,
-    mask: Mask,
-    channels: bool = False,
-    eval_factor: float = 1.0,
-) -> None:
-    """Append a `StepDropout` to that slot of every spiking layer; with p = 0, nothing."""
-    if p == 0:
-        return
-    for _, layer in model.spiking_layers():
-        slot = layer.current if at is At.current else layer.spikes
-        slot.append(StepDropout(drop, p, layer.time_steps, mask, channels, eval_factor))
+class Masked(Regularizer):
+    """Base of the dropouts: a mask over single elements or whole channels, on the current or on the spikes.
+
+    Args:
+        p: probability of being dropped, in [0, 1] (our choice for lyu2023: 0.5).
+        mask: a new mask at each time step (the paper's algorithm), or one for all steps.
+        at: on the input current (the paper's algorithm), or on the spikes.
+
+    Attributes:
+        name: that the class is registered under.
+        channels: whether whole channels are dropped.
+
+    Raises:
+        BenchError: p outside [0, 1].
+    """
+
+    strength = "p"
+    replayable = True
+    name: ClassVar[str]
+    channels: ClassVar[bool] = False
+
+    def __init__(self, p: float = 0.1, mask: Mask = Mask.per_step, at: At = At.current) -> None:
+        super().__init__()
+        probability(self.name, p=p)
+        self.p, self.mask, self.at = p, Mask(mask), At(at)
+
+    @property
+    def drop(self) -> Callable[[float], Change]:
+        """What becomes of kept and of dropped values, by p."""
+        raise NotImplementedError
+
+    @property
+    def eval_factor(self) -> float:
+        """What everything is multiplied by in eval mode."""
+        return 1.0
+
+    def attach(self, model: SpikingNetwork) -> None:
+        """Append a `StepDropout` to a slot of every spiking layer; with p = 0, nothing."""
+        if self.p == 0:
+            return
+        for _, layer in model.spiking_layers():
+            slot = layer.current if self.at is At.current else layer.spikes
+            slot.append(StepDropout(self.drop, self.p, layer.time_steps, self.mask, self.channels, self.eval_factor))
 
 
-def drop_scaled(scaling: Scaling, p: float) -> tuple[Callable[[float], Change], float]:
-    """The function to drop with, and the factor of eval mode (lyu2023, eq. 6: 1 - p)."""
-    return (drop_inverted, 1.0) if scaling is Scaling.inverted else (drop, 1 - p)
+class Scaled(Masked):
+    """Base of the dropouts to zero, which keep the mean in one of two ways.
+
+    Under a threshold these differ: dividing by 1 - p in training lets kept currents fire that would not fire in eval
+    mode.
+
+    Args:
+        p: see `Masked`.
+        mask: see `Masked`.
+        at: see `Masked`.
+        scaling: `inverted` divides by 1 - p in training, `test` multiplies by 1 - p in eval mode (lyu2023, eq. 6).
+    """
+
+    def __init__(
+        self,
+        p: float = 0.1,
+        mask: Mask = Mask.per_step,
+        at: At = At.current,
+        scaling: Scaling = Scaling.inverted,
+    ) -> None:
+        super().__init__(p, mask, at)
+        self.scaling = Scaling(scaling)
+        self.identity_in_eval = self.scaling is Scaling.inverted or p == 0
+
+    @property
+    def drop(self) -> Callable[[float], Change]:
+        return drop_inverted if self.scaling is Scaling.inverted else drop
+
+    @property
+    def eval_factor(self) -> float:
+        return 1.0 if self.scaling is Scaling.inverted else 1 - self.p

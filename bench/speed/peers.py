@@ -106,6 +106,11 @@ def norse(neuron: NeuronConfig, time_steps: int) -> Kit:
     return folded(step, time_steps)
 
 
+def any_spiking(neuron: NeuronConfig) -> bool:
+    """Whether it is a neuron at all."""
+    return neuron.name != "relu"
+
+
 def plain_if(neuron: NeuronConfig) -> bool:
     """Whether it is what every package can express: IF whose reset is left out of the gradient."""
     return neuron.name == "if" and neuron.v_reset in (0.0, None) and neuron.detach_reset
@@ -141,17 +146,13 @@ class Peer:
 
 PEERS = {
     "spikingjelly_eager": Peer(
-        "spikingjelly",
-        spikingjelly,
-        "the same function; fp32, stock settings, stem T times",
-        lambda neuron: neuron.name != "relu",
-        same=True,
+        "spikingjelly", spikingjelly, "the same function; fp32, stock settings, stem T times", any_spiking, same=True
     ),
     "spikingjelly_best": Peer(
         "spikingjelly",
         spikingjelly,
         "the same in bf16 autocast where the processor has bf16, channels_last, torch.compile, mallopt; stem T times",
-        lambda neuron: neuron.name != "relu",
+        any_spiking,
         best=True,
         same=True,
     ),

@@ -23,7 +23,8 @@ from bench.models.cnn import CNN
 from bench.neurons import NeuronConfig, Spiking
 from bench.ops import Backend, ConvNorm, compiled, native
 from bench.registry import MODELS
-from bench.regularizers.masking import At, Mask, drop, insert
+from bench.regularizers.dropout import Dropout
+from bench.regularizers.masking import At, Scaling
 from bench.regularizers.weightnorm import MeanOnlyBatchNorm
 
 needs_compiler = pytest.mark.skipif(compiled.fault() is not None, reason="no C++ compiler")
@@ -211,7 +212,7 @@ def test_dropout_keeps_its_random_numbers(at: At) -> None:
     nets.append(copy.deepcopy(nets[0]))
     outs = []
     for net, backend in zip(nets, (Backend.compiled, Backend.reference), strict=True):
-        insert(net, at, drop, 0.3, Mask.per_step)
+        Dropout(0.3, at=at, scaling=Scaling.test).attach(net)
         torch.manual_seed(1)
         with ops.using(backend):
             outs.append(net(torch.ones(2, 3, 16, 16)))
