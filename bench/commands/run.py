@@ -43,6 +43,7 @@ def main(arguments: Sequence[str]) -> None:
         SystemExit: after `--help` and the like, and with the exit code of a single run that failed.
     """
     import hydra
+    from hydra._internal.hydra import Hydra
     from hydra._internal.utils import get_args_parser
 
     from bench.config.compose import check
@@ -59,9 +60,12 @@ def main(arguments: Sequence[str]) -> None:
         # Its file says so too, but Hydra reads that only when nothing else on the line is wrong.
         flags = ["--multirun"]
     app = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="config")(job)
-    argv, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    argv, full_error, get_mode = sys.argv, os.environ.get("HYDRA_FULL_ERROR"), Hydra.get_mode
     # With it set, Hydra lets exceptions through instead of printing them and exiting with 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    # Hydra would compose all settings once more, only to read off them what the flags have said.
+    if not any(line.startswith("hydra.mode=") for line in overrides):
+        Hydra.get_mode = lambda self, **_: None  # type: ignore[method-assign]
     # A flag with an optional value (`--info`) must not take the first override for it.
     sys.argv = ["bench run", *flags, "--", *overrides]
     try:
@@ -69,7 +73,7 @@ def main(arguments: Sequence[str]) -> None:
             check(overrides)
             app()
     finally:
-        sys.argv = argv
+        sys.argv, Hydra.get_mode = argv, get_mode  # type: ignore[method-assign]
         os.environ.pop("HYDRA_FULL_ERROR")
         if full_error is not None:
             os.environ["HYDRA_FULL_ERROR"] = full_error
