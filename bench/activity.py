@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.models.base import SpikingNetwork
+from bench.neurons.layer import Use
 
 PICOJOULE_PER_AC = 0.9  # Horowitz 2014, 45 nm, 32 bit float addition
 PICOJOULE_PER_MAC = 4.6  # the same, multiplication and addition
@@ -53,11 +54,12 @@ Activity = dict[str, LayerActivity]
 
 
 def activity_of(model: SpikingNetwork) -> Activity:
-    """The activity of the model's last forward pass."""
+    """The activity of the model's last forward pass; a layer that was used again has `name#2`, `name#3`, ... for it."""
     return {
-        name: LayerActivity(layer.fired, layer.potential, layer.count, layer.shape)
+        f"{name}#{place}" if place > 1 else name: LayerActivity(use.fired, use.potential, use.count, use.shape)
         for name, layer in model.spiking_layers()
         if layer.shape is not None
+        for place, use in enumerate([*layer.earlier, Use(layer.fired, layer.potential, layer.count, layer.shape)], 1)
     }
 
 
@@ -84,7 +86,7 @@ def spike_count(layer: LayerActivity) -> Tensor:
 
 
 class RateMeter:
-    """Spikes per layer, summed over batches on the device, and the opportunities for them.
+    """Spike counts by layer, summed over batches on the device, and the opportunities for spikes.
 
     A spike rate is spikes / (neurons x time steps x images). `global_rate` takes all neurons
     together, `layer_mean` is the mean of the layers' rates: nandan2022 does not say which of the two
@@ -97,7 +99,7 @@ class RateMeter:
     def __init__(self, per_neuron: bool = False) -> None:
         self.per_neuron = per_neuron
         self.images = 0
-        self.spikes: dict[str, Any] = {}
+        self.counts: dict[str, Any] = {}
         self.per_image: dict[str, int] = {}
         self.neurons: dict[str, int] = {}
         self.ever: dict[str, Tensor] = {}
@@ -107,13 +109,13 @@ class RateMeter:
     def update(self, activity: Activity) -> None:
         """Add one batch, without waiting for the device; costs a read of the spikes that no kernel has counted.
 
-        Sums stay in the tensors that the first batch made, so that a recorded step can write there."""
+        Sums stay in the tensors that the first batch made, so that a captured step can write there."""
         for name, layer in activity.items():
             shape = layer.spikes.shape if layer.shape is None else layer.shape
-            if name not in self.spikes:
-                self.spikes[name], self.per_image[name] = 0, shape[0] * shape[2:].numel()
+            if name not in self.counts:
+                self.counts[name], self.per_image[name] = 0, shape[0] * shape[2:].numel()
                 self.neurons[name] = shape[2:].numel()
-            self.spikes[name] += spike_count(layer)
+            self.counts[name] += spike_count(layer)
             if self.per_neuron:
                 # Extrema, not any and all: torch reduces booleans an order of magnitude slower.
                 fired = layer.spikes.detach().flatten(0, 1)
@@ -126,11 +128,11 @@ class RateMeter:
 
     def rates(self) -> dict[str, float]:
         """Spike rate of each layer."""
-        return {name: float(self.spikes[name]) / (self.images * self.per_image[name]) for name in self.spikes}
+        return {name: float(self.counts[name]) / (self.images * self.per_image[name]) for name in self.counts}
 
     def global_rate(self) -> float:
         """Spikes of all layers over the opportunities of all layers."""
-        return sum(map(float, self.spikes.values())) / (self.images * sum(self.per_image.values()))
+        return sum(map(float, self.counts.values())) / (self.images * sum(self.per_image.values()))
 
     def layer_mean(self) -> float:
         """Mean of the layers' spike rates."""

@@ -35,12 +35,14 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     from rich.console import Console
     from rich.table import Table
 
-    width = None if sys.stdout.isatty() else int(os.environ.get("COLUMNS") or 0) or 200
+    given = os.environ.get("COLUMNS", "")
+    width = None if sys.stdout.isatty() else int(given) if given.isdecimal() and int(given) else 200
     lines = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in columns:
         lines.add_column(column, overflow="fold", no_wrap=column == "name")
     for row in rows:
         lines.add_row(*row)
-    output = Console(width=width, highlight=False, markup=False)
+    # The texts are users': neither [a] nor :b: in them is for Rich.
+    output = Console(width=width, highlight=False, markup=False, emoji=False)
     output.print(lines)
     output.print()

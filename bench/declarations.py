@@ -161,10 +161,10 @@ class Source:
         Raises:
             Unreadable: they are not plain to see.
         """
-        found = self._constructor(qualname)
-        if found is None:
+        constructor = self._constructor(qualname)
+        if constructor is None:
             return
-        module, function = found
+        module, function = constructor
         given = function.args
         if given.vararg or given.kwarg or given.posonlyargs:
             raise Unreadable(qualname)
@@ -198,8 +198,8 @@ class Source:
                 raise Unreadable(qualname)
         for base in node.bases:
             # A base with a dot is another library's, `nn.Module`: its constructor holds no settings.
-            if isinstance(base, ast.Name) and (found := self._constructor(base.id)) is not None:
-                return found
+            if isinstance(base, ast.Name) and (inherited := self._constructor(base.id)) is not None:
+                return inherited
         return None
 
     def evaluate(self, node: ast.expr) -> Any:

@@ -301,7 +301,7 @@ def identified(
         data: (checksum, copy) of data sets by name; else they are looked up.
         auto: the precision that `auto` stands for; else this machine's best.
     """
-    found = []
+    named = []
     # Seeds share a composition: it is what takes the time.
     bare = [merge(job.overrides, ["seed=0"]) for job in jobs]
     once = list(dict.fromkeys(bare))
@@ -310,24 +310,24 @@ def identified(
         cfg = composed[key]
         cfg.seed = job.seed
         facts = science(cfg, None if data is None else data.get(cfg.data.name), auto)
-        found.append((job, run_id(facts), {**facts, "runs": cfg.runs, "force": cfg.force}))
-    return found
+        named.append((job, run_id(facts), {**facts, "runs": cfg.runs, "force": cfg.force}))
+    return named
 
 
 def chosen(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """The experiments that a command line names, and its other overrides."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    found: list[str] = []
+    experiments: list[str] = []
     rest = []
     for override in OverridesParser.create().parse_overrides(list(arguments)):
         if override.key_or_group != "experiment":
             rest.append(str(override.input_line))
         elif override.is_sweep_override():
-            found += [str(name) for name in override.sweep_string_iterator()]
+            experiments += [str(name) for name in override.sweep_string_iterator()]
         else:
-            found.append(str(override.value()))
-    return found, rest
+            experiments.append(str(override.value()))
+    return experiments, rest
 
 
 def plan(name: str, arguments: Sequence[str] = ()) -> Planned:

@@ -75,10 +75,10 @@ class Registry:
             BenchError: no such name; the message gives the nearest ones.
         """
         load_plugins()
-        found = self._known(name)
-        if found is None:
+        declaration = self._known(name)
+        if declaration is None:
             raise BenchError(f"no {self.kind} is called '{name}'. {nearest(name, self.names())}")
-        return found
+        return declaration
 
     def get(self, name: str) -> Any:
         """The class under `name`.

@@ -111,14 +111,14 @@ class SendingLauncher(Launcher):
             start: how many came before them.
         """
         setup_globals()
-        found = []
+        jobs = []
         for place, overrides in enumerate(job_overrides, start):
             config = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
             with open_dict(config):
                 config.hydra.job.id, config.hydra.job.num = str(place), place
             name = config.hydra.job.name
-            found.append(SentJob(name, config, self.hydra_context, self.task_function, Singleton.get_state()))
-        return found
+            jobs.append(SentJob(name, config, self.hydra_context, self.task_function, Singleton.get_state()))
+        return jobs
 
 
 def failure(error: BaseException) -> JobReturn:

@@ -29,3 +29,12 @@ def test_a_table_in_a_pipe_is_as_wide_as_asked(
         "",
     ]
     assert max(map(len, lines)) == 16
+
+
+@pytest.mark.parametrize("columns", ["abc", "0", "-5", ""])
+def test_a_width_that_is_none_leaves_room_for_everything(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    table("", ("name",), [("long " * 30 + ":dog: [x]",)])
+    assert "long " * 30 + ":dog: [x]" in capsys.readouterr().out

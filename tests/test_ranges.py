@@ -31,7 +31,7 @@ from bench.probes.ranking import RankingProbe
 from bench.ranges import Numbers, is_finite
 from bench.registry import REGULARIZERS
 from bench.regularizers import base
-from bench.speed.command import number
+from bench.speed.settings import number
 
 NO_NUMBERS = (math.nan, math.inf, -math.inf)
 FINITE = st.floats(allow_nan=False, allow_infinity=False)

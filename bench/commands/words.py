@@ -157,7 +157,7 @@ def build() -> dict[str, Any]:
     from bench.config import component, options, schema
     from bench.probes.evaluate import EvalConfig
     from bench.registry import MODELS, PROBES, REGULARIZERS, Registry
-    from bench.speed import command as speed
+    from bench.speed import settings as speed
 
     def choices(kind: Any) -> list[str]:
         for part in getattr(kind, "__args__", (kind,)):

@@ -74,8 +74,8 @@ def unreadable(error: OverrideParseException) -> str:
     """An override that Hydra's grammar does not accept."""
     text = error.override
     if "=" not in text:
-        found = [f"{group}={text}" for group in groups() if text in options(group)]
-        return f"cannot read '{text}': write {' or '.join(found) or 'key=value, as in model=sew'}"
+        choices = [f"{group}={text}" for group in groups() if text in options(group)]
+        return f"cannot read '{text}': write {' or '.join(choices) or 'key=value, as in model=sew'}"
     for opening, closing in ("[]", "{}", "()"):
         if text.count(opening) != text.count(closing):
             return f"cannot read '{text}': a '{opening}' or '{closing}' has no partner"

@@ -99,7 +99,7 @@ class TrainerConfig:
         limit_train_batches: steps an epoch; null is all.
         limit_test_batches: batches of an evaluation, of images drawn by the seed; null is all.
         eval_every: epochs between evaluations.
-        cuda_graph: on a GPU, record a step once and replay it, where the regularizers allow it.
+        cuda_graph: on a GPU, capture a step once and replay it, where the regularizers allow it.
     """
 
     epochs: int = MISSING

@@ -132,9 +132,9 @@ def status(root: Path | str) -> list[dict[str, Any]]:
     rows = []
     for name, cls in DATASETS.items():
         if name == "folder":
-            found = [(path, None, "", "") for path in sorted((root / "cache").glob("folder-*.safetensors"))]
-            rows += [_row(name, *entry) for entry in found]
-            if not found:
+            folders = [(path, None, "", "") for path in sorted((root / "cache").glob("folder-*.safetensors"))]
+            rows += [_row(name, *folder) for folder in folders]
+            if not folders:
                 rows.append(_row(name, None, None, "", "any folder of images: data=folder data.path=FOLDER"))
             continue
         source = cls(root)

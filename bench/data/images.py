@@ -42,8 +42,8 @@ def scan(folder: Path) -> Listing:
     names = {split: _classes(folder, split) for split in ("train", "test")}
     classes = names["train"]
     if len(classes) < 2:
-        found = f"only the class folder {classes[0]}" if classes else "no class folders"
-        raise BenchError(f"{folder / 'train'} has {found}: it takes two")
+        contents = f"only the class folder {classes[0]}" if classes else "no class folders"
+        raise BenchError(f"{folder / 'train'} has {contents}: it takes two")
     for name in names["test"]:
         if name not in classes:
             raise BenchError(f"{folder / 'test' / name} is a class that train/ does not have. {nearest(name, classes)}")

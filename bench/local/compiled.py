@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from bench.local.constants import Population
-from bench.local.network import ARRAYS, Mode, Network, Spikes, State, steps
+from bench.local.network import ARRAYS, Mode, Network, Response, State, steps
 from bench.local.spikes import Trains
 from bench.ops import native
 
@@ -85,7 +85,7 @@ def _describe(net: Network) -> _Network:
     )  # fmt: skip
 
 
-def run(net: Network, state: State, trains: Trains, mode: Mode, window: int) -> Spikes:
+def run(net: Network, state: State, trains: Trains, mode: Mode, window: int) -> Response:
     """As `bench.local.reference.run`."""
     past, n = net.wiring.terminals - 1, net.wiring.neurons
     length = trains.steps - past
@@ -106,4 +106,4 @@ def run(net: Network, state: State, trains: Trains, mode: Mode, window: int) -> 
     library().network_run(ctypes.byref(described), ctypes.byref(addresses), ctypes.byref(job))
     state.step = addresses.step
     kept = raster[: job.fired]
-    return Spikes(counts[0], counts[1], kept[:, 0].copy(), kept[:, 1].copy())
+    return Response(counts[0], counts[1], kept[:, 0].copy(), kept[:, 1].copy())

@@ -1,4 +1,4 @@
-"""The network of Diehl & Cook 2015: its wiring and its state."""
+"""The network of Diehl & Cook 2015: its wiring and its state, what may change in a run, and the neurons' response."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class State:
 
 
 @dataclass(frozen=True)
-class Spikes:
+class Response:
     """What a run's neurons did.
 
     Attributes:

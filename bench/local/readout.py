@@ -11,17 +11,17 @@ NO_ANSWER = -1
 """The label of a neuron that has none, and the answer of a network that stayed silent."""
 
 
-def assign(responses: NDArray[np.floating], shown: NDArray[np.integer]) -> NDArray[np.int64]:
+def assign(counts: NDArray[np.floating], shown: NDArray[np.integer]) -> NDArray[np.int64]:
     """The class that each neuron answers with most spikes per image (Diehl & Cook 2015, section 2.6).
 
     Args:
-        responses: [neurons, classes] spikes summed over the images of a class.
+        counts: [neurons, classes] spikes summed over the images of a class.
         shown: [classes] how many images that were.
 
     Returns:
         [neurons] labels; the first of equal ones, NO_ANSWER for a neuron that never fired.
     """
-    mean = responses / np.maximum(shown, 1)
+    mean = counts / np.maximum(shown, 1)
     return np.where(mean.max(1) > 0, mean.argmax(1), NO_ANSWER)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bench.local.network import TINY, Floats, Ints, Mode, Network, Spikes, State, steps
+from bench.local.network import TINY, Floats, Ints, Mode, Network, Response, State, steps
 from bench.local.spikes import Trains
 
 
@@ -22,7 +22,7 @@ def charge(v: Floats, ge: Floats, gi: Floats | float, leak: float, rest: float, 
     return v + (ge * (0.0 - v) + gi * (inhibition - v) + (rest - v)) * leak
 
 
-def run(net: Network, state: State, trains: Trains, mode: Mode, window: int) -> Spikes:
+def run(net: Network, state: State, trains: Trains, mode: Mode, window: int) -> Response:
     """Step through input spikes; `state` changes in place, but for its tail.
 
     Args:
@@ -103,4 +103,4 @@ def run(net: Network, state: State, trains: Trains, mode: Mode, window: int) -> 
         raster += [(k, j) for j in fired] + [(k, n + j) for j in fired_i]
         s.step += 1
     events = np.array(raster, dtype=np.int32).reshape(-1, 2)
-    return Spikes(counts[0], counts[1], events[:, 0].copy(), events[:, 1].copy())
+    return Response(counts[0], counts[1], events[:, 0].copy(), events[:, 1].copy())

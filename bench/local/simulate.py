@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from bench.local import compiled, reference
-from bench.local.network import Mode, Network, Spikes, State
+from bench.local.network import Mode, Network, Response, State
 from bench.local.spikes import Trains
 
 
-def simulate(network: Network, state: State, trains: Trains, mode: Mode, window: int, plain: bool = False) -> Spikes:
+def simulate(network: Network, state: State, trains: Trains, mode: Mode, window: int, plain: bool = False) -> Response:
     """Step through input spikes; `state` changes in place.
 
     Args:
@@ -25,8 +25,8 @@ def simulate(network: Network, state: State, trains: Trains, mode: Mode, window:
     offset = np.concatenate([tail.offset, trains.offset[1:] + tail.offset[-1]]) if past else trains.offset
     joined = Trains(offset, np.concatenate([tail.inputs, trains.inputs]) if len(tail.inputs) else trains.inputs)
     step = reference.run if plain or compiled.library() is None else compiled.run
-    spikes = step(network, state, joined, mode, window)
+    response = step(network, state, joined, mode, window)
     if past:
         begin = offset[-past - 1]
         state.tail = Trains(offset[-past - 1 :] - begin, joined.inputs[begin:].copy())
-    return spikes
+    return response

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
 from bench.errors import BenchError
-from bench.neurons import NeuronConfig, Spiking
+from bench.neurons import NeuronConfig, Spiking, adopt
 from bench.ranges import Numbers
 
 KNOBS = Numbers("model.")
@@ -46,8 +47,10 @@ class Spec:
 class SpikingNetwork(nn.Module, ABC):
     """Frame of a network: subclasses define `features` and a linear `head`.
 
-    It never resets itself: whoever runs it calls `forget` before each forward pass (in a run, the
-    task does).
+    `model(x)` starts from rest; to go on from the potentials of the last pass is asked for by `remembering`. Whoever
+    calls `features` itself calls `forget` before (in a run, the task does).
+
+    A layer of its own with neurons of SpikingJelly's is adopted: it is reset, counted and regularized like the suite's.
 
     Attributes:
         spec: what it was built for.
@@ -65,6 +68,8 @@ class SpikingNetwork(nn.Module, ABC):
         Numbers().at_least(1, time_steps=spec.time_steps)
         self.spec = spec
         self.time_steps = 1 if spec.neuron.name == "relu" else spec.time_steps
+        self._remembers = False
+        self._others: list[Any] | None = None
 
     def spiking(self) -> Spiking:
         """A new spiking layer of this network's neuron."""
@@ -83,11 +88,33 @@ class SpikingNetwork(nn.Module, ABC):
         return self.head(features.mean(0))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images `[N, C, H, W]` to logits `[N, classes]`."""
+        """Images `[N, C, H, W]` to logits `[N, classes]`, from rest."""
+        if not self._remembers:
+            self.forget()
         return self.logits(self.features(x))
 
+    @contextmanager
+    def remembering(self) -> Iterator[None]:
+        """While this context is open, a forward pass goes on from the potentials that the last one has left."""
+        layers = [layer for _, layer in self.spiking_layers()]
+        try:
+            self._remembers = True
+            for layer in layers:
+                layer.remembers = True
+            yield
+        finally:
+            self._remembers = False
+            for layer in layers:
+                layer.remembers = False
+
     def spiking_layers(self) -> Iterator[tuple[str, Spiking]]:
-        """(name, layer) of every spiking layer, in the order of definition."""
+        """(name, layer) of every spiking layer, in the order of definition.
+
+        Raises:
+            BenchError: a layer has neurons that the suite can neither reset nor count.
+        """
+        if self._others is None:
+            self._others = adopt(self, self.time_steps)
         for name, module in self.named_modules():
             if isinstance(module, Spiking):
                 yield name, module
@@ -107,6 +134,8 @@ class SpikingNetwork(nn.Module, ABC):
         """Reset every membrane potential and drop the last pass' activity."""
         for _, layer in self.spiking_layers():
             layer.forget()
+        for module in self._others or ():
+            module.reset()
 
 
 def check_halvings(depth: int, height: int, width: int, knob: str | None = None) -> None:

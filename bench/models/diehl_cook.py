@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from bench.errors import BenchError
 from bench.local.constants import ANTONOV, DIEHL_COOK, TRACE, Constants
-from bench.local.network import ARRAYS, MILLISECONDS, Mode, Network, Spikes, State, check_delays, steps, wire
+from bench.local.network import ARRAYS, MILLISECONDS, Mode, Network, Response, State, check_delays, steps, wire
 from bench.local.readout import NO_ANSWER, answers, vote
 from bench.local.simulate import simulate
 from bench.local.spikes import check_rate, poisson
@@ -85,7 +85,7 @@ class DiehlCook(SpikingNetwork):
     assigned_at: Tensor
     flushed_at: Tensor
     evaluation: State | None
-    answered: list[Spikes]
+    answered: list[Response]
 
     def __init__(
         self,
@@ -194,7 +194,7 @@ class DiehlCook(SpikingNetwork):
         intensities = self.spec.pixels(x.detach().cpu().double()).clamp(0, 1)
         return intensities.flatten(1).numpy()
 
-    def present(self, state: State, image: NDArray[np.float64], mode: Mode, rng: np.random.Generator) -> Spikes:
+    def present(self, state: State, image: NDArray[np.float64], mode: Mode, rng: np.random.Generator) -> Response:
         """Show one image `[inputs]`, again and brighter while too few neurons answer, and let the network rest."""
         c = self.network.constants
         for repeat in range(MOST_REPEATS + 1):
@@ -205,14 +205,14 @@ class DiehlCook(SpikingNetwork):
             if mode.sign is not None:
                 self.network.normalize(state)
             trains = poisson(rates, c.dt, self.time_steps, self.period, rng)
-            spikes = simulate(self.network, state, trains, mode, self.time_steps, self.reference)
+            response = simulate(self.network, state, trains, mode, self.time_steps, self.reference)
             n = self.network.wiring.neurons
             self.synops += float(
-                len(trains.inputs) * n + spikes.excitatory.sum() + (n - 1) * spikes.inhibitory.sum()
+                len(trains.inputs) * n + response.excitatory.sum() + (n - 1) * response.inhibitory.sum()
             )  # fmt: skip
-            if spikes.excitatory.sum() >= c.least_spikes:
+            if response.excitatory.sum() >= c.least_spikes:
                 break
-        return spikes
+        return response
 
     def flush(self, state: State, unused: float, rng: np.random.Generator) -> None:
         """Apply the decay that unused weights still wait for: every input fires for a moment, nothing learns."""
@@ -244,30 +244,31 @@ class DiehlCook(SpikingNetwork):
             self.flush(state, self.unflushed, self.flush_rng())
         return self.network.rested(state.w, state.theta, state.step)
 
-    def answer(self, x: Tensor) -> list[Spikes]:
-        """The spikes of each image `[N, 1, H, W]`, from rest if the last pass was forgotten.
+    def answer(self, x: Tensor) -> list[Response]:
+        """The response to each image `[N, 1, H, W]`, from rest if the last pass was forgotten.
 
         A pass that goes on keeps time: an image's spikes may reach into the next one's presentation.
         """
         key = derive(self.seed, "test spikes")
         if self.evaluation is None:
             self.evaluation = self.frozen()
-        seen = []
+        responses = []
         for image in self.pixels(x):
             # By its pixels: what came before an image, in this set or another, does not change its input.
             rng = np.random.default_rng([key, zlib.crc32(image.tobytes())])
-            seen.append(self.present(self.evaluation, image, Mode(), rng))
-        return seen
+            responses.append(self.present(self.evaluation, image, Mode(), rng))
+        return responses
 
-    def votes(self, seen: list[Spikes]) -> Tensor:
+    def votes(self, responses: list[Response]) -> Tensor:
         """What some presentations answer: `[1, N, classes + 1]`, the mean spikes of each class' neurons, and 1 in the
         last place where none of these has fired: no class is an answer then."""
-        means = vote(np.stack([spikes.excitatory for spikes in seen]), self.labels.numpy(), self.spec.classes)
+        counts = np.stack([response.excitatory for response in responses])
+        means = vote(counts, self.labels.numpy(), self.spec.classes)
         silent = answers(means) < 0
         return torch.from_numpy(np.concatenate([means, silent[:, None]], axis=1))[None]
 
     def features(self, x: Tensor) -> Tensor:
-        """Votes `[1, N, classes + 1]` for images `[N, 1, H, W]`, see `votes`; `answered` keeps their spikes.
+        """Votes `[1, N, classes + 1]` for images `[N, 1, H, W]`, see `votes`; `answered` keeps the responses.
 
         Raises:
             BenchError: a gradient with respect to the images is asked for.

@@ -190,7 +190,8 @@ class Diet(SpikingNetwork):
         was_training = self.training
         self.eval()
         try:
-            self.calibrate(images[:CALIBRATION_IMAGES].to(self.head.weight))
+            with self.remembering():
+                self.calibrate(images[:CALIBRATION_IMAGES].to(self.head.weight))
         finally:
             self.train(was_training)
             self.forget()

@@ -8,8 +8,9 @@ from bench.lazy import face
 from bench.neurons.config import NEURONS, NeuronConfig
 
 if TYPE_CHECKING:
+    from bench.neurons.adopted import adopt
     from bench.neurons.layer import Spiking, charge, make_neuron
 
-__all__ = ["NEURONS", "NeuronConfig", "Spiking", "charge", "make_neuron"]
+__all__ = ["NEURONS", "NeuronConfig", "Spiking", "adopt", "charge", "make_neuron"]
 
-__getattr__ = face(__name__, {"Spiking": "layer", "charge": "layer", "make_neuron": "layer"})
+__getattr__ = face(__name__, {"Spiking": "layer", "adopt": "adopted", "charge": "layer", "make_neuron": "layer"})

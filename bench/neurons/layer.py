@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -61,6 +62,16 @@ def charge(node: neuron.BaseNode, x: Tensor, v: Tensor) -> Tensor:
     return v - leak + (x * rate if node.decay_input else x)
 
 
+@dataclass(frozen=True)
+class Use:
+    """What a spiking layer did in one of several uses in a forward pass; see `Spiking` for the entries."""
+
+    fired: Tensor | None
+    potential: Tensor | None
+    count: Tensor | None
+    shape: torch.Size
+
+
 class Spiking(nn.Module):
     """One spiking layer with slots where regularizers plug in.
 
@@ -68,14 +79,24 @@ class Spiking(nn.Module):
     regularizer appends to them. What the neuron emitted, before the second slot, is kept in `fired`
     for penalties and counts: dropout on spikes may emit values that are no spikes.
 
+    Each use starts from rest, also where a network uses one layer several times in a forward pass: all of them are kept
+    then, and `forget` begins the next pass.
+
     Shapes: `[T * N, ...]` in and out, time slowest. With the ReLU twin T is 1.
+
+    Args:
+        config: kind and constants of the neuron.
+        time_steps: T.
+        neuron: in multi-step mode, in place of the one that `config` describes.
 
     Attributes:
         fired: `[T, N, ...]` output of the neuron in the last forward pass, with its graph; None when `lean`.
         count: how many spikes that were, a scalar on the device; None if nobody has counted them.
         shape: of `fired`, also when that is not kept.
         potential: `[T, N, ...]` membrane potential before the reset, when `keep_potential` is set.
-        lean: keep no spikes, only their count. The next forward pass must then come after `forget`.
+        earlier: the uses in this pass before the last one.
+        remembers: go on from the potentials that the last use has left.
+        lean: keep no spikes, only their count; such a layer cannot go on.
         kernel_note: what the kernels of `bench.ops` keep at this layer; None if it has not met them.
     """
 
@@ -84,26 +105,34 @@ class Spiking(nn.Module):
     count: Tensor | None
     shape: torch.Size | None
     potential: Tensor | None
+    earlier: list[Use]
     kernel_note: Any | None
 
-    def __init__(self, config: NeuronConfig, time_steps: int) -> None:
+    def __init__(self, config: NeuronConfig, time_steps: int, neuron: nn.Module | None = None) -> None:
         super().__init__()
         self.config = config
         self.time_steps = time_steps
         self.is_spiking = config.name != "relu"
         self.current = nn.Sequential()
-        self.neuron = make_neuron(config) if self.is_spiking else nn.ReLU()
+        self.neuron = neuron or (make_neuron(config) if self.is_spiking else nn.ReLU())
         self.spikes = nn.Sequential()
         self.keep_potential = False
-        self.lean = False
+        self.lean = self.remembers = False
         self.kernel_note = None
         self.forget()
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fire(self.current(x))
 
+    def begin(self) -> None:
+        """Begin a use: from rest, unless the layer `remembers`. Again, before it has fired, it does nothing."""
+        if self.shape is not None and not self.remembers:
+            self.earlier.append(Use(self.fired, self.potential, self.count, self.shape))
+            self._rest()
+
     def fire(self, x: Tensor) -> Tensor:
         """Neuron and `spikes` slot, behind the `current` slot; `[T * N, ...]` in and out."""
+        self.begin()
         steps = x.unflatten(0, (self.time_steps, -1))
         fired = self._fire(steps) if self.is_spiking else self.neuron(steps)
         self.shape = fired.shape
@@ -116,8 +145,7 @@ class Spiking(nn.Module):
         if self.kernel_note is not None:
             self.kernel_note.catch_up(node, self.time_steps)
         node.store_v_seq = self.keep_potential
-        # The potential is a sum over time: in bfloat16 it would lose small currents. A node's
-        # own state decides nothing here, the task resets it before every forward pass.
+        # The potential is a sum over time: in bfloat16 it would lose small currents.
         exact = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
         with torch.autocast(x.device.type, enabled=False):
             fired = node(exact)
@@ -129,6 +157,10 @@ class Spiking(nn.Module):
 
     def forget(self) -> None:
         """Reset the membrane potential and let go of the last pass' tensors."""
+        self.earlier = []
+        self._rest()
+
+    def _rest(self) -> None:
         if self.is_spiking:
             self.neuron.reset()
             self.neuron.v_seq = None

@@ -65,6 +65,7 @@ def fire_block(
         repeat: the static stem: conv_norm sees each image once, the neurons see it T times.
         add: `[T * N, C, H, W]`, a residual path; it is no part of what the layer did.
     """
+    spiking.begin()
     kernels, note = kernels_for(x.device), note_at(spiking)
     note.obstacle = None if kernels is None else _obstacle(conv_norm, spiking, note, pool)
     if kernels is None or note.obstacle is not None:

@@ -84,20 +84,19 @@ class DecisionProbe(Probe):
     ) -> tuple[list[tuple[Reaction, np.ndarray]], np.ndarray]:
         """Each threshold's reaction times in ms with their comparison; and spike counts [images, neurons]."""
         classes, y = subject.splits.classes, labels.numpy()
-        seen = []
+        responses = []
         for x, _ in subject.batches(images, labels):
-            seen += model.answer(x)
+            responses += model.answer(x)
             model.forget()
         own, window, dt = model.labels.numpy(), model.time_steps, model.network.constants.dt
+        spikes = [(r.step[r.step < window], r.neuron[r.step < window]) for r in responses]
         by_threshold = []
         for threshold in self.thresholds:
-            both = np.array(
-                [decide(s.step[s.step < window], s.neuron[s.step < window], own, classes, threshold) for s in seen]
-            )
+            both = np.array([decide(step, neuron, own, classes, threshold) for step, neuron in spikes])
             # A spike in a step comes at its end.
             times = (both[:, 1] + 1) * dt
             by_threshold.append((reaction(both[:, 0], times, y, threshold), times[both[:, 0] != NO_ANSWER]))
-        return by_threshold, np.stack([s.excitatory for s in seen])
+        return by_threshold, np.stack([response.excitatory for response in responses])
 
 
 def compare(a: np.ndarray, b: np.ndarray) -> dict[str, Any]:

@@ -91,7 +91,7 @@ def place_of(key: str, cfg: DictConfig) -> str:
         BenchError: there is no such setting; names the nearest.
     """
     probe, dot, name = key.partition(".")
-    fields = {str(part): [str(of) for of in cfg[part] if of != "_target_"] for part in cfg}
+    fields = {str(part): [str(setting) for setting in cfg[part] if setting != "_target_"] for part in cfg}
     own = fields.pop("eval")
     if not dot and key in own:
         return f"eval.{key}"
@@ -153,9 +153,9 @@ def evaluate(paths: Sequence[Path], cfg: DictConfig, say: Say) -> Iterator[tuple
         subject = None
         for name, probe in probes.items():
             if name not in waiting[path]:
-                found = current(path, name, record, cfg, asked[name])
-                assert found is not None
-                yield path, name, found, True
+                kept = current(path, name, record, cfg, asked[name])
+                assert kept is not None
+                yield path, name, kept, True
                 continue
             if subject is None:
                 subject = load(path, record, cfg)
@@ -173,7 +173,7 @@ def stored(node: DictConfig) -> dict[str, Any]:
 def current(
     path: Path, name: str, record: dict[str, Any], cfg: DictConfig, asked: dict[str, Any]
 ) -> dict[str, Any] | None:
-    """What a probe found earlier; None where it is to be measured (again).
+    """What a probe measured earlier; None where it is to be measured (again).
 
     Raises:
         BenchError: it was measured with other settings, or its file is damaged.
@@ -224,7 +224,7 @@ def load(path: Path, record: dict[str, Any], cfg: DictConfig) -> Subject:
     task.to(device).eval().requires_grad_(False)
     return Subject(
         task, splits, settings(own.data), record["precision"], batch_size, device, cfg.eval.seed, path,
-        other=lambda of: load(of, finished(of), cfg),
+        other=lambda folder: load(folder, finished(folder), cfg),
     )  # fmt: skip
 
 

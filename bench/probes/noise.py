@@ -66,7 +66,7 @@ class NoiseProbe(Probe):
         meters: dict[str, Meter] = {}
         for name, (images, labels) in sets.items():
             meters[name] = meter = subject.measure(images, labels)
-            layers = [float(count) for count in meter.rates.spikes.values()]
+            layers = [float(count) for count in meter.rates.counts.values()]
             rows.append(
                 {
                     "set": name,
@@ -83,7 +83,7 @@ class NoiseProbe(Probe):
         per_image = {row["set"]: row["output_per_image"] for row in rows}
         for row in rows:
             row["relative"] = ratio(row["output_per_image"], per_image["delta"])
-        last = list(meters["known"].rates.spikes)[-1]
+        last = list(meters["known"].rates.counts)[-1]
         return Outcome(
             images=self.images,
             rows=rows,

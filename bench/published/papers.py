@@ -61,8 +61,8 @@ def paper(key: str) -> dict[str, Any]:
     path = FOLDER / f"{key}.yaml"
     if not path.exists():
         raise BenchError(f"no published numbers of '{key}'. {nearest(key, (p.stem for p in FOLDER.glob('*.yaml')))}")
-    found: dict[str, Any] = yaml.safe_load(path.read_text())
-    return found
+    content: dict[str, Any] = yaml.safe_load(path.read_text())
+    return content
 
 
 def load(key: str) -> Published:
@@ -85,5 +85,5 @@ def of_experiment(experiment: str) -> dict[str, Any]:
     name, _, item = experiment.partition("/")
     if not known(name):
         return {}
-    found: dict[str, Any] = paper(name).get("experiments", {}).get(item, {})
-    return found
+    entry: dict[str, Any] = paper(name).get("experiments", {}).get(item, {})
+    return entry

@@ -19,13 +19,13 @@ def now() -> str:
 def versions() -> dict[str, str]:
     """Versions of Python and of what a run's numbers depend on."""
     names = ("torch", "torchvision", "lightning", "spikingjelly", "timm", "numpy", "hydra-core", "wandb")
-    found = {"snn-bench": __version__, "python": platform.python_version()}
+    installed = {"snn-bench": __version__, "python": platform.python_version()}
     for name in names:
         try:
-            found[name] = metadata.version(name)
+            installed[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            found[name] = "none"
-    return found
+            installed[name] = "none"
+    return installed
 
 
 def commit() -> tuple[str | None, bool]:

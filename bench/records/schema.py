@@ -100,10 +100,10 @@ class Field:
         """What a record has for it; None where it has nothing."""
         if self.derive is not None:
             return self.derive(result)
-        found: Any = result
+        value: Any = result
         for part in self.key.split("."):
-            found = None if found is None else found[part]
-        return found
+            value = None if value is None else value[part]
+        return value
 
     def text(self, value: float | None, sign: bool = False) -> str:
         """A number as tables show it: percent with two digits, rates with four, counts in thousands."""

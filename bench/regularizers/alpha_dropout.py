@@ -13,10 +13,15 @@ class AlphaDropout(Masked):
     """Alpha dropout: single elements become SELU's limit alpha', then mean 0 and variance 1 are restored.
 
     On spikes it emits values that are no spikes, also where all were silent; spikes are counted
-    before it. Its settings are those of `Masked`.
+    before it.
 
     Source: lyu2023 (Lyu & Yin, A Discussion of Migration of Common Neural Network Regularization
     Methods on SNNs), eq. 8 and section II.E; Klambauer et al. 2017 (arXiv 1706.02515), section 3.
+
+    Args:
+        p: probability of being replaced, in [0, 1] (our choice for lyu2023: 0.5).
+        mask: see `Masked`.
+        at: see `Masked`.
     """
 
     name = "alpha_dropout"

@@ -52,7 +52,7 @@ class Regularizer(nn.Module):
         needs_potential: whether `penalty` and `after_step` read `LayerActivity.potential`.
         identity_in_eval: whether the network in eval mode computes what it would without it, given
             the same weights. An instance may set it where it depends on an argument.
-        replayable: whether all that its hooks do in a training step, `batch` left out, may be recorded on a GPU and
+        replayable: whether all that its hooks do in a training step, `batch` left out, may be captured on a GPU and
             replayed: they look at no value from the CPU, and keep between steps no number or tensor but in
             tensors that they write into in place. If in doubt leave it: steps are then done one by one.
     """

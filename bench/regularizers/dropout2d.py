@@ -11,11 +11,17 @@ class Dropout2d(Scaled):
     """Dropout2d: zero whole channels of a sample with probability p and rescale the kept ones.
 
     On a fully connected layer a channel is one unit, which makes it `dropout`; in the spike response network (`srm`)
-    it is one unit with its delayed synapses. Its settings are those of `Scaled`.
+    it is one unit with its delayed synapses.
 
     Source: lyu2023 (Lyu & Yin, A Discussion of Migration of Common Neural Network Regularization
     Methods on SNNs), eq. 7, and eq. 6 for the other scaling; Tompson et al. 2015 (arXiv 1411.4280),
     section 3.2.
+
+    Args:
+        p: probability of a channel's being dropped, in [0, 1] (our choice for lyu2023: 0.5).
+        mask: see `Masked`.
+        at: see `Masked`.
+        scaling: see `Scaled`.
     """
 
     name = "dropout2d"

@@ -29,7 +29,7 @@ class FeatureDropout(Masked):
     Methods on SNNs), section II.D, alpha' of eq. 8; Klambauer et al. 2017 (arXiv 1706.02515), section 3.
 
     Args:
-        p: see `Masked`.
+        p: probability of a channel's being replaced, in [0, 1] (our choice for lyu2023: 0.5).
         mask: see `Masked`.
         at: see `Masked`.
         fill: what a dropped channel becomes.

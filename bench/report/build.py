@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bench import experiments
 from bench.errors import BenchError, EnvironmentFault
 from bench.records.identity import UNCOUNTED
 from bench.report import join, page
 from bench.report.analysis import Analysis, analyse
-from bench.report.collect import Collection, collect
+from bench.report.collect import Collection, Say, gather
 from bench.report.exports import results_csv, results_json, table_csv
 from bench.report.figures import figures, source_of
-from bench.report.grids import Table, groups
+from bench.report.groups import groups
 from bench.report.latex import table_tex
 from bench.report.overview import overview
 from bench.report.readme import readme
+from bench.report.tables import Table
 from bench.report.words import MARK
 
-Say = Callable[[str], None]
-
-ASIDE = {
+# Settings that do not make another table: the budget is in its name already, the others change no number.
+_ASIDE = {
     "budget", "seed", "logger", "runs", "force", "hydra", "logger.mode", "logger.project", "logger.entity",
     "data.root", "data.path", "ops", *(f"trainer.{key}" for key in UNCOUNTED if key != "precision"),
 }  # fmt: skip
-"""Settings that do not make another table: the budget is in its name already, the others change no number."""
 
 
 class Stale(BenchError):
@@ -40,72 +40,76 @@ class Reports:
 
     Attributes:
         collection: the records.
-        groups: every network, data set and budget: what the page shows.
-        reports: the tables that get folders.
-        said: what was left out.
+        groups: of every network, data set and budget: what the page shows.
+        reports: of the tables that get folders.
+        left_out: a line for each table that could not be made.
     """
 
     collection: Collection
     groups: list[Analysis]
     reports: list[Analysis]
-    said: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
 
     def files(self, only: Sequence[Table] | None = None, png: bool = True) -> Iterator[tuple[str, bytes]]:
         """Path below `reports/` and content of every file.
 
         Args:
-            only: draw the folders of these tables alone.
-            png: draw them; else there is only their source in them.
+            only: leave out the folders of all other tables.
+            png: draw the PNG files; else their content is only what `source_of` would read off it.
         """
-        for found in self.reports:
-            if only is not None and found.table not in only:
+        for analysis in self.reports:
+            if only is not None and analysis.table not in only:
                 continue
-            folder, drawn = found.table.folder, figures(found)
-            yield f"{folder}/README.md", readme(found, [(of.name, of.caption) for of in drawn]).encode()
-            yield f"{folder}/table.csv", table_csv(found).encode()
-            yield f"{folder}/table.tex", table_tex(found).encode()
+            folder, drawn = analysis.table.folder, figures(analysis)
+            yield f"{folder}/README.md", readme(analysis, [(figure.name, figure.caption) for figure in drawn]).encode()
+            yield f"{folder}/table.csv", table_csv(analysis).encode()
+            yield f"{folder}/table.tex", table_tex(analysis).encode()
             for figure in drawn:
                 for name, content in figure.files(png):
                     yield f"{folder}/{name}", content
         records = self.collection.records
         left_out = [f"{path.parent.name}: {reason}" for path, reason in self.collection.left_out]
-        yield "README.md", overview(self.reports, records, [*left_out, *self.said]).encode()
+        yield "README.md", overview(self.reports, records, [*left_out, *self.left_out]).encode()
         yield "results.csv", results_csv(records).encode()
         yield "results.json", results_json(records).encode()
         if page.available():
             yield "index.html", page.render(self.groups, self.reports, records).encode()
 
 
-def derive(collection: Collection, variants: Sequence[tuple[str, Sequence[str]]] = ()) -> Reports:
+def _derive(collection: Collection, variants: Sequence[tuple[str, Sequence[str]]] = ()) -> Reports:
     """Sort records into tables and work out their statistics.
 
     Args:
         collection: the records.
         variants: experiments that were run with further overrides, each with these.
     """
-    said: list[str] = []
-    found = join.tables(collection, join.names(), (), said)
-    for name, arguments in variants:
-        found += join.tables(collection, [name], arguments, said)
-    every = [analyse(table) for table in groups(collection)]
+    left_out: list[str] = []
+    tables = join.tables(collection, experiments.names(), (), left_out)
+    for name, overrides in variants:
+        tables += join.tables(collection, [name], overrides, left_out)
+    grouped = [analyse(table) for table in groups(collection)]
     # A group whose runs one experiment has all of would say the same twice.
-    covered = [{record.run_id for record in table.records} for table in found]
-    loose = [of for of in every if not any({record.run_id for record in of.table.records} <= ids for ids in covered)]
-    return Reports(collection, every, [*map(analyse, found), *loose], said)
+    covered = [_ids(table) for table in tables]
+    loose = [analysis for analysis in grouped if not any(_ids(analysis.table) <= ids for ids in covered)]
+    return Reports(collection, grouped, [*map(analyse, tables), *loose], left_out)
 
 
-def variants(out: Path) -> list[tuple[str, tuple[str, ...]]]:
+def _ids(table: Table) -> set[str]:
+    return {record.run_id for record in table.records}
+
+
+def _variants(out: Path) -> list[tuple[str, tuple[str, ...]]]:
     """Experiments with further overrides that have a report already: its first line says how it was built."""
-    found = []
-    for path in generated(out):
-        line = path.read_text(errors="replace").split("\n", 1)[0]
-        arguments = line.removeprefix(MARK).split("`", 1)[0].split()
-        if len(arguments) > 1:
-            found.append((arguments[0], tuple(arguments[1:])))
-    return found
+    built = []
+    for path in _generated(out):
+        first = path.read_text(errors="replace").split("\n", 1)[0]
+        name, *overrides = first.removeprefix(MARK).split("`", 1)[0].split() or [""]
+        if overrides:
+            built.append((name, tuple(overrides)))
+    return built
 
 
-def generated(out: Path) -> list[Path]:
+def _generated(out: Path) -> list[Path]:
     """The README of every generated folder."""
     paths = [path for depth in ("*/*", "*/*/*") for path in out.glob(f"{depth}/README.md")]
     return sorted(path for path in paths if path.read_text(errors="replace").startswith(MARK))
@@ -127,7 +131,7 @@ def write(
         names: experiments; all that there are records of, and all groups of records, if left out.
         arguments: overrides that the experiments were run with; `budget=` picks one.
         dirty: take records of a dirty commit too.
-        say: takes a line at a time.
+        say: takes what the user is told.
 
     Returns:
         The folders of the tables asked for.
@@ -136,17 +140,18 @@ def write(
         BenchError: there are no records, or none of an experiment that was named.
         EnvironmentFault: a file cannot be written.
     """
-    extra = [line for line in arguments if line.lstrip("+~").split("=", 1)[0].split("/")[0] not in ASIDE]
-    loaded = [join.load(name) for name in names]
+    extra = [override for override in arguments if _setting(override) not in _ASIDE]
+    loaded = [experiments.load(name) for name in names]
     collection = gather(folders, dirty, say)
-    budget = next((line for line in arguments if line.startswith("budget=")), None)
+    budget = next((override for override in arguments if override.startswith("budget=")), None)
     if arguments and not names:
         raise BenchError(f"{arguments[0]}: name the experiment too, as in nandan2022/table3_1 budget=cpu")
     # Those that were built with overrides before stay: the overview lists them.
-    again = {(of.name, (budget or f"budget={of.budget}", *extra)) for of in loaded} if extra else set()
-    made = derive(collection, sorted({*variants(out), *again}))
-    wanted = [of.table for of in made.reports if not names or _asked(of.table, names, budget, extra)]
-    for line in made.said:
+    new = [(experiment.name, (budget or f"budget={experiment.budget}", *extra)) for experiment in loaded if extra]
+    made = _derive(collection, sorted({*_variants(out), *new}))
+    tables = [analysis.table for analysis in made.reports]
+    wanted = [table for table in tables if not names or _asked(table, names, budget, extra)]
+    for line in made.left_out:
         say(line)
     if names and not wanted:
         where = f" at {budget}" if budget else ""
@@ -161,14 +166,19 @@ def write(
         say("index.html needs more packages: pip install 'snn-bench[report]'")
     else:
         say(f"{out / 'index.html'}: {len(collection.records)} runs")
-    for path in generated(out):
-        if path.parent.relative_to(out).as_posix() not in {of.table.folder for of in made.reports}:
+    for path in _generated(out):
+        if path.parent.relative_to(out).as_posix() not in {table.folder for table in tables}:
             say(f"{path.parent} follows from no record any more; remove it")
     return [out / table.folder for table in wanted]
 
 
+def _setting(override: str) -> str:
+    """What an override sets; of a group in another, as `hydra/launcher`, the outer one."""
+    return override.lstrip("+~").split("=", 1)[0].split("/")[0]
+
+
 def _asked(table: Table, names: Sequence[str], budget: str | None, extra: Sequence[str]) -> bool:
-    given = [line for line in table.arguments[1:] if not line.startswith("budget=")]
+    given = [override for override in table.arguments[1:] if not override.startswith("budget=")]
     return table.name in names and (budget in (None, f"budget={table.budget}")) and given == list(extra)
 
 
@@ -191,35 +201,24 @@ def _put(made: Reports, out: Path, only: Sequence[Table] | None) -> None:
                 path.unlink()
 
 
-def gather(folders: Sequence[Path], dirty: bool, say: Say) -> Collection:
-    """The records, after saying what was left out.
-
-    Raises:
-        BenchError: there is none.
-    """
-    collection = collect(folders, dirty)
-    for line in collection.lines():
-        say(line)
-    if not collection.records:
-        where = " or ".join(str(folder) for folder in folders)
-        raise BenchError(f"no usable record in {where}; `python -m bench run` or `reproduce` makes some")
-    return collection
-
-
 def check(out: Path, say: Say = print) -> None:
     """Build everything anew from `reports/records` and compare.
 
     Texts must be equal byte by byte. A figure or the page may differ in its bytes where another version of the
     renderer drew it: then what it shows must be equal.
 
+    Args:
+        out: `reports`.
+        say: takes what the user is told.
+
     Raises:
         BenchError: there are no records.
         Stale: names the files that do not follow from them.
     """
-    made = derive(gather([out / "records"], False, say), variants(out))
+    made = _derive(gather([out / "records"], False, say), _variants(out))
     expected = dict(made.files(png=False))
-    stale = [f"{name}: {reason}" for name, content in expected.items() if (reason := differs(out / name, content))]
-    for path in generated(out):
+    stale = [f"{name}: {reason}" for name, content in expected.items() if (reason := _differs(out / name, content))]
+    for path in _generated(out):
         for file in sorted(path.parent.iterdir()):
             name = file.relative_to(out).as_posix()
             if file.is_file() and name not in expected:
@@ -233,19 +232,20 @@ def check(out: Path, say: Say = print) -> None:
     say(f"{len(expected)} files follow from {len(made.collection.records)} records")
 
 
-def differs(path: Path, content: bytes) -> str:
+def _differs(path: Path, content: bytes) -> str:
     """Why a file is not what it should be; nothing if it is."""
     if not path.is_file():
         return "missing"
     there = path.read_bytes()
     if there == content:
         return ""
-    found, wanted = source_of(there), source_of(content)
-    if found is None or wanted is None:
+    old, new = source_of(there), source_of(content)
+    if old is None or new is None:
         return "differs"
-    if found[0] != wanted[0]:
+    (old_digest, old_renderer), (new_digest, new_renderer) = old, new
+    if old_digest != new_digest:
         return "shows other numbers"
     # A PNG's bytes depend on the machine's libraries too, an SVG's and the page's on the renderer's version only.
-    if path.suffix == ".png" or found[1] != wanted[1]:
+    if path.suffix == ".png" or old_renderer != new_renderer:
         return ""
     return "differs, though its numbers are right"

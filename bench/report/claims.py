@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from bench.published.papers import METRICS, known, of_experiment, paper
-from bench.report.grids import Line
+from bench.records.schema import DIGITS, FIELD, Unit
 from bench.report.stats import Paired, holm, paired
+from bench.report.tables import Line
 
 
 def claims(experiment: str) -> tuple[dict[str, Any], ...]:
@@ -19,11 +20,12 @@ def claims(experiment: str) -> tuple[dict[str, Any], ...]:
     experiment is named after, `nandan2022/figure3_1`, or of the figures, `lyu2023/figures2_5`."""
     name, _, item = experiment.partition("/")
     own = of_experiment(experiment).get("claims")
-    found = re.fullmatch(r"(table|figure)s?(\d+)_(\d+)", item)
-    if own is not None or found is None or not known(name):
+    match = re.fullmatch(r"(table|figure)s?(\d+)_(\d+)", item)
+    if own is not None or match is None or not known(name):
         return tuple(own or ())
-    of = paper(name).get(f"{found[1]}s", {}).get(f"{found[2]}.{found[3]}", {})
-    return tuple(of.get("claims", ()))
+    kind, chapter, number = match.groups()
+    entry = paper(name).get(f"{kind}s", {}).get(f"{chapter}.{number}", {})
+    return tuple(entry.get("claims", ()))
 
 
 @dataclass(frozen=True)
@@ -59,39 +61,44 @@ def judge(claims: Sequence[Mapping[str, Any]], lines: Sequence[Line], alpha: flo
     (`StoredRun.number`).
 
     Args:
-        claims: of a `Published`.
-        lines: of our table.
+        claims: the paper's.
+        lines: our table's.
         alpha: chance of a false outcome over all claims.
     """
     pairs = [_pair(claim, lines) for claim in claims]
     adjusted = holm([pair.p if pair is not None else None for pair in pairs])
-    return [
-        _outcome(claim, pair, p, alpha) for claim, pair, p in zip(claims, pairs, adjusted, strict=True)
-    ]  # fmt: skip
+    return [_outcome(claim, pair, p, alpha) for claim, pair, p in zip(claims, pairs, adjusted, strict=True)]
 
 
-def _find(lines: Sequence[Line], wanted: Mapping[str, Any]) -> Line | None:
-    facts = [(line, {**(line.published or {}), "label": line.label}) for line in lines]
-    found = [line for line, of in facts if all(of.get(key) == value for key, value in wanted.items())]
-    return found[0] if len(found) == 1 else None
+def _line(lines: Sequence[Line], wanted: Mapping[str, Any]) -> Line | None:
+    """The one line that a claim names; None where there is none, or more than one."""
+    named = [(line, {**(line.published or {}), "label": line.label}) for line in lines]
+    fitting = [line for line, facts in named if all(facts.get(key) == value for key, value in wanted.items())]
+    return fitting[0] if len(fitting) == 1 else None
+
+
+def _metric(claim: Mapping[str, Any]) -> str:
+    """The number that a claim is about, as records have it."""
+    named = next(str(claim[key]) for key in ("larger", "falls", "in") if key in claim)
+    return METRICS.get(named, named)
 
 
 def _pair(claim: Mapping[str, Any], lines: Sequence[Line]) -> Paired | None:
     """Differences in the direction of the claim, so that positive ones speak for it."""
     if "above" in claim:
         return _curves(claim, lines)
+    metric = _metric(claim)
     if "larger" in claim:
-        line = _find(lines, claim["of"])
+        line, than = _line(lines, claim["of"]), METRICS.get(claim["than"], claim["than"])
         if line is None:
             return None
-        larger, than = line.values(claim["larger"]), claim["than"]
-        pair = paired(larger, line.values(than) if isinstance(than, str) else dict.fromkeys(larger, float(than)))
+        larger = line.values(metric)
+        smaller = line.values(than) if isinstance(than, str) else dict.fromkeys(larger, float(than))
+        pair = paired(larger, smaller)
         return pair if pair.difference is not None else None
-    named = claim["falls"] if "falls" in claim else claim["in"]
-    metric = METRICS.get(named, named)
     names = {"better": ("better", "than"), "falls": ("from", "to"), "alike": ("alike", "with")}
     kind = next(kind for kind in names if kind in claim)
-    first, second = (_find(lines, claim[name]) for name in names[kind])
+    first, second = (_line(lines, claim[name]) for name in names[kind])
     if first is None or second is None:
         return None
     times = float(claim.get("times", 1))
@@ -100,21 +107,11 @@ def _pair(claim: Mapping[str, Any], lines: Sequence[Line]) -> Paired | None:
 
 
 def _curves(claim: Mapping[str, Any], lines: Sequence[Line]) -> Paired | None:
-    means = []
-    for side in ("above", "below"):
-        points: dict[int, list[tuple[float, float]]] = {}
-        for line in lines:
-            arguments = [of for record in line.records for of in record.result["regs"].values()]
-            if not arguments or not all(of.get(k) == v for of in arguments for k, v in claim[side].items()):
-                continue
-            rates, accuracies = line.values("test.spike_rate"), line.values("test.acc")
-            for seed, rate in rates.items():
-                if rate > 0:
-                    points.setdefault(seed, []).append((float(np.log(rate)), accuracies[seed]))
-        means.append({seed: sorted(of) for seed, of in points.items() if len(of) > 1})
+    """Mean difference of two curves of accuracy over the log of the spike rate, seed by seed."""
+    above, below = (_points(lines, claim[side]) for side in ("above", "below"))
     differences = {}
-    for seed in means[0].keys() & means[1].keys():
-        (x1, y1), (x2, y2) = (np.array(of[seed]).T for of in means)
+    for seed in above.keys() & below.keys():
+        (x1, y1), (x2, y2) = np.array(above[seed]).T, np.array(below[seed]).T
         low, high = max(x1[0], x2[0]), min(x1[-1], x2[-1])
         if low < high:
             # The lower half of the rates that both reach: there the paper sees the difference.
@@ -123,29 +120,46 @@ def _curves(claim: Mapping[str, Any], lines: Sequence[Line]) -> Paired | None:
     return paired(differences, dict.fromkeys(differences, 0.0)) if differences else None
 
 
+def _points(lines: Sequence[Line], wanted: Mapping[str, Any]) -> dict[int, list[tuple[float, float]]]:
+    """Seed -> log of the spike rate and accuracy of the lines whose regularizers have the wanted arguments, by rising
+    rate; without the seeds that have fewer than two points."""
+    points: dict[int, list[tuple[float, float]]] = {}
+    for line in lines:
+        regs = [arguments for record in line.records for arguments in record.result["regs"].values()]
+        if not regs or not all(arguments.get(key) == value for arguments in regs for key, value in wanted.items()):
+            continue
+        rates, accuracies = line.values("test.spike_rate"), line.values("test.acc")
+        for seed, rate in rates.items():
+            if rate > 0:
+                points.setdefault(seed, []).append((float(np.log(rate)), accuracies[seed]))
+    return {seed: sorted(curve) for seed, curve in points.items() if len(curve) > 1}
+
+
 def _outcome(claim: Mapping[str, Any], pair: Paired | None, p: float | None, alpha: float) -> Finding:
     says = str(claim["says"])
     if pair is None or pair.difference is None:
         return Finding(says, "not run", "runs it needs are missing")
-    found = pair.difference
-    digits = 4 if str(claim.get("falls", claim.get("in"))).endswith("spike_rate") else 2
-    why = f"{found.mean:+.{digits}f}"
-    if found.low is not None and found.high is not None:
-        why += f" [{found.low:+.{digits}f}, {found.high:+.{digits}f}]"
+    difference = pair.difference
+    # Accuracies have two digits, rates four; losses and probes' numbers are shown with two as well.
+    field = None if "above" in claim else FIELD.get(_metric(claim))
+    digits = DIGITS[Unit.rate] if field is not None and field.unit is Unit.rate else DIGITS[Unit.percent]
+    why = f"{difference.mean:+.{digits}f}"
+    if difference.low is not None and difference.high is not None:
+        why += f" [{difference.low:+.{digits}f}, {difference.high:+.{digits}f}]"
     if "times" in claim:
         why += " beyond the bound"
-    why += f" over {found.n} seed{'s' if found.n > 1 else ''}"
+    why += f" over {difference.n} seed{'s' if difference.n > 1 else ''}"
     if p is None:
         return Finding(says, "open", f"{why}: one seed cannot tell")
     why += f", p = {p:.3f}"
     if "alike" in claim:
         within = float(claim["within"])
-        low = found.mean if found.low is None else found.low
-        high = found.mean if found.high is None else found.high
+        low = difference.mean if difference.low is None else difference.low
+        high = difference.mean if difference.high is None else difference.high
         if -within <= low and high <= within:
             return Finding(says, "holds", f"{why}, within {within:g}")
         far = p <= alpha and (low > within or high < -within)
         return Finding(says, "does not hold" if far else "open", f"{why}, not within {within:g}")
     if p > alpha:
         return Finding(says, "open", why)
-    return Finding(says, "holds" if found.mean > 0 else "does not hold", why)
+    return Finding(says, "holds" if difference.mean > 0 else "does not hold", why)

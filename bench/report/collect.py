@@ -1,10 +1,10 @@
-"""Finds records, reads them with care, and says in a line each which were left out and why."""
+"""Finds the records below some folders, reads them with care, and says of each one left out why."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,17 +16,20 @@ from bench.files import read_json
 from bench.records import probe
 from bench.records.schema import FIELD, Role, keys, validate
 
-CIRCUMSTANCES = keys(Role.circumstance)
-"""What two honest repetitions of a run may differ in."""
+# What two honest repetitions of a run may differ in.
+_CIRCUMSTANCES = keys(Role.circumstance)
+
+Say = Callable[[str], None]
+"""Takes what the user is told, a line at a time."""
 
 
 @dataclass(frozen=True)
 class StoredRun:
-    """One run as it was found.
+    """The record of a run, with what lies beside it.
 
     Attributes:
         result: the content of `result.json`, checked.
-        path: of `result.json`.
+        path: the file that the result was read from.
         epochs: the lines of `metrics.jsonl`, empty when it is missing or not whole.
         config: the content of `config.yaml`, empty when it is missing or not whole.
         dirty: whether tracked files differed from the commit; None when no `env.json` says so.
@@ -42,25 +45,25 @@ class StoredRun:
 
     @property
     def run_id(self) -> str:
-        """Of the run."""
+        """The run's name."""
         return str(self.result["run_id"])
 
     @property
     def seed(self) -> int:
-        """Of the run."""
+        """The run's seed."""
         return int(self.result["seed"])
 
     @property
     def finished(self) -> bool:
-        """False for a run that diverged: it has no outcome."""
+        """Whether it has an outcome: a run that diverged has none."""
         return self.result["status"] == "finished"
 
     def number(self, key: str) -> float | None:
         """A number by its dotted key, `test.acc`, or `probes.noise.` and its name in that probe's headline; None where
         it was not measured."""
         if key.startswith("probes."):
-            _, probe, name = key.split(".", 2)
-            value = self.probes.get(probe, {}).get("headline", {}).get(name)
+            _, name, number = key.split(".", 2)
+            value = self.probes.get(name, {}).get("headline", {}).get(number)
         else:
             value = FIELD[key].value(self.result)
         return None if value is None else float(value)
@@ -72,7 +75,7 @@ class Collection:
 
     Attributes:
         records: one a run id.
-        left_out: path and reason of each record that is not in them.
+        left_out: path of the record and reason, for each record and each probe that was left out.
         repeated: records found again elsewhere, the same in all that matters.
         unfinished: run folders without `result.json`.
     """
@@ -102,29 +105,46 @@ def collect(folders: Sequence[Path], dirty: bool = False) -> Collection:
         folders: `reports/records`, `runs`; one that does not exist has no records.
         dirty: take records of a dirty commit too.
     """
-    found = Collection()
+    collection = Collection()
     by_id: dict[str, list[StoredRun]] = {}
-    for path in _paths(folders, found):
+    for path in _paths(folders, collection):
         try:
             record = read(path)
             if record.dirty and not dirty:
                 raise BenchError("from a dirty commit: tracked files differed from it (--dirty takes it in)")
         except BenchError as error:
-            found.left_out.append((path, str(error)))
+            collection.left_out.append((path, str(error)))
         else:
-            probes = _probes(path.with_name("probes"), record, found)
+            probes = _probes(path.with_name("probes"), record, collection)
             by_id.setdefault(record.run_id, []).append(replace(record, probes=probes))
     for run_id, same in sorted(by_id.items()):
-        if any(_outcome(other) != _outcome(same[0]) for other in same):
-            found.left_out += [(r.path, f"{len(same)} records of {run_id} differ in their outcome") for r in same]
+        if any(_outcome(record) != _outcome(same[0]) for record in same):
+            reason = f"{len(same)} records of {run_id} differ in their outcome"
+            collection.left_out += [(record.path, reason) for record in same]
             continue
         probes = {name: probe for record in reversed(same) for name, probe in record.probes.items()}
-        found.records.append(replace(same[0], probes=probes))
-        found.repeated += len(same) - 1
-    return found
+        collection.records.append(replace(same[0], probes=probes))
+        collection.repeated += len(same) - 1
+    return collection
 
 
-def _paths(folders: Sequence[Path], found: Collection) -> Iterator[Path]:
+def gather(folders: Sequence[Path], dirty: bool, say: Say) -> Collection:
+    """`collect`, and tell the user what was left out.
+
+    Raises:
+        BenchError: there is no record.
+    """
+    collection = collect(folders, dirty)
+    for line in collection.lines():
+        say(line)
+    if not collection.records:
+        where = " or ".join(str(folder) for folder in folders)
+        raise BenchError(f"no usable record in {where}; `python -m bench run` or `reproduce` makes some")
+    return collection
+
+
+def _paths(folders: Sequence[Path], collection: Collection) -> Iterator[Path]:
+    """The files of records; unfinished runs are counted in the collection."""
     seen = set()
     for folder in folders:
         # Flat files too: a record that travelled alone is still a record.
@@ -134,7 +154,7 @@ def _paths(folders: Sequence[Path], found: Collection) -> Iterator[Path]:
                 seen.add(path.resolve())
                 yield path
         for run in sorted(folder.iterdir()) if folder.is_dir() else []:
-            found.unfinished += (run / "metrics.jsonl").exists() and not (run / "result.json").exists()
+            collection.unfinished += (run / "metrics.jsonl").exists() and not (run / "result.json").exists()
 
 
 def read(path: Path) -> StoredRun:
@@ -163,6 +183,7 @@ def read(path: Path) -> StoredRun:
 
 
 def _numbers(value: Any, key: str = "") -> Iterator[tuple[str, float]]:
+    """Dotted key and value of every float in a record."""
     items: Iterable[tuple[Any, Any]] = ()
     if isinstance(value, dict):
         items = value.items()
@@ -175,6 +196,7 @@ def _numbers(value: Any, key: str = "") -> Iterator[tuple[str, float]]:
 
 
 def _epochs(path: Path, epochs: int) -> list[dict[str, Any]]:
+    """The lines of `metrics.jsonl`; none when it has not one for each of the epochs."""
     try:
         rows = [json.loads(line) for line in path.read_text().splitlines()]
     except (OSError, ValueError):
@@ -187,10 +209,10 @@ def _config(path: Path) -> dict[str, Any]:
     # The loader in C where there is one: a few hundred files are read at once.
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        found = yaml.load(path.read_text(), Loader=loader)
+        content = yaml.load(path.read_text(), Loader=loader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def _dirty(path: Path) -> bool | None:
@@ -200,7 +222,8 @@ def _dirty(path: Path) -> bool | None:
         return None
 
 
-def _probes(folder: Path, record: StoredRun, found: Collection) -> dict[str, dict[str, Any]]:
+def _probes(folder: Path, record: StoredRun, collection: Collection) -> dict[str, dict[str, Any]]:
+    """The probes of a record by name; the collection notes those that are left out."""
     probes = {}
     for file in sorted(folder.glob("*.json")):
         name = f"probes/{file.name}"
@@ -209,14 +232,15 @@ def _probes(folder: Path, record: StoredRun, found: Collection) -> dict[str, dic
             if content is None:
                 raise BenchError(f"{name} was measured on an earlier training of the run")
         except OSError as error:
-            found.left_out.append((record.path, f"{name} cannot be read: {error.strerror}"))
+            collection.left_out.append((record.path, f"{name} cannot be read: {error.strerror}"))
         except BenchError as error:
             # The path is said already where this is shown.
-            found.left_out.append((record.path, str(error).replace(str(file), name)))
+            collection.left_out.append((record.path, str(error).replace(str(file), name)))
         else:
             probes[file.stem] = content
     return probes
 
 
 def _outcome(record: StoredRun) -> dict[str, Any]:
-    return {key: value for key, value in record.result.items() if key not in CIRCUMSTANCES}
+    """All of a record that another run of the same must have too."""
+    return {key: value for key, value in record.result.items() if key not in _CIRCUMSTANCES}

@@ -11,71 +11,65 @@ from typing import Any
 
 from bench.published.papers import METRICS
 from bench.records.schema import FIELD, FIELDS, MEASURES
-from bench.report.analysis import Analysis
+from bench.report.analysis import Analysis, TableRow
 from bench.report.collect import StoredRun
 
-
-def exact(value: Any) -> Any:
-    """A number to 10 significant digits: what all machines that add up in another order agree on."""
-    if isinstance(value, float):
-        return float(f"{value:.10g}") if math.isfinite(value) else None
-    return value
-
-
-def write_csv(rows: Sequence[dict[str, Any]]) -> str:
-    """Rows with the same keys as CSV; nothing for None."""
-    out = io.StringIO()
-    writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({key: "" if value is None else exact(value) for key, value in row.items()})
-    return out.getvalue()
+_DIRTY = "1 where tracked files differed from the commit; empty if unknown"
 
 
 def table_csv(analysis: Analysis) -> str:
-    """`table.csv`: a line of the table a line, all statistics."""
-    rows = []
-    for row in analysis.rows:
-        line, pair, rank = row.line, row.pair, row.rank
-        difference = pair.difference if pair is not None else None
-        flat: dict[str, Any] = {
-            "label": line.label,
-            "group": line.group,
-            "series": line.series,
-            "reg": line.records[0].result["reg"],
-            "strength": line.strength,
-            "budget": analysis.table.budget,
-            "seeds": " ".join(map(str, line.seeds)),
-            "missing": " ".join(map(str, line.missing)),
-            "diverged": " ".join(str(record.seed) for record in line.diverged),
-        }
-        for column in MEASURES:
-            mean = row.means[column]
-            flat |= {column: row.mean(column), f"{column}_low": mean and mean.low, f"{column}_high": mean and mean.high}
-        for column in METRICS:
-            theirs = (line.published or {}).get(column)
-            flat |= {f"published_{column}": theirs, f"off_{column}": row.off(column)}
-        flat |= {
-            "baseline": line.against.label if line.against is not None else None,
-            "difference": difference and difference.mean,
-            "difference_low": difference and difference.low,
-            "difference_high": difference and difference.high,
-            "pairs": len(pair.seeds) if pair is not None else None,
-            "p": pair.p if pair is not None else None,
-            "p_holm": row.adjusted,
-            "p_sign_flip": row.sign_flip,
-            "verdict": row.verdict,
-            "rank": rank and rank.rank,
-            "rank_low": rank and rank.low,
-            "rank_high": rank and rank.high,
-            "pareto_spike_rate": int(row.cheap),
-            "pareto_synops": int(row.frugal),
-        }
-        rows.append(flat)
-    return write_csv(rows)
+    """`table.csv`: a row for each row of the table, with all its statistics."""
+    return _csv([_statistics(row, analysis.table.budget) for row in analysis.rows])
 
 
-DIRTY = "1 where tracked files differed from the commit; empty if unknown"
+def _statistics(row: TableRow, budget: str) -> dict[str, Any]:
+    """One row of `table.csv`."""
+    line, pair, rank = row.line, row.pair, row.rank
+    difference = pair.difference if pair is not None else None
+    cells: dict[str, Any] = {
+        "label": line.label,
+        "group": line.group,
+        "series": line.series,
+        "reg": line.records[0].result["reg"],
+        "strength": line.strength,
+        "budget": budget,
+        "seeds": " ".join(map(str, line.seeds)),
+        "missing": " ".join(map(str, line.missing)),
+        "diverged": " ".join(str(record.seed) for record in line.diverged),
+    }
+    for column in MEASURES:
+        mean = row.means[column]
+        cells |= {column: row.mean(column), f"{column}_low": mean and mean.low, f"{column}_high": mean and mean.high}
+    for column in METRICS:
+        theirs = (line.published or {}).get(column)
+        cells |= {f"published_{column}": theirs, f"off_{column}": row.off(column)}
+    return cells | {
+        "baseline": line.against.label if line.against is not None else None,
+        "difference": difference and difference.mean,
+        "difference_low": difference and difference.low,
+        "difference_high": difference and difference.high,
+        "pairs": len(pair.seeds) if pair is not None else None,
+        "p": pair.p if pair is not None else None,
+        "p_holm": row.adjusted,
+        "p_sign_flip": row.sign_flip,
+        "verdict": row.verdict,
+        "rank": rank and rank.rank,
+        "rank_low": rank and rank.low,
+        "rank_high": rank and rank.high,
+        "pareto_spike_rate": int(row.cheap),
+        "pareto_synops": int(row.frugal),
+    }
+
+
+def results_csv(records: Sequence[StoredRun]) -> str:
+    """`results.csv`: a row for each record."""
+    return _csv([_entries(record) for record in records])
+
+
+def results_json(records: Sequence[StoredRun]) -> str:
+    """`results.json`: the same rows as a list of objects."""
+    rows = [{column: _exact(value) for column, value in _entries(record).items()} for record in records]
+    return "[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n"
 
 
 def columns() -> dict[str, str]:
@@ -84,10 +78,10 @@ def columns() -> dict[str, str]:
     documented = {field.key: field.says for field in FIELDS if field.says}
     names = list(documented)
     names.insert(names.index("commit") + 1, "dirty")
-    return {name: documented.get(name, DIRTY) for name in names}
+    return {name: documented.get(name, _DIRTY) for name in names}
 
 
-def flat(record: StoredRun) -> dict[str, Any]:
+def _entries(record: StoredRun) -> dict[str, Any]:
     """One row of `results.csv`."""
     row: dict[str, Any] = {}
     for column in columns():
@@ -99,12 +93,18 @@ def flat(record: StoredRun) -> dict[str, Any]:
     return row
 
 
-def results_csv(records: Sequence[StoredRun]) -> str:
-    """`results.csv`: a record a line."""
-    return write_csv([flat(record) for record in records])
+def _csv(rows: Sequence[dict[str, Any]]) -> str:
+    """Rows with the same keys as CSV; nothing for None."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({key: "" if value is None else _exact(value) for key, value in row.items()})
+    return out.getvalue()
 
 
-def results_json(records: Sequence[StoredRun]) -> str:
-    """`results.json`: the same rows as a list of objects."""
-    rows = [{key: exact(value) for key, value in flat(record).items()} for record in records]
-    return "[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n"
+def _exact(value: Any) -> Any:
+    """A number to 10 significant digits: what all machines that add up in another order agree on."""
+    if isinstance(value, float):
+        return float(f"{value:.10g}") if math.isfinite(value) else None
+    return value

@@ -1,4 +1,4 @@
-"""Joins the experiments of configs/experiment with the records that their rows stand for."""
+"""Tables of experiments: the rows of configs/experiment joined with the records that they stand for."""
 
 from __future__ import annotations
 
@@ -11,15 +11,13 @@ from typing import Any
 from bench import experiments
 from bench.config.options import config_dir
 from bench.errors import BenchError
-from bench.experiments import Experiment, Row, load, names
+from bench.experiments import Experiment, Row
 from bench.published import papers
 from bench.records.identity import run_id
 from bench.report.claims import claims
 from bench.report.collect import Collection, StoredRun
-from bench.report.grids import Line, Table, line_up, names_of, pick, strength_arguments
 from bench.report.stats import RULES
-
-__all__ = ["load", "names", "tables"]
+from bench.report.tables import Line, Table, line_up, names_of, pick, strength_arguments
 
 
 @cache
@@ -28,10 +26,16 @@ def _composed(name: str, budget: str, extra: tuple[str, ...], where: Path) -> li
 
     Composed once in a process: seeds, copies of the data and what `trainer.precision=auto` stood for are put in
     afterwards, so that a report is built on any machine, where there are no data sets, and in seconds.
+
+    Args:
+        name: of the experiment.
+        budget: of its runs.
+        extra: further overrides.
+        where: the configuration's folder: another one has other experiments of the name.
     """
     jobs = experiments.expand(experiments.load(name), [*extra, f"budget={budget}", "seed=0"])
-    found = experiments.identified(jobs, _AnyData(), auto="auto")
-    return [(job.row, {k: v for k, v in facts.items() if k not in ("runs", "force")}) for job, _, facts in found]
+    identified = experiments.identified(jobs, _AnyData(), auto="auto")
+    return [(job.row, {k: v for k, v in facts.items() if k not in ("runs", "force")}) for job, _, facts in identified]
 
 
 class _AnyData(dict[str, tuple[str, str]]):
@@ -59,62 +63,58 @@ def run_ids(
         data: (checksum, copy) by data set; rows on others are left out.
         precision: of the rows that leave it to the machine.
     """
-    found = []
+    ids = []
     for row, facts in _composed(experiment.name, budget, tuple(extra), config_dir()):
         if facts["data"]["name"] in data:
             checksum, copy = data[facts["data"]["name"]]
             own = {**facts, "data": {**facts["data"], "checksum": checksum, "copy": copy}}
             if own["precision"] == "auto":
                 own["precision"] = precision
-            found += [(_name(row), seed, run_id({**own, "seed": seed})) for seed in seeds]
-    return found
+            ids += [(_name(row), seed, run_id({**own, "seed": seed})) for seed in seeds]
+    return ids
 
 
 def _name(row: Row) -> str:
     return f"{row.group}\n{row.label}"
 
 
-def tables(collection: Collection, wanted: Iterable[str], arguments: Sequence[str], said: list[str]) -> list[Table]:
+def tables(collection: Collection, wanted: Iterable[str], arguments: Sequence[str], left_out: list[str]) -> list[Table]:
     """The tables of some experiments, one for each budget and copy of the data that there are records of.
 
     Args:
         collection: the records.
         wanted: names of experiments.
         arguments: further overrides of every row; `budget=` picks one.
-        said: gains a line for each table that cannot be made, with the reason.
+        left_out: gains a line for each table that cannot be made, with the reason.
     """
-    found = []
-    given = dict(line.split("=", 1) for line in arguments)
-    extra = [line for line in arguments if line.split("=", 1)[0] not in ("budget", "seed")]
+    joined = []
+    given = dict(override.split("=", 1) for override in arguments)
+    extra = [override for override in arguments if override.split("=", 1)[0] not in ("budget", "seed")]
     for name in wanted:
-        experiment = load(name)
+        experiment = experiments.load(name)
         budgets = sorted({str(record.result["budget"]) for record in collection.records})
         for budget in [given["budget"]] if "budget" in given else budgets:
             try:
-                found += _tables(experiment, collection.records, budget, extra)
+                joined += _tables(experiment, collection.records, budget, extra)
             except BenchError as error:
-                said.append(f"left out: {name} at budget={budget}: {error}")
-    return found
+                left_out.append(f"left out: {name} at budget={budget}: {error}")
+    return joined
 
 
 def _tables(experiment: Experiment, records: Sequence[StoredRun], budget: str, extra: Sequence[str]) -> list[Table]:
+    """An experiment's tables at one budget, one for each copy of the data and each precision it was run on."""
     records = [record for record in records if record.result["budget"] == budget]
     by_id = {record.run_id: record for record in records}
-    wanted = {line[5:] for row in experiment.rows for line in [*row.at(budget), *extra] if line.startswith("data=")}
-    copies: dict[str, set[tuple[str, str]]] = {}
-    for record in records:
-        result = record.result
-        if not wanted or result["data"] in wanted:
-            copies.setdefault(result["data"], set()).add((result["data_checksum"], result["data_copy"]))
+    copies = _copies(experiment, records, budget, extra)
     if not copies:
         return []
-    among = sorted({record.seed for record in records})
+    seeds = sorted({record.seed for record in records})
     built = []
     seen: set[frozenset[str]] = set()
     precisions = sorted({str(record.result["precision"]) for record in records})
-    combinations = itertools.product(*(sorted(of) for of in copies.values()))
+    combinations = itertools.product(*map(sorted, copies.values()))
     for combination, precision in itertools.product(combinations, precisions):
-        ids = run_ids(experiment, budget, among, extra, dict(zip(copies, combination, strict=True)), precision)
+        ids = run_ids(experiment, budget, seeds, extra, dict(zip(copies, combination, strict=True)), precision)
         # One row alone, shared with another table, compares nothing; rows that set their precision come again.
         own = frozenset(name for _, _, name in ids if name in by_id)
         if len({row for row, _, name in ids if name in own}) > 1 and own not in seen:
@@ -132,6 +132,20 @@ def _tables(experiment: Experiment, records: Sequence[StoredRun], budget: str, e
     return [table for _, _, table in built]
 
 
+def _copies(
+    experiment: Experiment, records: Sequence[StoredRun], budget: str, extra: Sequence[str]
+) -> dict[str, set[tuple[str, str]]]:
+    """Data set -> checksum and name of each of its copies among the records, for those data sets that rows name."""
+    overrides = [override for row in experiment.rows for override in [*row.at(budget), *extra]]
+    wanted = {override.removeprefix("data=") for override in overrides if override.startswith("data=")}
+    copies: dict[str, set[tuple[str, str]]] = {}
+    for record in records:
+        result = record.result
+        if not wanted or result["data"] in wanted:
+            copies.setdefault(result["data"], set()).add((result["data_checksum"], result["data_copy"]))
+    return copies
+
+
 def _table(
     experiment: Experiment,
     budget: str,
@@ -139,14 +153,13 @@ def _table(
     ids: Sequence[tuple[str, int, str]],
     by_id: Mapping[str, StoredRun],
 ) -> Table:
-    of_row: dict[str, list[StoredRun]] = {}
+    by_row: dict[str, list[StoredRun]] = {}
     for row, _, name in ids:
-        of_row.setdefault(row, []).extend([by_id[name]] if name in by_id else [])
-    rows = [of_row.get(_name(row), []) for row in experiment.rows]
-    lines = _lines(experiment, rows)
+        by_row.setdefault(row, []).extend([by_id[name]] if name in by_id else [])
+    lines = _lines(experiment, [by_row.get(_name(row), []) for row in experiment.rows])
     table = Table(
         name=experiment.name,
-        variant="+".join([budget, *(line.replace("/", "_") for line in extra)]),
+        variant="+".join([budget, *(override.replace("/", "_") for override in extra)]),
         title=experiment.title,
         lines=lines,
         arguments=(experiment.name, *([f"budget={budget}", *extra] if extra else [])),
@@ -169,28 +182,28 @@ def _table(
 
 
 def _lines(experiment: Experiment, rows: Sequence[list[StoredRun]]) -> list[Line]:
+    """A line for each row of the experiment, from each row's records."""
     # A group with several regularizers is a comparison of its own and gets its own panel in the figures; groups of
     # one regularizer each (two orders of a penalty, two widths) are curves of one panel.
     regs: dict[str, set[str]] = {}
     for row, records in zip(experiment.rows, rows, strict=True):
         regs.setdefault(row.group, set()).update(str(record.result["reg"]) for record in records)
-    panels = len(regs) > 1 and any(len(found - {"none"}) > 2 for found in regs.values())
+    panels = len(regs) > 1 and any(len(names - {"none"}) > 2 for names in regs.values())
     selects = experiment.selection != experiments.SELECTIONS[0]
     alone = len(regs) == 1
     lines = {}
     for group in regs:
-        members = [(row, found) for row, found in zip(experiment.rows, rows, strict=True) if row.group == group]
-        present = [found for _, found in members if found]
-        series = dict(
-            zip(map(id, present), names_of(present, strength_arguments(itertools.chain(*present))), strict=True)
-        )
-        for row, found in members:
-            own = series[id(found)][1] if found else row.label
+        members = [(row, records) for row, records in zip(experiment.rows, rows, strict=True) if row.group == group]
+        present = [records for _, records in members if records]
+        names = names_of(present, strength_arguments(itertools.chain(*present)))
+        series = {id(records): name for records, (_, name) in zip(present, names, strict=True)}
+        for row, records in members:
+            own = series[id(records)] if records else row.label
             lines[id(row)] = Line(
                 label=row.label if alone else f"{group}: {row.label}",
                 series=own if alone or panels else group,
-                strength=found[0].number("strength") if found else None,
-                records=list(found),
+                strength=records[0].number("strength") if records else None,
+                records=list(records),
                 group=group,
                 panel=group if panels and not selects else "",
                 published=row.published,

@@ -1,4 +1,4 @@
-"""`reports/README.md`: what there is, and what the columns of the results mean."""
+"""`reports/README.md`: a list of all tables, and what the columns of `results.csv` mean."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from bench.report.exports import columns
 from bench.report.words import MARK, numbers_table
 
 
-def overview(analyses: Sequence[Analysis], records: Sequence[StoredRun], said: Sequence[str]) -> str:
-    """`reports/README.md`: what there is, and what the columns of the results mean.
+def overview(analyses: Sequence[Analysis], records: Sequence[StoredRun], left_out: Sequence[str]) -> str:
+    """The overview.
 
     Args:
-        analyses: of all tables.
+        analyses: of all tables that have folders.
         records: all records.
-        said: what was left out.
+        left_out: a line for each record, probe or table that was left out.
     """
-    lines = []
+    rows = []
     for analysis in analyses:
         table = analysis.table
         kind = f"`{table.budget}`" + (", reduced" if table.reduced else "")
         seeds = len({record.seed for record in table.records})
-        lines.append(
+        rows.append(
             (f"[{table.folder}]({table.folder}/README.md)", table.title, kind, str(len(table.records)), str(seeds))
         )
     parts = [
@@ -32,9 +32,9 @@ def overview(analyses: Sequence[Analysis], records: Sequence[StoredRun], said: S
         "# Reports",
         "Built from records alone by `python -m bench report`; `python -m bench report --check` says whether they "
         "still follow from `records/`. `index.html` shows all records with filters and needs no network.",
-        numbers_table(("report", "what", "budget", "runs", "seeds"), lines),
+        numbers_table(("report", "what", "budget", "runs", "seeds"), rows),
         "All budgets but `paper` are reduced runs: trends, not the papers' numbers.",
-        *(["Left out:", "\n".join(f"- {line}" for line in said)] if said else []),
+        *(["Left out:", "\n".join(f"- {line}" for line in left_out)] if left_out else []),
         "## results.csv and results.json",
         f"One row for each of {len(records)} records. An empty cell (null) was not measured.",
         markdown.table(("column", "meaning"), [(f"`{name}`", text) for name, text in columns().items()]),

@@ -1,4 +1,4 @@
-"""Probes in a report: the headline numbers of each line over seeds, and what sets them apart from the baseline's."""
+"""What a report says of probes: each line's headline numbers over seeds, and a paper's counts beside ours."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from dataclasses import dataclass
 from bench.published import papers
 from bench.report.analysis import Analysis
 from bench.report.collect import StoredRun
-from bench.report.grids import Line
 from bench.report.stats import Estimate, Paired, estimate, holm, paired
+from bench.report.tables import Line
 
-ALPHA = 0.05
+_ALPHA = 0.05
 
 
 @dataclass(frozen=True)
 class Section:
-    """The table of one probe, measured in one way.
+    """A table under a heading: of one probe, measured in one way, or of a paper's counts.
 
     Attributes:
-        name: of the probe.
+        name: the heading: the probe's name, or what the paper's file has as title.
         text: what the numbers are.
         columns: the table's head.
-        rows: its cells.
+        rows: the table's cells.
     """
 
     name: str
@@ -32,13 +32,14 @@ class Section:
     rows: list[list[str]]
 
 
-def sections(found: Analysis) -> list[Section]:
+def sections(analysis: Analysis) -> list[Section]:
     """One for each probe of the table's runs and each of the settings it was measured with; often none."""
-    kinds = {(name, how(record, name) or "") for record in found.table.records for name in record.probes}
-    return [section(found, name, settings) for name, settings in sorted(kinds)]
+    records = analysis.table.records
+    kinds = {(name, _settings(record, name) or "") for record in records for name in record.probes}
+    return [_section(analysis, name, settings) for name, settings in sorted(kinds)]
 
 
-def how(record: StoredRun, name: str) -> str | None:
+def _settings(record: StoredRun, name: str) -> str | None:
     """What the probe of a record was measured with, as a text that sorts; None where there is no such probe."""
     probe = record.probes.get(name)
     if probe is None:
@@ -46,97 +47,102 @@ def how(record: StoredRun, name: str) -> str | None:
     return json.dumps({**probe["settings"], "seed": probe["seed"], "bake": probe["baked"]}, sort_keys=True)
 
 
-def values(line: Line, name: str, settings: str, key: str) -> dict[int, float]:
+def _values(line: Line, name: str, settings: str, key: str) -> dict[int, float]:
     """Seed -> headline number of the runs measured with these settings."""
-    found = {}
+    values = {}
     for record in line.records:
-        if how(record, name) == settings and record.probes[name]["headline"].get(key) is not None:
-            found[record.seed] = float(record.probes[name]["headline"][key])
-    return found
+        if _settings(record, name) == settings and record.probes[name]["headline"].get(key) is not None:
+            values[record.seed] = float(record.probes[name]["headline"][key])
+    return values
 
 
-def keys(records: Iterable[StoredRun], name: str, settings: str) -> list[str]:
+def _keys(records: Iterable[StoredRun], name: str, settings: str) -> list[str]:
     """The headline's names, in the probe's order."""
-    found: dict[str, None] = {}
+    keys: dict[str, None] = {}
     for record in records:
-        if how(record, name) == settings:
-            found.update(dict.fromkeys(record.probes[name]["headline"]))
-    return list(found)
+        if _settings(record, name) == settings:
+            keys.update(dict.fromkeys(record.probes[name]["headline"]))
+    return list(keys)
 
 
-def section(found: Analysis, name: str, settings: str) -> Section:
+def _section(analysis: Analysis, name: str, settings: str) -> Section:
     """The table of one probe: for each line and number the mean and the difference to the baseline."""
-    lines = [row.line for row in found.rows]
-    columns = keys(found.table.records, name, settings)
+    lines = [row.line for row in analysis.rows]
+    columns = _keys(analysis.table.records, name, settings)
     cells: dict[str, list[str]] = {}
     for column in columns:
-        own = [values(line, name, settings, column) for line in lines]
+        own = [_values(line, name, settings, column) for line in lines]
         pairs = [
-            None if line.against is None else paired(mine, values(line.against, name, settings, column))
+            None if line.against is None else paired(mine, _values(line.against, name, settings, column))
             for line, mine in zip(lines, own, strict=True)
         ]
         adjusted = holm([None if pair is None else pair.p for pair in pairs])
         cells[column] = [
-            cell(estimate(mine.values()), pair, p) for mine, pair, p in zip(own, pairs, adjusted, strict=True)
+            _cell(estimate(mine.values()), pair, p) for mine, pair, p in zip(own, pairs, adjusted, strict=True)
         ]
     body = []
     for place, line in enumerate(lines):
-        seeds = sorted({seed for column in columns for seed in values(line, name, settings, column)})
+        seeds = sorted({seed for column in columns for seed in _values(line, name, settings, column)})
         if seeds:
             body.append([line.label, str(len(seeds)), *(cells[column][place] for column in columns)])
-    shown = ", ".join(f"{key}={said(value)}" for key, value in json.loads(settings).items())
+    shown = ", ".join(f"{key}={_setting_text(value)}" for key, value in json.loads(settings).items())
     text = (
         "Mean over seeds with its 95 % interval; behind the semicolon the difference to the baseline, paired by seed, "
         f"bold where a paired t test at 5 %, corrected by Holm's method over the column, tells it from 0. "
         f"Measured with {shown}."
     )
-    return Section(name, text, [found.table.axis, "seeds", *columns], body)
+    return Section(name, text, [analysis.table.axis, "seeds", *columns], body)
 
 
-def counts(found: Analysis) -> Section | None:
+def counts(analysis: Analysis) -> Section | None:
     """The paper's table of spikes on test sets beside ours, where its file has one for the experiment and all runs were
     measured with the same settings."""
-    table = found.table
-    of = papers.of_experiment(table.name).get("counts")
-    kinds = {kind for record in table.records if of and (kind := how(record, of["probe"])) is not None}
-    if of is None or len(kinds) != 1:
+    table = analysis.table
+    published = papers.of_experiment(table.name).get("counts")
+    if not published:
+        return None
+    probe = published["probe"]
+    kinds = {kind for record in table.records if (kind := _settings(record, probe)) is not None}
+    if len(kinds) != 1:
         return None
     (settings,) = kinds
+    by_label = {row.line.label: row.line for row in analysis.rows}
+    lines = [by_label[label] for label in published["labels"] if label in by_label]
 
-    def mean_of(line: Line, key: str) -> float | None:
-        mean = estimate(values(line, of["probe"], settings, key).values())
-        return None if mean is None else mean.mean
+    def means(key: str) -> list[float | None]:
+        estimates = [estimate(_values(line, probe, settings, key).values()) for line in lines]
+        return [None if mean is None else mean.mean for mean in estimates]
 
-    by_label = {row.line.label: row.line for row in found.rows}
-    lines = [by_label[label] for label in of["labels"] if label in by_label]
-    sources = list(of["published"])
-    body, ours_unit = [], [mean_of(line, of["unit"]) for line in lines]
-    for row in of["rows"]:
-        cells = [row["set"]]
-        for source, labels in of["published"].items():
-            cells += ["-" if value is None else f"{value:,}" for value in row.get(source, [None] * len(labels))]
-        means = [mean_of(line, row["key"]) for line in lines]
-        cells += ["-" if mean is None else f"{mean * of['times']:,.0f}" for mean in means]
-        cells += [
-            "-" if not mean or not unit else f"{mean / unit:.2f}" for mean, unit in zip(means, ours_unit, strict=True)
-        ]
-        body.append(cells)
-    head = ["test set"]
-    head += [f"{source}: {label}" for source in sources for label in of["published"][source]]
-    head += [f"ours: {line.label}" for line in lines] + [f"ours / {of['unit_name']}: {line.label}" for line in lines]
+    sources, units = published["published"], means(published["unit"])
+    body = []
+    for row in published["rows"]:
+        theirs = [value for source in sources for value in row.get(source, [None] * len(sources[source]))]
+        ours = means(row["key"])
+        body.append([
+            row["set"],
+            *("-" if value is None else f"{value:,}" for value in theirs),
+            *("-" if mean is None else f"{mean * published['times']:,.0f}" for mean in ours),
+            *("-" if not mean or not unit else f"{mean / unit:.2f}" for mean, unit in zip(ours, units, strict=True)),
+        ])  # fmt: skip
+    head = [
+        "test set",
+        *(f"{source}: {label}" for source in sources for label in sources[source]),
+        *(f"ours: {line.label}" for line in lines),
+        *(f"ours / {published['unit_name']}: {line.label}" for line in lines),
+    ]
     seeds = max((len(line.seeds) for line in lines), default=0)
-    text = f"{of['says']} Ours: mean over {seeds} seed{'s' if seeds != 1 else ''}, " + (
+    text = f"{published['says']} Ours: mean over {seeds} seed{'s' if seeds != 1 else ''}, " + (
         "at the papers' size." if not table.reduced else f"a reduced run, budget {table.budget}."
     )
-    return Section(of["title"], text, head, body)
+    return Section(published["title"], text, head, body)
 
 
-def said(value: object) -> str:
+def _setting_text(value: object) -> str:
     """A setting as the command line has it."""
     return json.dumps(value).replace('"', "").replace(", ", ",")
 
 
-def cell(mean: Estimate | None, pair: Paired | None, p: float | None) -> str:
+def _cell(mean: Estimate | None, pair: Paired | None, p: float | None) -> str:
     """`12.3 [11, 13.6]; -4.1`."""
     if mean is None:
         return "-"
@@ -147,4 +153,4 @@ def cell(mean: Estimate | None, pair: Paired | None, p: float | None) -> str:
         return text
     # 0 added: what rounds to 0 from below has no sign.
     difference = f"{pair.difference.mean + 0.0:+.4g}"
-    return f"{text}; " + (f"**{difference}**" if p is not None and p < ALPHA else difference)
+    return f"{text}; " + (f"**{difference}**" if p is not None and p < _ALPHA else difference)

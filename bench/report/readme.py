@@ -5,56 +5,54 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bench.published.papers import METRICS
-from bench.records.schema import MEASURES
+from bench.records.schema import FIELD, MEASURES
 from bench.report import probes
 from bench.report.analysis import Analysis
-from bench.report.grids import Table
+from bench.report.tables import Line, Table
 from bench.report.words import (
     ACCURACY,
     GAP,
     RATE,
-    command,
+    budget_note,
+    generated_by,
     images,
     interval,
-    label_of,
     numbers_table,
     p_value,
-    ranked,
-    said,
+    rank_text,
     shared,
     shared_short,
+    verdict_text,
 )
 
-COSTS = [
+# What accuracy is bought with, in the order of the record.
+_COSTS = [
     field for field in MEASURES.values() if field.key.startswith("test.spike_rate") or field.counted or field.derive
 ]
-"""What accuracy is bought with, in the order of the record."""
+_CLEAN = MEASURES["train_acc_eval"]
 
 
 def readme(analysis: Analysis, figures: Sequence[tuple[str, str]]) -> str:
     """The page of a table.
 
     Args:
-        analysis: of `analyse`.
-        figures: file name without ending, and caption.
+        analysis: all that it says.
+        figures: of each figure the file name without ending, and the caption.
     """
     table = analysis.table
     title = table.title + (f" (reduced run, budget {table.budget})" if table.reduced else "")
-    parts = [f"<!-- {command(table, '`')}; do not edit. -->", f"# {title}", label_of(table)]
+    parts = [f"<!-- {generated_by(table, '`')}; do not edit. -->", f"# {title}", budget_note(table)]
     parts += [f"{name.capitalize()}: {text.strip()}" for name, text in table.remarks.items() if text.strip()]
     if table.published is not None:
         parts += ["## Published beside ours", _beside(analysis)]
     parts += ["## Against the baseline", _against(analysis)]
     parts += ["## What it costs", _costs(analysis)]
-    beside = probes.counts(analysis)
-    if beside is not None:
-        parts += [f"## {beside.name}\n\n{beside.text}\n\n{numbers_table(beside.columns, beside.rows)}"]
+    counts = probes.counts(analysis)
+    if counts is not None:
+        parts += [f"## {_section(counts)}"]
     measured = probes.sections(analysis)
     if measured:
-        parts += [
-            "## Probes",
-            *(f"### {one.name}\n\n{one.text}\n\n{numbers_table(one.columns, one.rows)}" for one in measured),
-        ]
+        parts += ["## Probes", *(f"### {_section(section)}" for section in measured)]
     if analysis.findings:
         parts += [
             "## Does the paper's finding hold?" + (" (reduced run)" if table.reduced else ""),
@@ -71,6 +69,10 @@ def readme(analysis: Analysis, figures: Sequence[tuple[str, str]]) -> str:
     return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
 
 
+def _section(section: probes.Section) -> str:
+    return f"{section.name}\n\n{section.text}\n\n{numbers_table(section.columns, section.rows)}"
+
+
 def _beside(analysis: Analysis) -> str:
     columns = [
         column for column in METRICS if any((row.line.published or {}).get(column) is not None for row in analysis.rows)
@@ -80,7 +82,7 @@ def _beside(analysis: Analysis) -> str:
     head = [analysis.table.axis]
     for column in columns:
         head += [f"{MEASURES[column].heading}: published", "ours", "difference"]
-    lines = []
+    body = []
     for row in analysis.rows:
         cells = [row.line.label]
         for column in columns:
@@ -90,30 +92,28 @@ def _beside(analysis: Analysis) -> str:
                 interval(field, row.means[column]),
                 field.text(row.off(column), sign=True),
             ]
-        lines.append(cells)
+        body.append(cells)
     assert analysis.table.published is not None
     what = f"{analysis.table.published.paper}, {analysis.table.published.item}: {analysis.table.published.title}."
     note = "Ours: mean over seeds with its 95 % interval; published: one run each."
     if analysis.table.reduced:
         note += f" **Ours are reduced runs (budget `{analysis.table.budget}`).**"
-    return f"{what} {note}\n\n{numbers_table(head, lines)}"
+    return f"{what} {note}\n\n{numbers_table(head, body)}"
 
 
 def _against(analysis: Analysis) -> str:
     head = (
-        analysis.table.axis, "seeds", "test accuracy", "difference", "p (Holm)", "verdict", "rank", "gap",
-        "train accuracy, clean",
+        analysis.table.axis, "seeds", ACCURACY.heading, "difference", "p (Holm)", "verdict", "rank", GAP.heading,
+        _CLEAN.heading,
     )  # fmt: skip
-    lines = []
+    body = []
     for row in analysis.rows:
         pair = row.pair
-        seeds = str(len(row.line.seeds))
-        seeds += f", {len(row.line.diverged)} diverged" if row.line.diverged else ""
-        lines.append((
-            row.line.label, seeds, interval(ACCURACY, row.means["test_acc"]),
+        body.append((
+            row.line.label, _seeds(row.line), interval(ACCURACY, row.means[ACCURACY.column]),
             "-" if pair is None else interval(ACCURACY, pair.difference, sign=True),
-            p_value(row.adjusted), said(row), ranked(row), GAP.text(row.mean("gap"), sign=True),
-            MEASURES["train_acc_eval"].text(row.mean("train_acc_eval")),
+            p_value(row.adjusted), verdict_text(row), rank_text(row.rank), GAP.text(row.mean(GAP.column), sign=True),
+            _CLEAN.text(row.mean(_CLEAN.column)),
         ))  # fmt: skip
     text = (
         "Accuracies are the last epoch's, in percent: mean over seeds with its 95 % interval (Student's t; bootstrap "
@@ -123,58 +123,60 @@ def _against(analysis: Analysis) -> str:
         "leave; runs that diverged rank last. Gap: clean train minus test accuracy. Intervals are over seeds, on one "
         "test set."
     )
-    return f"{text}\n\n{numbers_table(head, lines)}"
+    return f"{text}\n\n{numbers_table(head, body)}"
 
 
 def _costs(analysis: Analysis) -> str:
-    head = [analysis.table.axis, *(field.heading for field in COSTS), "Pareto front"]
-    lines = []
+    head = [analysis.table.axis, *(field.heading for field in _COSTS), "Pareto front"]
+    body = []
     for row in analysis.rows:
         fronts = [name for name, on in (("spike rate", row.cheap), ("SynOps", row.frugal)) if on]
         cells = [interval(RATE, row.means[RATE.column])]
-        cells += [field.text(row.mean(field.column)) for field in COSTS if field is not RATE]
-        lines.append([row.line.label, *cells, ", ".join(fronts) or "-"])
+        cells += [field.text(row.mean(field.column)) for field in _COSTS if field is not RATE]
+        body.append([row.line.label, *cells, ", ".join(fronts) or "-"])
     text = (
         "Spike rate: spikes / (neurons x time steps x images). Energy: 0.9 pJ an accumulation, 4.6 pJ a "
         "multiplication, compute only, 45 nm. Pareto front: no other row has as much mean accuracy for as little."
     )
-    return f"{text}\n\n{numbers_table(head, lines)}"
+    return f"{text}\n\n{numbers_table(head, body)}"
 
 
 def _findings(analysis: Analysis) -> str:
-    lines = [(finding.says, f"**{finding.outcome}**", finding.why) for finding in analysis.findings]
+    body = [(finding.says, f"**{finding.outcome}**", finding.why) for finding in analysis.findings]
     text = "Each claim is tested on our runs, paired by seed, with Holm's correction; `open`: they cannot tell."
-    return f"{text}\n\n{numbers_table(('the paper says', 'in our runs', 'numbers'), lines)}"
+    return f"{text}\n\n{numbers_table(('the paper says', 'in our runs', 'numbers'), body)}"
 
 
 def _standings(analysis: Analysis) -> str:
     head = ["regularizer", "score", "rank", "first in", "area under the strength curve"]
     many = len(analysis.table.panels) > 1
-    lines = []
+    body = []
     for standing in analysis.standings:
         rank = standing.rank
-        place = "-" if rank is None else f"{rank.rank:g}"
-        if rank is not None and rank.low is not None and rank.high is not None:
-            place += f" [{rank.low:g}, {rank.high:g}]"
         first = "-" if rank is None or rank.first is None else f"{100 * rank.first:.0f} %"
-        cells = [standing.series, interval(ACCURACY, standing.score), place, first, interval(ACCURACY, standing.area)]
-        lines.append([standing.panel, *cells] if many else cells)
+        score, area = interval(ACCURACY, standing.score), interval(ACCURACY, standing.area)
+        cells = [standing.series, score, rank_text(rank), first, area]
+        body.append([standing.panel, *cells] if many else cells)
     text = (
         f"Score: {analysis.scored}. First in: share of resampled seeds in which it is the best. Area: test accuracy "
         "averaged over the decades of strength that were run."
     )
-    return f"{text}\n\n{numbers_table(['group', *head] if many else head, lines)}"
+    return f"{text}\n\n{numbers_table(['group', *head] if many else head, body)}"
 
 
 def _candidates(table: Table) -> str:
-    lines = []
+    field = FIELD["val.acc"]
+    body = []
     for line in table.candidates:
-        seeds = str(len(line.seeds)) + (f", {len(line.diverged)} diverged" if line.diverged else "")
-        lines.append((
-            line.label, seeds, interval(ACCURACY, line.mean("val.acc")), "picked" if line in table.lines else "-",
-        ))  # fmt: skip
+        picked = "picked" if line in table.lines else "-"
+        body.append((line.label, _seeds(line), interval(field, line.mean(field.key)), picked))
     text = f"Rule `{table.rule.name}`: {table.rule.says}. The test set is not looked at."
-    return f"{text}\n\n{numbers_table((table.axis, 'seeds', 'validation accuracy', ''), lines)}"
+    return f"{text}\n\n{numbers_table((table.axis, 'seeds', field.heading, ''), body)}"
+
+
+def _seeds(line: Line) -> str:
+    """How many runs of a line finished and, where some did not, how many diverged."""
+    return str(len(line.seeds)) + (f", {len(line.diverged)} diverged" if line.diverged else "")
 
 
 def _runs(table: Table) -> str:

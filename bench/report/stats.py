@@ -78,11 +78,11 @@ def estimate(values: Iterable[float], level: float = LEVEL) -> Estimate | None:
     if np.ptp(x) <= 1e-12 * max(1.0, abs(mean)):
         return Estimate(mean, None, None, n, "equal values")
     if n >= BOOTSTRAP_FROM:
-        found = stats.bootstrap(
+        interval = stats.bootstrap(
             (x,), np.mean, confidence_level=level, n_resamples=RESAMPLES, method="BCa", rng=np.random.default_rng(0)
         ).confidence_interval
-        if math.isfinite(found.low) and math.isfinite(found.high):
-            return Estimate(mean, float(found.low), float(found.high), n, "bootstrap")
+        if math.isfinite(interval.low) and math.isfinite(interval.high):
+            return Estimate(mean, float(interval.low), float(interval.high), n, "bootstrap")
     half = float(stats.t.ppf((1 + level) / 2, n - 1)) * float(x.std(ddof=1)) / math.sqrt(n)
     return Estimate(mean, mean - half, mean + half, n, "t")
 
@@ -132,19 +132,23 @@ def paired(values: Mapping[int, float], baseline: Mapping[int, float]) -> Paired
 
     seeds = tuple(sorted(values.keys() & baseline.keys()))
     differences = [values[seed] - baseline[seed] for seed in seeds]
-    found = estimate(differences)
-    if found is None or found.n < 2:
-        return Paired(found, None, seeds)
-    if found.method == "equal values":
-        return Paired(found, sign_flip(differences), seeds)
-    spread = float(np.std(differences, ddof=1)) / math.sqrt(found.n)
-    return Paired(found, float(2 * stats.t.sf(abs(found.mean) / spread, found.n - 1)), seeds)
+    difference = estimate(differences)
+    if difference is None or difference.n < 2:
+        return Paired(difference, None, seeds)
+    if difference.method == "equal values":
+        return Paired(difference, sign_flip(differences), seeds)
+    standard_error = float(np.std(differences, ddof=1)) / math.sqrt(difference.n)
+    t = abs(difference.mean) / standard_error
+    return Paired(difference, float(2 * stats.t.sf(t, difference.n - 1)), seeds)
 
 
 def sign_flip(differences: Sequence[float]) -> float:
     """Two-sided p-value of the sign-flip permutation test of the mean: exact up to 16 values, then 100,000 draws.
 
     Fisher's randomization test (The Design of Experiments, 1935, section 21).
+
+    Raises:
+        ValueError: there are no differences.
     """
     d = np.asarray(differences, dtype=np.float64)
     n = len(d)
@@ -171,10 +175,10 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 
 def verdict(pair: Paired, adjusted: float | None, alpha: float = 1 - LEVEL) -> Verdict | None:
-    """The verdict on a row, more being better; None where two pairs of runs are not there to judge by.
+    """The verdict on a paired comparison, more being better; None where there are fewer than two pairs to judge by.
 
     Args:
-        pair: of `paired`.
+        pair: the comparison.
         adjusted: its p-value after `holm` over the table.
         alpha: chance, over the whole table, that methods which do not differ are called different.
     """
@@ -197,8 +201,8 @@ class Rule:
     Attributes:
         name: as experiments name it.
         says: a clause for the report.
-        score: what the strength with the highest mean has most of, from a record without its test set; None picks
-            nothing and reports every strength.
+        score: gives a run's score from its record without the test set; the strength with the highest mean score is
+            picked. None picks nothing and reports every strength.
     """
 
     name: str
@@ -300,11 +304,12 @@ def ranks(scores: Mapping[str, Mapping[int, float | None]]) -> dict[str, Rank]:
 
     if not scores:
         return {}
-    seeds = sorted(set.intersection(*(set(of) for of in scores.values())))
+    seeds = sorted(set.intersection(*map(set, scores.values())))
     if not seeds:
         return {}
     # A diverged run counts as worse than any number: -inf carries through the mean.
-    table = np.array([[-np.inf if of[s] is None else of[s] for s in seeds] for of in scores.values()], dtype=np.float64)
+    rows = [[-np.inf if by_seed[seed] is None else by_seed[seed] for seed in seeds] for by_seed in scores.values()]
+    table = np.array(rows, dtype=np.float64)
     by_mean = rankdata(-table.mean(axis=1).round(10))
     if len(seeds) == 1:
         return {name: Rank(float(rank), None, None, None) for name, rank in zip(scores, by_mean, strict=True)}

@@ -141,18 +141,18 @@ def ceilings(device: str) -> dict[str, float]:
         conv_fp32_flops, conv_bf16_flops (FLOP/s) and copy_bytes (bytes read and written per second).
     """
     images, channels, side = (256 if device == "cuda" else 16), 256, 32
-    found = {}
+    reached = {}
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         x = torch.randn(images, channels, side, side, device=device, dtype=dtype)
         x = x.contiguous(memory_format=torch.channels_last)
         weight = torch.randn(channels, channels, 3, 3, device=device, dtype=dtype)
         weight = weight.contiguous(memory_format=torch.channels_last)
         seconds = best_seconds(lambda x=x, weight=weight: F.conv2d(x, weight, padding=1), device)  # type: ignore[misc]
-        found[f"conv_{name}_flops"] = 2.0 * images * side * side * channels * channels * 9 / seconds
+        reached[f"conv_{name}_flops"] = 2.0 * images * side * side * channels * channels * 9 / seconds
     source = torch.ones(2**28 if device == "cuda" else 2**26, device=device)
     target = torch.empty_like(source)
     seconds = best_seconds(lambda: target.copy_(source), device)
-    return found | {"copy_bytes": 2.0 * source.numel() * source.element_size() / seconds}
+    return reached | {"copy_bytes": 2.0 * source.numel() * source.element_size() / seconds}
 
 
 def floor_images_per_s(flops: float, moved: float, ceiling: dict[str, float]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""What was measured, for people: a table, lines below it, a bar chart."""
+"""What was measured, for people: a table, lines below it, a bar chart, and a page of many measurements."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ def pace(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
 
 
-def table(found: dict[str, Any]) -> Table:
+def table(measured: dict[str, Any]) -> Table:
     """One row for each arm and mode, no wider than 100 characters."""
-    env = found["env"]
+    env = measured["env"]
     title = f"{env['model']}, {env['data']}, batch {env['batch_size']}, T = {env['time_steps']}: training, images/s"
     out = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in ("arm", "mode"):
         out.add_column(column, no_wrap=True)
     for column in ("median", "min - max", "bench is", "floor", "peak", "saved"):
         out.add_column(column, justify="right", no_wrap=True)
-    for row in found["arms"]:
+    for row in measured["arms"]:
         images = row["images_per_s"]
-        ratio = found["ratios"].get(row["name"])
+        ratio = measured["ratios"].get(row["name"])
         out.add_row(
             row["name"],
             row["mode"],
@@ -50,7 +50,7 @@ def table(found: dict[str, Any]) -> Table:
 
 def page(folder: Path) -> str:
     """A page of all measurements in a folder: ratios first, then each one's table, chart and evidence."""
-    measured = {path: json.loads(path.read_text()) for path in sorted(folder.glob("*-*-b*-*.json"))}
+    contents = {path: json.loads(path.read_text()) for path in sorted(folder.glob("*-*-b*-*.json"))}
     parts = [
         "<!-- Written by `python -m bench speed ... --out FOLDER`; do not edit. -->",
         "# Training speed",
@@ -61,42 +61,40 @@ def page(folder: Path) -> str:
     ]
     head = ("network", "data, batch", "images/s", "SpikingJelly, eager", "its best", "share of the floor",
             "over epochs", "saved", "SpikingJelly saves", "n")  # fmt: skip
-    lines = []
-    for found in measured.values():
-        env, ratios = found["env"], found["ratios"]
-        by = {row["name"]: row for row in found["arms"] if row["mode"] == "resident"}
-        ours, stock = by["bench"], by.get("spikingjelly_eager", {})
-        cells = [
-            env["model"],
-            f"{env['data']}, {env['batch_size']}",
-            pace(ours["images_per_s"]["median"]),
-            *(
-                f"{ratios[name]:.2f} x" if name in ratios else "-"
-                for name in ("spikingjelly_eager", "spikingjelly_best")
-            ),
-            f"{ours['share_of_floor']:.0%}",
-            f"{ratios['epoch_over_resident']:.0%}",
-            mebibytes(ours["saved_bytes_for_backward"]),
-            mebibytes(stock.get("saved_bytes_at_our_precision")),
-            str(env["rounds"]),
-        ]
-        lines.append(cells)
-    parts.append(markdown.table(head, lines, "llr"))
-    for path, found in measured.items():
+    parts.append(markdown.table(head, [ratio_cells(measured) for measured in contents.values()], "llr"))
+    for path, measured in contents.items():
         console = Console(width=100, file=io.StringIO(), record=True)
-        console.print(table(found))
-        evidence = "\n".join(f"- {line}" for line in text(found))
+        console.print(table(measured))
+        evidence = "\n".join(f"- {line}" for line in text(measured))
         shown = "\n".join(line.rstrip() for line in console.export_text().splitlines())
-        parts += [f"## {found['env']['model']}", f"```\n{shown}\n```", evidence, f"![{path.stem}]({path.stem}.png)"]
+        parts += [f"## {measured['env']['model']}", f"```\n{shown}\n```", evidence, f"![{path.stem}]({path.stem}.png)"]
     return "\n\n".join(parts) + "\n"
 
 
-def text(found: dict[str, Any]) -> list[str]:
+def ratio_cells(measured: dict[str, Any]) -> list[str]:
+    """A measurement's line in the page's table of ratios."""
+    env, ratios = measured["env"], measured["ratios"]
+    by = {row["name"]: row for row in measured["arms"] if row["mode"] == "resident"}
+    ours, stock = by["bench"], by.get("spikingjelly_eager", {})
+    return [
+        env["model"],
+        f"{env['data']}, {env['batch_size']}",
+        pace(ours["images_per_s"]["median"]),
+        *(f"{ratios[name]:.2f} x" if name in ratios else "-" for name in ("spikingjelly_eager", "spikingjelly_best")),
+        f"{ours['share_of_floor']:.0%}",
+        f"{ratios['epoch_over_resident']:.0%}",
+        mebibytes(ours["saved_bytes_for_backward"]),
+        mebibytes(stock.get("saved_bytes_at_our_precision")),
+        str(env["rounds"]),
+    ]
+
+
+def text(measured: dict[str, Any]) -> list[str]:
     """The lines below the table."""
-    env, top = found["env"], found["env"]["ceilings"]
+    env, top = measured["env"], measured["env"]["ceilings"]
     floor = env["floor_images_per_s"]
     lines = [
-        f"bench over epochs / resident: {found['ratios']['epoch_over_resident']:.1%}",
+        f"bench over epochs / resident: {measured['ratios']['epoch_over_resident']:.1%}",
         f"floor: {floor['overlapped']:,.0f} img/s from {env['flops_per_image'] / 1e9:.2f} GFLOP beside "
         f"{env['bytes_per_image'] / 1e6:.1f} MB an image; one after the other {floor['serial']:,.0f}",
         f"ceilings: conv fp32 {top['conv_fp32_flops'] / 1e9:,.0f} GFLOP/s, bf16 {top['conv_bf16_flops'] / 1e9:,.0f} "
@@ -106,9 +104,9 @@ def text(found: dict[str, Any]) -> list[str]:
     ]
     lines += [
         f"{name}: ratio in each round {ratio['median']:.2f} ({ratio['min']:.2f} - {ratio['max']:.2f})"
-        for name, ratio in found["ratios_per_round"].items()
+        for name, ratio in measured["ratios_per_round"].items()
     ]
-    compiled = [(row["name"], row["compile_s"]) for row in found["arms"] if row.get("compile_s")]
+    compiled = [(row["name"], row["compile_s"]) for row in measured["arms"] if row.get("compile_s")]
     lines += [f"{name}: {seconds:.1f} s to compile and build, not counted" for name, seconds in compiled]
     dirty = ", changed since" if env["dirty"] else ""
     versions = " ".join(f"{name} {env['versions'][name]}" for name in ("torch", "spikingjelly", "lightning"))
@@ -120,13 +118,13 @@ def text(found: dict[str, Any]) -> list[str]:
     ]
 
 
-def chart(found: dict[str, Any], path: Path) -> Path | None:
+def chart(measured: dict[str, Any], path: Path) -> Path | None:
     """Write a bar for each arm and mode, from the smallest to the largest round; None without matplotlib."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
         return None
-    env, rows = found["env"], found["arms"][::-1]
+    env, rows = measured["env"], measured["arms"][::-1]
     names = [f"{row['name']}\n{row['mode']}" if row["mode"] == "epoch" else row["name"] for row in rows]
     medians = [row["images_per_s"]["median"] for row in rows]
     low = [row["images_per_s"]["median"] - row["images_per_s"]["min"] for row in rows]

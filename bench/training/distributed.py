@@ -1,4 +1,4 @@
-"""What the processes of one run do together: who they are, what they sum, average and agree on."""
+"""What the processes of one run do together: who they are, what they gather, average and agree on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def rank() -> int:
-    """Which of the run's processes this is, from 0; 0 records and speaks."""
+    """Which of the run's processes this is, from 0; 0 writes the record and speaks."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
@@ -31,10 +31,10 @@ def agree(value: Any) -> Any:
 
 def gather(value: Any) -> list[Any]:
     """What each rank calls this with, in their order."""
-    found = [value] * ranks()
+    values = [value] * ranks()
     if ranks() > 1:
-        dist.all_gather_object(found, value)
-    return found
+        dist.all_gather_object(values, value)
+    return values
 
 
 def everywhere(flag: Tensor) -> Tensor:

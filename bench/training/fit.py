@@ -30,7 +30,7 @@ INIT_IMAGES = 500  # nandan2022, section 4.1, after Salimans & Kingma 2016
 
 
 def make_trainer(run: Run, callbacks: list[L.Callback]) -> L.Trainer:
-    """Lightning's Trainer without what a recorded run does itself: checkpoints, bar, logger."""
+    """Lightning's Trainer without what a run does itself: checkpoints, bar, logger."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     # Batches are tensors on the device already: workers would only slow them down.
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
@@ -142,9 +142,9 @@ def too_large(
         if fits(smaller, (x[:size], y[:size]), images[:0] if training else images[:room], precision):
             break
     device = torch.cuda.get_device_name() if x.device.type == "cuda" else "this machine"
-    found = f"{size * task.ranks} does" if size else "no batch size does, not even one image a device"
+    fitting = f"{size * task.ranks} does" if size else "no batch size does, not even one image a device"
     asked = f"trainer.batch_size={whole * task.ranks}"
-    return EnvironmentFault(f"{asked} does not fit into the memory of {device}; {found}")
+    return EnvironmentFault(f"{asked} does not fit into the memory of {device}; {fitting}")
 
 
 def fits(

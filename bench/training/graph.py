@@ -107,9 +107,9 @@ class CapturedStep:
             _put(before, state)
             self.seed()
             replay()
-            found = list(self.state())
-            stayed = len(found) == len(state) and all(a is b for a, b in zip(found, state, strict=True))
-            agreed = stayed and all(map(agree, before, after, found))
+            replayed = list(self.state())
+            stayed = len(replayed) == len(state) and all(a is b for a, b in zip(replayed, state, strict=True))
+            agreed = stayed and all(map(agree, before, after, replayed))
             self.fault = None if agreed else "a replayed step does not do what a step by itself does"
         # Whatever a user's hooks make of being captured: the run must go on.
         except Exception as error:
@@ -121,11 +121,11 @@ class CapturedStep:
         _put(after, list(self.state()))
 
 
-def agree(before: Tensor, after: Tensor, found: Tensor) -> bool:
-    """Whether `found` is `after` up to rounding, measured by the change from `before`."""
+def agree(before: Tensor, after: Tensor, replayed: Tensor) -> bool:
+    """Whether `replayed` is `after` up to rounding, measured by the change from `before`."""
     if not after.is_floating_point():
-        return bool((after == found).all())
-    tensors = (after - before, after, found.detach() - after)
+        return bool((after == replayed).all())
+    tensors = (after - before, after, replayed.detach() - after)
     change, size, off = (float(torch.linalg.vector_norm(tensor.double())) for tensor in tensors)
     return off <= AGREE * change + 1e-6 * size
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from bench.activity import Activity, LayerActivity, Operations
 from bench.config.schema import OptimConfig, Optimizer
 from bench.errors import BenchError
-from bench.local.network import Floats, Mode, Spikes
+from bench.local.network import Floats, Mode, Response
 from bench.local.readout import assign
 from bench.models.diehl_cook import DiehlCook
 from bench.ops import Backend, asked
@@ -142,16 +142,16 @@ class LocalTask(BaseTask):
         model, labels, images = self.model, y.cpu().numpy(), self.model.pixels(x)
         state, own = model.state(), model.labels.numpy()
         key = derive(self.seed, "input spikes", self.current_epoch, self.steps)
-        seen = []
+        responses = []
         for place, (image, label) in enumerate(zip(images, labels, strict=True)):
             sign = np.where(own == label, 1.0, -1.0) if model.supervised else np.ones(len(own))
             rng = np.random.default_rng([key, place])
-            seen.append(model.present(state, image, Mode(sign, adapt=True, unused=self.decay.training), rng))
+            responses.append(model.present(state, image, Mode(sign, adapt=True, unused=self.decay.training), rng))
         model.step.fill_(state.step)
         if not model.supervised:
             self.keep(images, labels)
-        logits, loss = self.logits_and_loss(model.votes(seen), y)
-        self.meters["train"].update(logits, y.cpu(), loss, self.activity(seen))
+        logits, loss = self.logits_and_loss(model.votes(responses), y)
+        self.meters["train"].update(logits, y.cpu(), loss, self.activity(responses))
         self.steps += 1
 
     def keep(self, images: Floats, labels: NDArray[np.int64]) -> None:
@@ -168,11 +168,11 @@ class LocalTask(BaseTask):
         images = np.concatenate([images for images, _ in self.recent])[-model.assign :] / 255
         labels = np.concatenate([labels for _, labels in self.recent])[-model.assign :]
         state, key = model.frozen(), derive(self.seed, "label spikes", self.current_epoch)
-        responses = np.zeros((model.network.wiring.neurons, classes))
+        counts = np.zeros((model.network.wiring.neurons, classes))
         for place, (image, label) in enumerate(zip(images, labels, strict=True)):
-            spikes = model.present(state, image, Mode(), np.random.default_rng([key, place]))
-            responses[:, label] += spikes.excitatory
-        model.labels.copy_(torch.from_numpy(assign(responses, np.bincount(labels, minlength=classes))))
+            response = model.present(state, image, Mode(), np.random.default_rng([key, place]))
+            counts[:, label] += response.excitatory
+        model.labels.copy_(torch.from_numpy(assign(counts, np.bincount(labels, minlength=classes))))
         model.assigned_at.copy_(model.step)
 
     def on_train_epoch_start(self) -> None:
@@ -212,11 +212,13 @@ class LocalTask(BaseTask):
         features = self.model.features(x)
         return features, self.activity(self.model.answered)
 
-    def activity(self, seen: list[Spikes]) -> Activity:
+    def activity(self, responses: list[Response]) -> Activity:
         """What the neurons did in some presentations, their pauses left out."""
         # The layer whose spikes are the answer comes last, as in every network of the suite.
-        counts = {name: np.stack([getattr(one, name) for one in seen]) for name in ("inhibitory", "excitatory")}
-        return {name: self.layer(of) for name, of in counts.items()}
+        return {
+            name: self.layer(np.stack([getattr(response, name) for response in responses]))
+            for name in ("inhibitory", "excitatory")
+        }
 
     def layer(self, counts: NDArray[np.int64]) -> LayerActivity:
         """The activity of neurons of which only the number of spikes is known, `[N, neurons]`."""

@@ -52,12 +52,12 @@ class Meter:
 
     def sums(self) -> list[Tensor]:
         """What `update` adds to, from its second call on in place."""
-        return [self.correct, self.loss, *self.rates.spikes.values()]
+        return [self.correct, self.loss, *self.rates.counts.values()]
 
     def count(self, images: int) -> None:
         """Say how many images went into the sums, where replays added to them unseen."""
         self.images = images
-        self.rates.images = images if self.rates.spikes else 0
+        self.rates.images = images if self.rates.counts else 0
 
     def restart(self) -> None:
         """Begin anew, in the same tensors."""
@@ -69,10 +69,10 @@ class Meter:
         """Take in what the other ranks' meters saw; all ranks call it."""
         own = self.rates
         kinds = own.per_image, own.neurons
-        state = (self.images, self.correct, self.loss, own.images, own.spikes, kinds, own.ever, own.always)
+        state = (self.images, self.correct, self.loss, own.images, own.counts, kinds, own.ever, own.always)
         parts = distributed.gather(move_data_to_device(state, "cpu"))
         del parts[distributed.rank()]
-        for images, correct, loss, seen, spikes, kinds, ever, always in parts:
+        for images, correct, loss, seen, counts, kinds, ever, always in parts:
             self.images += images
             self.correct = self.correct + correct
             if loss is not None:
@@ -80,15 +80,15 @@ class Meter:
             own.images += seen
             own.per_image |= kinds[0]
             own.neurons |= kinds[1]
-            for name in spikes:
-                own.spikes[name] = own.spikes.get(name, 0) + spikes[name]
+            for name in counts:
+                own.counts[name] = own.counts.get(name, 0) + counts[name]
             for name in ever:
                 own.ever[name] = ever[name] | own.ever[name].cpu() if name in own.ever else ever[name]
                 own.always[name] = always[name] & own.always[name].cpu() if name in own.always else always[name]
 
     def summary(self) -> dict[str, float | None]:
         """acc in percent, loss, spike_rate and spike_rate_layer_mean; None for what there is none of."""
-        spiking = bool(self.rates.spikes)
+        spiking = bool(self.rates.counts)
         return {
             "acc": 100.0 * int(self.correct) / self.images if self.answers else None,
             "loss": None if self.loss is None else float(self.loss) / self.images,

@@ -30,7 +30,7 @@ class Recorder(Checkpoint):
 
     Args:
         folder: the run's folder.
-        tracker: W&B; None in a process that records nothing.
+        tracker: W&B; None in a process that writes nothing.
         epochs: of the whole run.
     """
 

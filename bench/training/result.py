@@ -68,8 +68,8 @@ def flat_config(facts: dict[str, Any], strength: float | None) -> dict[str, Any]
 
 def strength_of(task: BaseTask) -> float | None:
     """The one number that scales the regularization; None where there is none or more than one."""
-    found = [float(getattr(reg, reg.strength)) for reg in task.regs if reg.strength is not None]
-    return found[0] if len(found) == 1 else None
+    strengths = [float(getattr(reg, reg.strength)) for reg in task.regs if reg.strength is not None]
+    return strengths[0] if len(strengths) == 1 else None
 
 
 def compile_result(

@@ -18,7 +18,7 @@ from bench.records.folder import RunFolder
 from bench.records.identity import run_id, science
 from bench.training import launcher, logger
 from bench.training.result import compile_result, flat_config, headline, strength_of, write_env
-from bench.training.source import chosen, start, twin_of, wants_twin
+from bench.training.source import chosen, start, twin_of, wants_source
 from bench.training.summary import summary_table
 
 if TYPE_CHECKING:
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from bench.training.progress import Reporter
     from bench.training.setup import Run
 
-POLL = 2.0  # seconds between looks at a twin that another process trains
+POLL = 2.0  # seconds between looks at a source run that another process trains
 
 
 def run(cfg: DictConfig) -> dict[str, Any]:
-    """Train one configuration and record it; a recorded one is returned as it is.
+    """Train one configuration and leave its record; where there is one, it is returned as it is.
 
     Raises:
         BenchError: bad input, or (an EnvironmentFault) a machine that could not do it.
@@ -60,21 +60,21 @@ def starts_anew(cfg: DictConfig, folder: RunFolder) -> bool:
 
 
 def source_of(cfg: DictConfig) -> RunFolder | None:
-    """Where the twin of a run is, which is trained first where need be; None for a run that starts from none.
+    """The folder of the source run, which is trained first where need be; None for a run that starts from none.
 
     Raises:
-        BenchError: the twin that was asked for has not finished, or is of another network or data set.
+        BenchError: the source that was asked for has not finished, or is of another network or data set.
     """
-    if not wants_twin(cfg):
+    if not wants_source(cfg):
         return None
     return trained(twin_of(cfg)) if cfg.model.twin == "auto" else chosen(cfg)
 
 
 def trained(cfg: DictConfig) -> RunFolder:
-    """The folder of a twin that has finished: now, earlier, or in another process.
+    """The folder of a source run that has finished: now, earlier, or in another process.
 
     Args:
-        cfg: of the twin.
+        cfg: of the source run.
 
     Raises:
         BenchError: it diverged.
@@ -97,7 +97,7 @@ def trained(cfg: DictConfig) -> RunFolder:
 
 
 def train(cfg: DictConfig, facts: dict[str, Any]) -> dict[str, Any]:
-    """Train, evaluate and record, from the start or from the last finished epoch.
+    """Train, evaluate and leave the record, from the start or from the last finished epoch.
 
     Returns:
         The record; of a process that is not the run's first, which has it, nothing.
@@ -168,12 +168,12 @@ def lead(run: Run, task: BaseTask, splits: Splits, reporter: Reporter) -> dict[s
 
 
 def follow(run: Run, task: BaseTask, splits: Splits, reporter: Reporter) -> None:
-    """Train beside the process that records: its other devices' part of each batch."""
+    """Train beside the process that leaves the record: another device's part of each batch."""
     from bench.training import distributed, fit
     from bench.training.recorder import Recorder
     from bench.training.task import Diverged
 
     done: int = distributed.agree(None)
     trainer = fit.make_trainer(run, [reporter, Recorder(run.folder, None, run.epochs)])
-    with suppress(Diverged):  # as in the process that records, at the same step
+    with suppress(Diverged):  # as in the process that leaves the record, at the same step
         fit.fit_and_test(run, trainer, task, splits, done)

@@ -1,4 +1,4 @@
-"""The non-spiking twin that a converted network starts from: its settings, its own run, its weights."""
+"""The run that a network starts from, its non-spiking twin: whether there is one, its settings, folder and weights."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def wants_twin(cfg: DictConfig) -> bool:
-    """Whether the network starts from a twin; the twin itself does not."""
+def wants_source(cfg: DictConfig) -> bool:
+    """Whether the network starts from a source run; a twin itself does not."""
     return cfg.model.get("twin", "none") != "none" and cfg.neuron.name != "relu"
 
 
@@ -46,22 +46,22 @@ def twin_of(cfg: DictConfig) -> DictConfig:
     return twin
 
 
-def start(cfg: DictConfig, model: Any, folder: RunFolder) -> None:
-    """Hand the twin's weights to a network that starts from one.
+def start(cfg: DictConfig, model: Any, source: RunFolder) -> None:
+    """Hand the weights of a source run to the network that starts from it.
 
     Args:
         cfg: of the spiking run.
         model: its network, freshly made, with its regularizers attached.
-        folder: of the twin, which has finished.
+        source: the folder of the source run, which has finished.
 
     Raises:
-        BenchError: the twin's weights are missing or do not fit.
+        BenchError: the source's weights are missing or do not fit.
     """
     import torch
 
-    path = folder.checkpoint_path
+    path = source.checkpoint_path
     if not path.exists():
-        raise BenchError(f"{folder.path} has a record but no weights under checkpoints/: without them it is no twin")
+        raise BenchError(f"{source.path} has a record but no weights under checkpoints/: without them it is no twin")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
     except Exception as error:  # torch raises whatever the damage makes zipfile and pickle stumble over
@@ -70,7 +70,7 @@ def start(cfg: DictConfig, model: Any, folder: RunFolder) -> None:
     try:
         model.start_from(weights)
     except BenchError as error:
-        raise BenchError(f"model.twin={cfg.model.twin}, {folder.name}: {error}") from error
+        raise BenchError(f"model.twin={cfg.model.twin}, {source.name}: {error}") from error
 
 
 def chosen(cfg: DictConfig) -> RunFolder:
@@ -90,9 +90,9 @@ def chosen(cfg: DictConfig) -> RunFolder:
     facts = science(cfg)
     own = {"model": facts["model"]["name"], "neuron": "relu", "data": facts["data"]["checksum"]}
     own |= {key: facts["model"][key] for key in MODELS.get(own["model"]).twin_arguments}
-    found = {"model": result["model"], "neuron": result["neuron"], "data": result["data_checksum"]}
-    found |= result["model_args"]
+    theirs = {"model": result["model"], "neuron": result["neuron"], "data": result["data_checksum"]}
+    theirs |= result["model_args"]
     for key, value in own.items():
-        if found.get(key) != value:
-            raise BenchError(f"model.twin={name} is no twin of this run: its {key} is {found.get(key)}, not {value}")
+        if theirs.get(key) != value:
+            raise BenchError(f"model.twin={name} is no twin of this run: its {key} is {theirs.get(key)}, not {value}")
     return folder

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from bench.records.schema import COUNTED, FIELD, share
 
@@ -69,9 +70,10 @@ def summary_table(result: dict[str, Any], folder: str, logger: str, mode: str) -
         ("folder", folder),
         (logger, mode),
     ]
-    table = Table(title=result["run_id"], show_header=False, title_justify="left")
+    # As Text: neither [a] nor :b: in a name or a path is for Rich.
+    table = Table(title=Text(result["run_id"]), show_header=False, title_justify="left")
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for name, value in rows:
-        table.add_row(name, value)
+        table.add_row(Text(name), Text(value))
     return table

@@ -1,4 +1,4 @@
-"""The process of one device of a run over several, `python -m bench.worker FOLDER RANK RANKS`."""
+"""The process of one device of a run over several, `python -m bench.training.worker FOLDER RANK RANKS`."""
 
 from __future__ import annotations
 

@@ -206,8 +206,8 @@ def test_spike_times_and_weights_agree(name: str) -> None:
     for k, (steps, inputs) in enumerate(given["input"]):
         offset = np.searchsorted(steps, np.arange(total + 1)).astype(np.int32)
         trains = Trains(offset, np.array(inputs, dtype=np.int32))
-        spikes = simulate(net, state, trains, Mode(supervision(constants), adapt=True, unused=unused), total)
-        ours += [[int(step) + k * total, int(i)] for step, i in zip(spikes.step, spikes.neuron, strict=True)]
+        response = simulate(net, state, trains, Mode(supervision(constants), adapt=True, unused=unused), total)
+        ours += [[int(step) + k * total, int(i)] for step, i in zip(response.step, response.neuron, strict=True)]
     assert len(ours) > 40
     assert min(len({n for _, n in ours if n < 6}), len({n for _, n in ours if n >= 6})) > 3, "most neurons must fire"
     assert sorted(ours) == theirs["spikes"]

@@ -106,8 +106,8 @@ def test_unused_weights_decay_by_the_square_of_the_gap(reference: bool) -> None:
 def test_threshold_rises_with_a_spike_and_counts_from_the_next_presentation(reference: bool) -> None:
     net, state = one(ANTONOV, 0.0)
     state.v[:] = -51.9
-    spikes = simulate(net, state, trains(1), Mode(adapt=True), 1, reference)
-    assert spikes.excitatory.tolist() == [1]
+    response = simulate(net, state, trains(1), Mode(adapt=True), 1, reference)
+    assert response.excitatory.tolist() == [1]
     assert state.v.tolist() == [-65.0]
     assert state.theta.tolist() == [3.0]
     simulate(net, state, trains(100), Mode(adapt=True), 100, reference)
@@ -129,11 +129,11 @@ def test_refractory_time_and_delays_to_the_step(reference: bool) -> None:
     state = net.rested(np.zeros((1, 2)), np.zeros(2), 0)
     state.v[:] = [-50.0, -60.0]
     state.v_i[:] = -60.0
-    spikes = simulate(net, state, trains(200), Mode(), 200, reference)
-    excitatory, inhibitory = spikes.neuron < 2, spikes.neuron == 2
-    assert spikes.step[excitatory][:1].tolist() == [0]
-    assert (np.diff(spikes.step[inhibitory]) >= 20).all(), "refractory for 2 ms"
-    first = spikes.step[inhibitory][0]
+    response = simulate(net, state, trains(200), Mode(), 200, reference)
+    excitatory, inhibitory = response.neuron < 2, response.neuron == 2
+    assert response.step[excitatory][:1].tolist() == [0]
+    assert (np.diff(response.step[inhibitory]) >= 20).all(), "refractory for 2 ms"
+    first = response.step[inhibitory][0]
     # 3 (0 + 60) / 10 ms from -60 to -40: by hand, 30 steps of delay and 12 to charge.
     v, g, k = -60.0, 0.0, 0
     while v <= -40:

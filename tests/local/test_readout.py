@@ -12,8 +12,8 @@ from bench.local.readout import NO_ANSWER, answers, assign, decide, reaction, vo
 
 def test_a_neuron_gets_the_class_it_answers_with_most_spikes_per_image() -> None:
     """Neuron 0: 6 spikes on 3 images of class 0, 5 on 1 of class 1; it stands for class 1. Neuron 2 never fires."""
-    responses = np.array([[6.0, 5.0], [3.0, 0.0], [0.0, 0.0]])
-    assert assign(responses, np.array([3, 1])).tolist() == [1, 0, NO_ANSWER]
+    counts = np.array([[6.0, 5.0], [3.0, 0.0], [0.0, 0.0]])
+    assert assign(counts, np.array([3, 1])).tolist() == [1, 0, NO_ANSWER]
 
 
 def test_pools_vote_by_their_mean_and_silence_is_no_answer() -> None:

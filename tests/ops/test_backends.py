@@ -136,8 +136,9 @@ def test_float64_takes_the_reference() -> None:
 
 
 @needs_compiler
-def test_a_pass_without_forget_goes_on_from_the_potential() -> None:
+def test_a_layer_that_remembers_goes_on_from_the_potential() -> None:
     fast, slow = both()
+    fast.spiking.remembers = slow.spiking.remembers = True
     for repeat in range(3):
         outs = []
         for block, backend in ((fast, Backend.compiled), (slow, Backend.reference)):
@@ -182,7 +183,7 @@ def test_lean_layers_count_their_spikes(backend: Backend) -> None:
 @needs_compiler
 def test_lean_layers_cannot_go_on() -> None:
     block = Block()
-    block.spiking.lean = True
+    block.spiking.lean = block.spiking.remembers = True
     block(torch.randn(12, 5, 7, 8))
     with pytest.raises(RuntimeError, match="without forget"):
         block(torch.randn(12, 5, 7, 8))

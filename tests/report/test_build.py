@@ -25,7 +25,7 @@ from bench.report import build, join
 from bench.report.analysis import Analysis, analyse
 from bench.report.collect import collect
 from bench.report.exports import columns, table_csv
-from bench.report.grids import groups
+from bench.report.groups import groups
 from bench.report.readme import readme
 from tests.expanded import run_ids
 
@@ -38,16 +38,16 @@ def penalty(row: Any, seed: int) -> tuple[float, float]:
     return 60.0 - loss * math.log10(1 + 10 * weight) ** 2 + noise + seed, 0.1 / (1 + 3 * weight) * (1 + 0.02 * seed)
 
 
-def only(found: list[Analysis]) -> Analysis:
-    (one,) = found
-    return one
+def only(analyses: list[Analysis]) -> Analysis:
+    (analysis,) = analyses
+    return analysis
 
 
 def joined(folder: Path, name: str) -> list[Analysis]:
-    said: list[str] = []
-    found = [analyse(table) for table in join.tables(collect([folder]), [name], (), said)]
-    assert said == []
-    return found
+    left_out: list[str] = []
+    analyses = [analyse(table) for table in join.tables(collect([folder]), [name], (), left_out)]
+    assert left_out == []
+    return analyses
 
 
 def test_published_numbers_are_the_facts_and_claims_point_at_rows() -> None:
@@ -56,20 +56,21 @@ def test_published_numbers_are_the_facts_and_claims_point_at_rows() -> None:
         for number, table in content["tables"].items():
             if not isinstance(table, dict):
                 continue  # findings of all tables
-            found = papers.load(f"{content['key']}/{number}")
-            assert all(len(row) == len(found.columns) for row in found.rows)
+            published = papers.load(f"{content['key']}/{number}")
+            assert all(len(row) == len(published.columns) for row in published.rows)
+            by_column = [dict(zip(published.columns, row, strict=True)) for row in published.rows]
             for claim in table.get("claims", ()):
                 rows = [value for value in claim.values() if isinstance(value, dict)]
                 assert rows
                 for wanted in rows:
-                    fits = [r for r in found.rows if wanted.items() <= dict(zip(found.columns, r, strict=True)).items()]
+                    fits = [row for row in by_column if wanted.items() <= row.items()]
                     assert len(fits) == 1, (number, wanted)
-        for item, of in content.get("experiments", {}).items():
+        for item, entry in content.get("experiments", {}).items():
             experiment = load_experiment(f"{content['key']}/{item}")
             labels = {row.label for row in experiment.rows} | {f"{row.group}: {row.label}" for row in experiment.rows}
-            named = [value["label"] for claim in of["claims"] for value in claim.values() if isinstance(value, dict)]
+            named = [value["label"] for claim in entry["claims"] for value in claim.values() if isinstance(value, dict)]
             assert named
-            assert {*named, *of.get("counts", {}).get("labels", ())} <= labels, item
+            assert {*named, *entry.get("counts", {}).get("labels", ())} <= labels, item
     shared = Path(__file__).resolve().parents[3] / "shared" / "published" / "nandan2022.yaml"
     if shared.exists():
         facts, ours = (yaml.safe_load(path.read_text()) for path in (shared, papers.FOLDER / shared.name))
@@ -78,19 +79,19 @@ def test_published_numbers_are_the_facts_and_claims_point_at_rows() -> None:
 
 def test_a_table_of_a_paper(records: SimpleNamespace, tmp_path: Path) -> None:
     records.of_experiment(tmp_path, "nandan2022/table3_1", "cpu", 3, penalty)
-    found = only(joined(tmp_path, "nandan2022/table3_1"))
-    table = found.table
+    analysis = only(joined(tmp_path, "nandan2022/table3_1"))
+    table = analysis.table
     assert table.folder == "nandan2022/table3_1/cpu"
     assert table.reduced
-    assert [row.line.label for row in found.rows][:3] == ["0", "0.01", "0.05"]
+    assert [row.line.label for row in analysis.rows][:3] == ["0", "0.01", "0.05"]
     assert len(table.records) == 33
-    first = found.rows[0]
+    first = analysis.rows[0]
     assert first.line.against is None
     # Ours minus published, by hand: mean of 60 + noise + seed, noise 0.05 * ((7 s + 1) mod 3) = .05, .1, 0.
     assert first.off("test_acc") == pytest.approx(60 + 0.05 + 1 - 87.04)
-    outcomes = [finding.outcome for finding in found.findings]
+    outcomes = [finding.outcome for finding in analysis.findings]
     assert outcomes == ["holds", "holds", "holds", "holds"]
-    page = readme(found, [])
+    page = readme(analysis, [])
     assert page.count("educed run") >= 4
     assert "| 87.04 | 61.05 [58.63, 63.47] | -25.99 |" in page
     assert "nandan2022, table 3.1" in page
@@ -100,10 +101,10 @@ def test_a_table_of_a_paper(records: SimpleNamespace, tmp_path: Path) -> None:
 def test_a_figure_compares_two_curves(records: SimpleNamespace, tmp_path: Path) -> None:
     records.of_experiment(tmp_path, "nandan2022/figure3_1", "cpu", 3, penalty)
     # The runs of table 3.1 are the figure's squared ones: they are shared.
-    found = only(joined(tmp_path, "nandan2022/figure3_1"))
-    assert {row.line.series for row in found.rows} == {"squared", "first order"}
-    assert found.table.panels == [""]
-    assert [finding.outcome for finding in found.findings] == ["holds"]
+    analysis = only(joined(tmp_path, "nandan2022/figure3_1"))
+    assert {row.line.series for row in analysis.rows} == {"squared", "first order"}
+    assert analysis.table.panels == [""]
+    assert [finding.outcome for finding in analysis.findings] == ["holds"]
     assert only(joined(tmp_path, "nandan2022/table3_1")).table.folder == "nandan2022/table3_1/cpu"
 
 
@@ -117,20 +118,20 @@ def test_a_selection_looks_at_validation_only(records: SimpleNamespace, tmp_path
         decay = result["regs"].get("weight_decay", {}).get("weight", 0.0)
         result["val"] = {"acc": 60.0 - 1e4 * decay, "loss": 1.0, "spike_rate": 0.1, "spike_rate_layer_mean": 0.1}
         (tmp_path / result["run_id"] / "result.json").write_text(json.dumps(result))
-    found = only(joined(tmp_path, "nandan2022/table4_1"))
+    analysis = only(joined(tmp_path, "nandan2022/table4_1"))
     labels = ["batch norm: 0", "weight norm: 0", "weight norm + mean-only BN: 0"]
-    assert [row.line.label for row in found.rows] == labels
-    assert len(found.table.candidates) == 9
-    assert found.rows[1].line.against is found.rows[0].line
-    assert "best_on_validation" in readme(found, [])
+    assert [row.line.label for row in analysis.rows] == labels
+    assert len(analysis.table.candidates) == 9
+    assert analysis.rows[1].line.against is analysis.rows[0].line
+    assert "best_on_validation" in readme(analysis, [])
 
 
 def test_a_selection_without_validation_is_refused_in_a_line(records: SimpleNamespace, tmp_path: Path) -> None:
     records.of_experiment(tmp_path, "nandan2022/table4_1", "cpu", 1, lambda row, seed: (70.0, 0.1))
-    said: list[str] = []
-    assert join.tables(collect([tmp_path]), ["nandan2022/table4_1"], (), said) == []
-    assert len(said) == 1
-    assert "needs a validation split" in said[0]
+    left_out: list[str] = []
+    assert join.tables(collect([tmp_path]), ["nandan2022/table4_1"], (), left_out) == []
+    assert len(left_out) == 1
+    assert "needs a validation split" in left_out[0]
 
 
 def test_copies_of_the_data_are_never_mixed(records: SimpleNamespace, tmp_path: Path) -> None:
@@ -141,12 +142,12 @@ def test_copies_of_the_data_are_never_mixed(records: SimpleNamespace, tmp_path: 
     for place, copy in enumerate(("aa", "aa", "bb")):
         vary(place, copy)
     records.put(tmp_path, records.record(run_id="cpu", budget="cpu"))
-    found = groups(collect([tmp_path]))
-    assert sorted(len(table.records) for table in found) == [1, 1, 2]
-    assert {table.variant[:6] for table in found} == {"cpu", "quick-"}
-    split = [table for table in found if table.variant != "cpu"]
+    tables = groups(collect([tmp_path]))
+    assert sorted(len(table.records) for table in tables) == [1, 1, 2]
+    assert {table.variant[:6] for table in tables} == {"cpu", "quick-"}
+    split = [table for table in tables if table.variant != "cpu"]
     assert all("data_copy=" in table.notes[0] for table in split)
-    assert {frozenset(record.result["data_copy"] for record in table.records) for table in found} == {
+    assert {frozenset(record.result["data_copy"] for record in table.records) for table in tables} == {
         frozenset({"aa"}), frozenset({"bb"}), frozenset({"embedded"}),
     }  # fmt: skip
 
@@ -160,15 +161,15 @@ def test_missing_seeds_and_diverged_runs_are_said_and_not_averaged(records: Simp
         records.put(tmp_path, records.diverge(result) if seed else records.measured(result, acc, 0.1))
     (table,) = groups(collect([tmp_path]))
     assert table.notes == ["spikepen weight=0.1: seed 2 missing", "spikepen weight=0.1: seed 1 diverged, in no mean"]
-    found = analyse(table)
-    assert found.rows[1].mean("test_acc") == 99.0
-    assert found.rows[1].verdict is None
+    analysis = analyse(table)
+    assert analysis.rows[1].mean("test_acc") == 99.0
+    assert analysis.rows[1].verdict is None
     # A method one of whose runs diverged ranks behind one that always ends.
-    assert found.rows[1].rank is not None
-    assert found.rows[1].rank.rank == 2
-    page = readme(found, [])
+    assert analysis.rows[1].rank is not None
+    assert analysis.rows[1].rank.rank == 2
+    page = readme(analysis, [])
     assert "1, 1 diverged" in page
-    row = list(csv.DictReader(io.StringIO(table_csv(found))))[1]
+    row = list(csv.DictReader(io.StringIO(table_csv(analysis))))[1]
     assert (row["seeds"], row["missing"], row["diverged"], row["test_acc"]) == ("0", "2", "1", "99.0")
 
 
@@ -222,9 +223,9 @@ def test_figures_say_what_they_show(written: Path) -> None:
         text = path.read_text()
         assert "reduced run: budget quick" in text
         assert not re.search(r"\d{4}-\d{2}-\d{2}T", text)
-        found, other = source_of(path.read_bytes()), source_of(path.with_suffix(".png").read_bytes())
-        assert found is not None
-        assert found == other
+        svg, png = source_of(path.read_bytes()), source_of(path.with_suffix(".png").read_bytes())
+        assert svg is not None
+        assert svg == png
 
 
 def edit(path: Path, change: Callable[[bytes], bytes]) -> None:
@@ -263,7 +264,7 @@ def test_check_names_what_does_not_follow(written: Path, tmp_path: Path) -> None
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Texts only: figures and page take seconds."""
-    monkeypatch.setattr(build, "figures", lambda found: [])
+    monkeypatch.setattr(build, "figures", lambda analysis: [])
     monkeypatch.setattr(build.page, "available", lambda: False)
 
 
@@ -351,11 +352,11 @@ def test_run_ids_are_the_experiments_own() -> None:
 def test_precisions_are_not_mixed(records: SimpleNamespace, tmp_path: Path) -> None:
     for precision in ("fp32", "bf16"):
         records.of_experiment(tmp_path, "nandan2022/table2_1", "cpu", 2, penalty, auto=precision)
-    found = joined(tmp_path, "nandan2022/table2_1")
-    assert [analysis.table.folder for analysis in found] == [
+    analyses = joined(tmp_path, "nandan2022/table2_1")
+    assert [analysis.table.folder for analysis in analyses] == [
         f"nandan2022/table2_1/cpu-{precision}" for precision in ("bf16", "fp32")
     ]
-    for analysis, precision in zip(found, ("bf16", "fp32"), strict=True):
+    for analysis, precision in zip(analyses, ("bf16", "fp32"), strict=True):
         assert [record.result["precision"] for record in analysis.table.records] == [precision] * 8
         assert "precision" in analysis.table.notes[0]
 

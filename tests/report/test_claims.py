@@ -11,7 +11,7 @@ from bench.report import join
 from bench.report.analysis import analyse
 from bench.report.collect import collect
 from bench.report.figures import figures, style
-from bench.report.grids import groups
+from bench.report.groups import groups
 from bench.report.probes import counts
 from bench.report.readme import readme
 
@@ -27,17 +27,21 @@ def test_the_dropouts_of_lyu2023(records: SimpleNamespace, tmp_path: Path) -> No
     for result in records.of_experiment(tmp_path, "lyu2023/figures2_5", "cpu", 4, numbers):
         result["train"]["loss"] = LOSS[result["reg"]] + 0.001 * result["seed"] * len(result["reg"])
         (tmp_path / result["run_id"] / "result.json").write_text(json.dumps(result))
-    said: list[str] = []
-    (table,) = join.tables(collect([tmp_path]), ["lyu2023/figures2_5"], (), said)
-    assert said == []
+    left_out: list[str] = []
+    (table,) = join.tables(collect([tmp_path]), ["lyu2023/figures2_5"], (), left_out)
+    assert left_out == []
     assert table.panels == ["MNIST", "CIFAR-10"]
-    found = analyse(table)
-    outcomes = {finding.says: finding.outcome for finding in found.findings}
+    analysis = analyse(table)
+    outcomes = {finding.says: finding.outcome for finding in analysis.findings}
     assert len(outcomes) == 16
     wrong = [says for says, outcome in outcomes.items() if outcome != "holds"]
     assert wrong == [f"{data}: alpha dropout has a higher training loss than none" for data in ("MNIST", "CIFAR-10")]
     assert {outcomes[says] for says in wrong} == {"does not hold"}
-    (why,) = [f.why for f in found.findings if f.says == "MNIST: dropout has a higher training loss than none"]
+    (why,) = [
+        finding.why
+        for finding in analysis.findings
+        if finding.says == "MNIST: dropout has a higher training loss than none"
+    ]
     # 0.1 and 0.001 seed (7 - 4): +0.10 on average.
     assert why.startswith("+0.10 [")
 
@@ -83,10 +87,10 @@ def test_table_1_of_antonov2024(records: SimpleNamespace, tmp_path: Path) -> Non
         path.parent.mkdir()
         path.write_text(json.dumps(content))
     (table,) = join.tables(collect([tmp_path]), ["antonov2024/table1"], (), [])
-    found = analyse(table)
-    outcomes = {finding.says: finding.outcome for finding in found.findings}
+    analysis = analyse(table)
+    outcomes = {finding.says: finding.outcome for finding in analysis.findings}
     assert list(outcomes.values()) == ["holds", "does not hold", "holds", "open", "holds", "holds"]
-    section = counts(found)
+    section = counts(analysis)
     assert section is not None
     rows = {row[0]: dict(zip(section.columns, row, strict=True)) for row in section.rows}
     noise = rows["delta noise"]
@@ -97,7 +101,7 @@ def test_table_1_of_antonov2024(records: SimpleNamespace, tmp_path: Path) -> Non
     assert noise["ours / known digits: none"] == "3.76"  # 64 / 17
     assert noise["ours / known digits: literal"] == "-"
     assert rows["unknown digits"]["ours: none"] == "20,400"
-    assert section.name in readme(found, [])
+    assert section.name in readme(analysis, [])
 
 
 def test_tables_without_counts_have_none(records: SimpleNamespace, tmp_path: Path) -> None:

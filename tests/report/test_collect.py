@@ -9,25 +9,25 @@ from typing import Any
 
 import pytest
 
-from bench.report.collect import collect
+from bench.report.collect import Collection, collect
 
 
-def names(found: Any) -> list[str]:
-    return [record.run_id for record in found.records]
+def names(collection: Collection) -> list[str]:
+    return [record.run_id for record in collection.records]
 
 
 def test_good_records_are_read_with_what_lies_beside_them(records: SimpleNamespace, tmp_path: Path) -> None:
     records.put(tmp_path, records.record(run_id="b", seed=1))
     records.put(tmp_path, records.record(run_id="a"))
     (tmp_path / "flat.json").write_text(json.dumps(records.record(run_id="c")))
-    found = collect([tmp_path, tmp_path / "nowhere"])
-    assert names(found) == ["a", "b", "c"]
-    assert [record.dirty for record in found.records] == [False, False, None]
-    assert len(found.records[0].epochs) == 3
-    assert found.records[0].config["neuron"]["name"] == "if"
-    assert found.records[0].number("test.acc") == 94.0
-    assert found.records[0].number("val.acc") is None
-    assert found.lines() == ["3 records"]
+    collection = collect([tmp_path, tmp_path / "nowhere"])
+    assert names(collection) == ["a", "b", "c"]
+    assert [record.dirty for record in collection.records] == [False, False, None]
+    assert len(collection.records[0].epochs) == 3
+    assert collection.records[0].config["neuron"]["name"] == "if"
+    assert collection.records[0].number("test.acc") == 94.0
+    assert collection.records[0].number("val.acc") is None
+    assert collection.lines() == ["3 records"]
 
 
 @pytest.mark.parametrize(
@@ -47,37 +47,37 @@ def test_a_bad_record_is_left_out_with_its_reason(
     records.put(tmp_path, records.record(run_id="good"))
     path = records.put(tmp_path, records.record(run_id="bad"))
     path.write_text(damage(path.read_text()))
-    found = collect([tmp_path])
-    assert names(found) == ["good"]
-    ((where, said),) = found.left_out
+    collection = collect([tmp_path])
+    assert names(collection) == ["good"]
+    ((where, said),) = collection.left_out
     assert where == path
     assert reason in said
     assert "\n" not in said
-    assert found.lines()[-1] == "1 records, 1 left out"
+    assert collection.lines()[-1] == "1 records, 1 left out"
 
 
 def test_a_dirty_commit_is_left_out_unless_asked_for(records: SimpleNamespace, tmp_path: Path) -> None:
     records.put(tmp_path, records.record(), dirty=True)
-    found = collect([tmp_path])
-    assert not found.records
-    assert "dirty commit" in found.left_out[0][1]
+    collection = collect([tmp_path])
+    assert not collection.records
+    assert "dirty commit" in collection.left_out[0][1]
     assert len(collect([tmp_path], dirty=True).records) == 1
 
 
 def test_a_repeated_record_counts_once_and_a_contradiction_not_at_all(records: SimpleNamespace, tmp_path: Path) -> None:
-    one, two = tmp_path / "records", tmp_path / "runs"
-    records.put(one, records.record(run_id="same"))
+    submitted, local = tmp_path / "records", tmp_path / "runs"
+    records.put(submitted, records.record(run_id="same"))
     # Another machine, another day, another speed: the same outcome.
-    records.put(two, records.record(run_id="same", hardware="other", finished="2026-02-02T00:00:00+00:00"))
-    records.put(one, records.record(run_id="torn"))
-    records.put(two, records.record(run_id="torn", test__acc=50.0))
-    found = collect([one, two])
-    assert names(found) == ["same"]
-    assert found.repeated == 1
-    assert found.records[0].path.is_relative_to(one)
-    assert len(found.left_out) == 2
-    assert all("2 records of torn differ" in reason for _, reason in found.left_out)
-    assert collect([one, one]).repeated == 0
+    records.put(local, records.record(run_id="same", hardware="other", finished="2026-02-02T00:00:00+00:00"))
+    records.put(submitted, records.record(run_id="torn"))
+    records.put(local, records.record(run_id="torn", test__acc=50.0))
+    collection = collect([submitted, local])
+    assert names(collection) == ["same"]
+    assert collection.repeated == 1
+    assert collection.records[0].path.is_relative_to(submitted)
+    assert len(collection.left_out) == 2
+    assert all("2 records of torn differ" in reason for _, reason in collection.left_out)
+    assert collect([submitted, submitted]).repeated == 0
 
 
 def test_unfinished_runs_are_counted_and_cut_curves_not_used(records: SimpleNamespace, tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_unfinished_runs_are_counted_and_cut_curves_not_used(records: SimpleName
     path = records.put(tmp_path, records.record(run_id="cut"))
     lines = path.with_name("metrics.jsonl").read_text()
     path.with_name("metrics.jsonl").write_text(lines[: len(lines) // 2])
-    found = collect([tmp_path])
-    assert names(found) == ["cut"]
-    assert found.records[0].epochs == []
-    assert found.lines() == ["1 records, 1 runs unfinished"]
+    collection = collect([tmp_path])
+    assert names(collection) == ["cut"]
+    assert collection.records[0].epochs == []
+    assert collection.lines() == ["1 records, 1 runs unfinished"]

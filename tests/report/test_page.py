@@ -49,14 +49,14 @@ class Tab:
         elif message["method"] == "Log.entryAdded":
             self.console.append(f"{params['entry']['level']}: {params['entry']['text']}")
         elif message["method"] == "Runtime.consoleAPICalled":
-            self.console.append(f"{params['type']}: {[of.get('value') for of in params['args']]}")
+            self.console.append(f"{params['type']}: {[argument.get('value') for argument in params['args']]}")
         elif message["method"] == "Runtime.exceptionThrown":
             self.console.append(f"exception: {params['exceptionDetails']}")
 
     async def js(self, text: str) -> Any:
-        found = await self.call("Runtime.evaluate", expression=text, awaitPromise=True, returnByValue=True)
-        assert "exceptionDetails" not in found, found
-        return found["result"].get("value")
+        answer = await self.call("Runtime.evaluate", expression=text, awaitPromise=True, returnByValue=True)
+        assert "exceptionDetails" not in answer, answer
+        return answer["result"].get("value")
 
     async def open(self, url: str) -> None:
         for domain in ("Page", "Network", "Log", "Runtime"):
@@ -84,14 +84,14 @@ def browse(tmp_path: Path) -> Iterator[Callable[[Callable[[Tab], Awaitable[None]
     ) as process:
         try:
             assert process.stderr is not None
-            address = next(found[1] for line in process.stderr if (found := re.search(r"(ws://\S+)", line)))
+            address = next(match[1] for line in process.stderr if (match := re.search(r"(ws://\S+)", line)))
             port = re.search(r":(\d+)/", address)
             assert port is not None
 
             async def go(story: Callable[[Tab], Awaitable[None]]) -> None:
                 async with aiohttp.ClientSession() as session:
                     async with session.get(f"http://127.0.0.1:{port[1]}/json/list") as answer:
-                        pages = [of for of in await answer.json() if of["type"] == "page"]
+                        pages = [target for target in await answer.json() if target["type"] == "page"]
                     url = pages[0]["webSocketDebuggerUrl"]
                     async with session.ws_connect(url, max_msg_size=2**27) as socket:
                         await story(Tab(socket))
@@ -158,5 +158,5 @@ async def shoot(tab: Tab, path: Path) -> None:
     """Save a picture, for people."""
     import base64
 
-    found = await tab.call("Page.captureScreenshot", format="png")
-    path.write_bytes(base64.b64decode(found["data"]))
+    picture = await tab.call("Page.captureScreenshot", format="png")
+    path.write_bytes(base64.b64decode(picture["data"]))

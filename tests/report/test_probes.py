@@ -12,7 +12,7 @@ import pytest
 from bench.report.analysis import Analysis, analyse
 from bench.report.collect import collect
 from bench.report.figures import figures
-from bench.report.grids import groups
+from bench.report.groups import groups
 from bench.report.probes import sections
 from bench.report.readme import readme
 
@@ -79,11 +79,11 @@ def test_one_seed_has_a_difference_and_no_verdict(runs: list[dict[str, Any]], tm
 def test_other_settings_make_another_table(runs: list[dict[str, Any]], tmp_path: Path) -> None:
     for result in runs:
         put(tmp_path, probe(result) if result["seed"] else probe(result, seed=7))
-    found = sections(only(tmp_path))
-    assert [(section.name, [row[1] for row in section.rows]) for section in found] == [
+    tables = sections(only(tmp_path))
+    assert [(section.name, [row[1] for row in section.rows]) for section in tables] == [
         ("noise", ["2", "2"]), ("noise", ["1", "1"]),
     ]  # fmt: skip
-    assert "seed=7" in found[1].text
+    assert "seed=7" in tables[1].text
 
 
 def test_what_does_not_belong_is_not_shown(runs: list[dict[str, Any]], tmp_path: Path) -> None:
@@ -128,9 +128,9 @@ def test_a_probe_is_found_where_it_is(runs: list[dict[str, Any]], records: Simpl
         records.put(submitted, result)
         records.put(local, result)
         put(local, probe(result))
-    found = collect([submitted, local])
-    assert found.repeated == 6
-    assert all(list(record.probes) == ["noise"] for record in found.records)
+    collection = collect([submitted, local])
+    assert collection.repeated == 6
+    assert all(list(record.probes) == ["noise"] for record in collection.records)
 
 
 def test_input_weights_are_drawn_one_line_after_the_other(runs: list[dict[str, Any]], tmp_path: Path) -> None:

@@ -20,38 +20,38 @@ numbers = st.floats(-1e3, 1e3).map(lambda value: round(value, 3))
 
 
 def test_interval_of_three_values_by_hand() -> None:
-    found = stats.estimate([1.0, 2.0, 3.0])
-    assert found is not None
+    estimate = stats.estimate([1.0, 2.0, 3.0])
+    assert estimate is not None
     # t(0.975, 2) = 4.30265, standard error = 1/sqrt(3) = 0.57735
-    assert found.mean == 2.0
-    assert found.high == pytest.approx(2 + 4.30265 * 0.57735, abs=1e-4)
-    assert found.low == pytest.approx(2 - 4.30265 * 0.57735, abs=1e-4)
-    assert found.method == "t"
+    assert estimate.mean == 2.0
+    assert estimate.high == pytest.approx(2 + 4.30265 * 0.57735, abs=1e-4)
+    assert estimate.low == pytest.approx(2 - 4.30265 * 0.57735, abs=1e-4)
+    assert estimate.method == "t"
 
 
 def test_interval_is_scipys() -> None:
     values = [91.2, 90.8, 92.0, 91.1, 90.2]
-    found = stats.estimate(values)
-    assert found is not None
+    estimate = stats.estimate(values)
+    assert estimate is not None
     expected = reference.t.interval(0.95, 4, loc=np.mean(values), scale=reference.sem(values))
-    assert (found.low, found.high) == pytest.approx(expected)
+    assert (estimate.low, estimate.high) == pytest.approx(expected)
 
 
 def test_many_values_are_bootstrapped() -> None:
     values = np.random.default_rng(3).exponential(size=40)
-    found = stats.estimate(values)
-    assert found is not None
+    estimate = stats.estimate(values)
+    assert estimate is not None
     expected = reference.bootstrap((values,), np.mean, rng=np.random.default_rng(7), method="BCa").confidence_interval
-    assert found.method == "bootstrap"
-    assert found.low == pytest.approx(expected.low, abs=0.05)
-    assert found.high == pytest.approx(expected.high, abs=0.05)
-    assert found == stats.estimate(values)
+    assert estimate.method == "bootstrap"
+    assert estimate.low == pytest.approx(expected.low, abs=0.05)
+    assert estimate.high == pytest.approx(expected.high, abs=0.05)
+    assert estimate == stats.estimate(values)
 
 
 @pytest.mark.parametrize(("values", "method"), [([5.0], "one value"), ([5.0, 5.0, 5.0], "equal values")])
 def test_no_interval_where_there_is_no_spread(values: list[float], method: str) -> None:
-    found = stats.estimate(values)
-    assert found == stats.Estimate(5.0, None, None, len(values), method)
+    estimate = stats.estimate(values)
+    assert estimate == stats.Estimate(5.0, None, None, len(values), method)
 
 
 def test_nothing_has_no_mean_and_nan_is_refused() -> None:
@@ -62,13 +62,13 @@ def test_nothing_has_no_mean_and_nan_is_refused() -> None:
 
 @given(st.lists(numbers, min_size=2, max_size=8), numbers)
 def test_intervals_move_with_their_values(values: list[float], shift: float) -> None:
-    found, moved = stats.estimate(values), stats.estimate([value + shift for value in values])
-    assert found is not None
+    estimate, moved = stats.estimate(values), stats.estimate([value + shift for value in values])
+    assert estimate is not None
     assert moved is not None
-    assert moved.mean == pytest.approx(found.mean + shift, abs=1e-6)
-    if found.low is not None and found.high is not None and moved.low is not None:
-        assert found.low <= found.mean <= found.high
-        assert moved.low == pytest.approx(found.low + shift, abs=1e-6)
+    assert moved.mean == pytest.approx(estimate.mean + shift, abs=1e-6)
+    if estimate.low is not None and estimate.high is not None and moved.low is not None:
+        assert estimate.low <= estimate.mean <= estimate.high
+        assert moved.low == pytest.approx(estimate.low + shift, abs=1e-6)
 
 
 @pytest.mark.parametrize("n", [3, 5, 20])
@@ -78,11 +78,11 @@ def test_intervals_cover_the_truth(n: int) -> None:
     covered = 0
     draws = 400 if n < stats.BOOTSTRAP_FROM else 150
     for _ in range(draws):
-        found = stats.estimate(generator.normal(size=n))
-        assert found is not None
-        assert found.low is not None
-        assert found.high is not None
-        covered += found.low <= 0 <= found.high
+        estimate = stats.estimate(generator.normal(size=n))
+        assert estimate is not None
+        assert estimate.low is not None
+        assert estimate.high is not None
+        covered += estimate.low <= 0 <= estimate.high
     slack = 3 * math.sqrt(0.95 * 0.05 / draws) + (0.02 if n >= stats.BOOTSTRAP_FROM else 0)
     assert abs(covered / draws - 0.95) < slack
 
@@ -90,20 +90,20 @@ def test_intervals_cover_the_truth(n: int) -> None:
 def test_paired_differences_are_scipys() -> None:
     ours = {0: 91.0, 1: 92.5, 2: 90.0, 3: 93.0}
     base = {0: 90.0, 1: 91.0, 2: 89.5, 3: 91.0, 9: 50.0}
-    found = stats.paired(ours, base)
-    assert found.seeds == (0, 1, 2, 3)
-    assert found.difference is not None
-    assert found.difference.mean == pytest.approx(1.25)
+    pair = stats.paired(ours, base)
+    assert pair.seeds == (0, 1, 2, 3)
+    assert pair.difference is not None
+    assert pair.difference.mean == pytest.approx(1.25)
     expected = reference.ttest_rel([91.0, 92.5, 90.0, 93.0], [90.0, 91.0, 89.5, 91.0])
-    assert found.p == pytest.approx(expected.pvalue)
+    assert pair.p == pytest.approx(expected.pvalue)
     interval = expected.confidence_interval()
-    assert (found.difference.low, found.difference.high) == pytest.approx((interval.low, interval.high))
+    assert (pair.difference.low, pair.difference.high) == pytest.approx((interval.low, interval.high))
 
 
 def test_equal_differences_prove_little() -> None:
     """A t test would divide by a spread of 0 and be certain after two seeds."""
-    found = stats.paired({0: 91.0, 1: 92.0}, {0: 90.0, 1: 91.0})
-    assert found.p == 0.5
+    pair = stats.paired({0: 91.0, 1: 92.0}, {0: 90.0, 1: 91.0})
+    assert pair.p == 0.5
     assert stats.paired({0: 91.0}, {0: 90.0}).p is None
     assert stats.paired({0: 91.0}, {1: 90.0}).difference is None
 
@@ -158,8 +158,8 @@ def test_identical_methods_are_called_different_at_most_five_in_a_hundred_tables
             table = [dict(enumerate(generator.binomial(360, 0.95, size=seeds) / 3.6)) for _ in range(10)]
             pairs = [stats.paired(row, table[0]) for row in table[1:]]
             adjusted = stats.holm([pair.p for pair in pairs])
-            said = [stats.verdict(pair, p) for pair, p in zip(pairs, adjusted, strict=True)]
-            wrong += any(one is not Verdict.OPEN for one in said)
+            verdicts = [stats.verdict(pair, p) for pair, p in zip(pairs, adjusted, strict=True)]
+            wrong += any(verdict is not Verdict.OPEN for verdict in verdicts)
         # 5 % and three standard errors of 400 draws.
         assert wrong / 400 <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 400)
 
@@ -212,8 +212,8 @@ def test_pareto_is_what_no_point_dominates(points: list[tuple[float, float]]) ->
     def beaten(a: tuple[float, float]) -> bool:
         return any(b[0] <= a[0] and b[1] >= a[1] and b != a for b in points)
 
-    found = stats.pareto([p[0] for p in points], [p[1] for p in points])
-    assert sorted(found) == [i for i, point in enumerate(points) if not beaten(point)]
+    front = stats.pareto([p[0] for p in points], [p[1] for p in points])
+    assert sorted(front) == [i for i, point in enumerate(points) if not beaten(point)]
 
 
 def test_area_by_hand() -> None:
@@ -225,10 +225,10 @@ def test_area_by_hand() -> None:
 
 @given(st.lists(st.tuples(st.floats(1e-4, 1e3), st.floats(0, 100)), min_size=2, max_size=6, unique_by=lambda p: p[0]))
 def test_area_lies_within_the_values(points: list[tuple[float, float]]) -> None:
-    found = stats.area([p[0] for p in points], [p[1] for p in points])
+    area = stats.area([p[0] for p in points], [p[1] for p in points])
     values = [p[1] for p in points]
-    if found is not None:
-        assert min(values) - 1e-6 <= found <= max(values) + 1e-6
+    if area is not None:
+        assert min(values) - 1e-6 <= area <= max(values) + 1e-6
 
 
 def test_ranks() -> None:
@@ -238,20 +238,20 @@ def test_ranks() -> None:
         "twin": {0: 91.0, 1: 92.0, 2: 91.5},
         "diverges": {0: 99.0, 1: None, 2: 99.0},
     }
-    found = stats.ranks(scores)
-    assert [found[name].rank for name in scores] == [1, 2.5, 2.5, 4]
-    assert (found["best"].low, found["best"].high) == (1.0, 2.0)
+    ranks = stats.ranks(scores)
+    assert [ranks[name].rank for name in scores] == [1, 2.5, 2.5, 4]
+    assert (ranks["best"].low, ranks["best"].high) == (1.0, 2.0)
     # A resample without seed 1, 8 of 27, has the diverging method first: it did not diverge there.
-    assert found["best"].first == pytest.approx(1 - 8 / 27, abs=0.04)
-    assert found["middle"].low is not None
-    assert found["middle"].low < 2.5
+    assert ranks["best"].first == pytest.approx(1 - 8 / 27, abs=0.04)
+    assert ranks["middle"].low is not None
+    assert ranks["middle"].low < 2.5
 
 
 def test_ranks_without_common_seeds() -> None:
     assert stats.ranks({}) == {}
     assert stats.ranks({"a": {0: 1.0}, "b": {1: 1.0}}) == {}
-    one = stats.ranks({"a": {0: 1.0}, "b": {0: 2.0}})
-    assert one["b"] == stats.Rank(1.0, None, None, None)
+    ranks = stats.ranks({"a": {0: 1.0}, "b": {0: 2.0}})
+    assert ranks["b"] == stats.Rank(1.0, None, None, None)
 
 
 def test_ranks_do_not_depend_on_order() -> None:
@@ -269,4 +269,4 @@ def test_bands() -> None:
     # t(0.975, 1) = 12.7062, standard error 1.
     assert high[0] == pytest.approx(2 + 12.7062, abs=1e-3)
     assert low[1] == high[1] == 2.0
-    assert [list(of) for of in stats.band([[1.0, 2.0]])] == [[1.0, 2.0]] * 3
+    assert [list(end) for end in stats.band([[1.0, 2.0]])] == [[1.0, 2.0]] * 3

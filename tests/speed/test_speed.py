@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from bench.__main__ import main
 from bench.config.compose import compose
 from bench.errors import BenchError, EnvironmentFault
-from bench.speed import command, measure, peers, show, worker
+from bench.speed import arms, command, measure, peers, settings, show, worker
 
 TINY = ["model.channels=8", "model.depth=2", "time_steps=2", "batch_size=4", "seconds=0", "rounds=2"]
 SMALL = {
@@ -102,8 +102,8 @@ def test_json_table_and_chart(here: list[dict[str, Any]], capsys: pytest.Capture
     assert (env["model_args"], env["data_copy"], env["rounds"]) == ({"channels": 8, "depth": 2}, "random", 2)
     assert "cifar10 is not on disk: random images of its shape" in env["notes"]
     # Arms alternate.
-    arms = [job["arm"] for job in here if job["job"] == "arm"]
-    assert arms == 2 * ["bench", *chosen]
+    order = [job["arm"] for job in here if job["job"] == "arm"]
+    assert order == 2 * ["bench", *chosen]
     assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     out = capsys.readouterr().out
     assert re.search(r"round 2/2  norse +resident [\d,.]+ img/s\n", out)
@@ -147,8 +147,8 @@ def test_spikingjelly_computes_the_same(here: list[dict[str, Any]], model: str) 
 def test_a_peer_trains_every_network(here: list[dict[str, Any]], name: str, model: str) -> None:
     overrides = [f"model={model}", *SMALL[model], "data=cifar10", "budget=paper", "trainer.batch_size=4"]
     cfg = compose(overrides)
-    splits = worker.splits_of(cfg, 4, "cpu")
-    arm = worker.peer_arm(cfg, name, splits, next(iter(splits.train)), "cpu")
+    splits = arms.splits_of(cfg, 4, "cpu")
+    arm = arms.peer_arm(cfg, name, splits, next(iter(splits.train)), "cpu")
     # A conv bias before batch norm has no gradient.
     weights = {key: value for key, value in arm.model.named_parameters() if value.ndim > 1}
     before = {key: value.detach().clone() for key, value in weights.items()}
@@ -174,13 +174,13 @@ def test_another_function_is_refused(here: list[dict[str, Any]], monkeypatch: py
 
     monkeypatch.setitem(peers.NETWORKS, "cnn", build)
     with pytest.raises(EnvironmentFault, match=r"logits of spikingjelly_eager differ from ours by .* nothing was meas"):
-        command.speed(command.parse([*TINY, "peers=spikingjelly_eager"]))
+        command.speed(settings.parse([*TINY, "peers=spikingjelly_eager"]))
     assert [job["job"] for job in here] == ["overview"]
 
 
 def test_peers_that_cannot_take_part_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def left(*arguments: str) -> tuple[list[str], list[str]]:
-        asked = command.parse(arguments)
+        asked = settings.parse(arguments)
         return command.able(asked, compose(asked.overrides))
 
     assert left() == (list(peers.PEERS), [])
@@ -205,11 +205,11 @@ def test_without_a_compiler_the_best_settings_go_on_without(
         return call
 
     monkeypatch.setattr(torch, "compile", broken)
-    monkeypatch.setattr(worker, "keep_freed_memory", lambda: None)
+    monkeypatch.setattr(arms, "keep_freed_memory", lambda: None)
     cfg = compose(["model=cnn", *SMALL["cnn"], "data=cifar10", "budget=paper", "trainer.batch_size=4"])
-    splits = worker.splits_of(cfg, 4, "cpu")
-    monkeypatch.setattr(worker, "best_precision", lambda accelerator: "bf16")
-    arm = worker.peer_arm(cfg, "spikingjelly_best", splits, next(iter(splits.train)), "cpu")
+    splits = arms.splits_of(cfg, 4, "cpu")
+    monkeypatch.setattr(arms, "best_precision", lambda accelerator: "bf16")
+    arm = arms.peer_arm(cfg, "spikingjelly_best", splits, next(iter(splits.train)), "cpu")
     arm.step()
     assert arm.notes == ["torch.compile failed (RuntimeError: no compiler here): without it"]
 
@@ -219,11 +219,11 @@ def test_the_best_settings_take_bf16_where_the_processor_has_it(
     here: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, precision: str, dtype: torch.dtype
 ) -> None:
     monkeypatch.setattr(torch, "compile", lambda model: model)
-    monkeypatch.setattr(worker, "keep_freed_memory", lambda: None)
-    monkeypatch.setattr(worker, "best_precision", lambda accelerator: precision)
+    monkeypatch.setattr(arms, "keep_freed_memory", lambda: None)
+    monkeypatch.setattr(arms, "best_precision", lambda accelerator: precision)
     cfg = compose(["model=cnn", *SMALL["cnn"], "data=cifar10", "budget=paper", "trainer.batch_size=4"])
-    splits = worker.splits_of(cfg, 4, "cpu")
-    arm = worker.peer_arm(cfg, "spikingjelly_best", splits, next(iter(splits.train)), "cpu")
+    splits = arms.splits_of(cfg, 4, "cpu")
+    arm = arms.peer_arm(cfg, "spikingjelly_best", splits, next(iter(splits.train)), "cpu")
     seen: set[torch.dtype] = set()
     for module in arm.model.modules():
         if isinstance(module, nn.Conv2d):
@@ -257,7 +257,7 @@ def test_out_of_memory_says_what_fits(monkeypatch: pytest.MonkeyPatch, capsys: p
         "snntorch": measured(50.0),
     }
     monkeypatch.setattr(command, "work", lambda job: answers[job.get("arm", job["job"])])
-    asked = command.parse(["rounds=2", "peers=norse,snntorch"])
+    asked = settings.parse(["rounds=2", "peers=norse,snntorch"])
     found = command.speed(asked)
     assert set(found["ratios"]) == {"snntorch", "epoch_over_resident"}
     assert found["ratios"]["snntorch"] == 4.0

@@ -1,4 +1,4 @@
-"""A CUDA graph's stand-in on the CPU: the operations of some work, recorded with their tensors and done on them again.
+"""A CUDA graph's stand-in on the CPU: the operations of some work, kept with their tensors and done on them again.
 
 As with a graph, Python takes no part in a replay: a number it kept is what it was, results land in the tensors they
 landed in, and random numbers are drawn anew.
@@ -42,7 +42,7 @@ class Tape(TorchDispatchMode):
                     place.copy_(value)
 
 
-def record(work: Callable[[], None]) -> Callable[[], None]:
+def capture(work: Callable[[], None]) -> Callable[[], None]:
     """In the place of `bench.training.graph.capture`: what `work` did stays in no tensor it was given."""
     tape = Tape()
     with tape:

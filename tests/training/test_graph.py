@@ -26,7 +26,7 @@ from bench.training.progress import Reporter
 from bench.training.recorder import Recorder
 from bench.training.task import Task
 
-from .tape import record
+from .tape import capture
 
 STEPS = 7
 Net = Callable[[Spec], Any]
@@ -69,7 +69,7 @@ def train(task: Task, replay: bool, rates: tuple[float, float] = (1.0, 0.3)) -> 
     optimizer = task.make_optimizer(in_tensors=True)
     started = optimizer.param_groups[0]["lr"].clone()
     if replay:
-        task.capture_step(optimizer, capture=record)
+        task.capture_step(optimizer, capture=capture)
     lines = []
     for epoch, factor in enumerate(rates):
         task.on_train_epoch_start()
@@ -100,7 +100,7 @@ def assert_same(make: Callable[[], Task]) -> Task:
 @pytest.mark.parametrize("net", NETS)
 @pytest.mark.parametrize("optim", ["sgd", "adamw"])
 def test_replayed_steps_are_steps(net: str, optim: str) -> None:
-    """At another rate in the second epoch too: it is read where the recording reads it."""
+    """At another rate in the second epoch too: it is read where the captured step reads it."""
     assert_same(lambda: make_task(NETS[net], optim=optim))
 
 
@@ -121,7 +121,7 @@ CASES = [
 
 @pytest.mark.parametrize(("name", "options"), CASES)
 def test_every_regularizer_that_says_so_is_replayable(name: str, options: dict[str, Any]) -> None:
-    """What its hooks do is in the recording: penalties, masks that are drawn anew, clocks, decayed weights."""
+    """What its hooks do is in the captured step: penalties, masks that are drawn anew, clocks, decayed weights."""
     assert_same(lambda: make_task(regs={name: REGULARIZERS.get(name)(**options)}, clip=1.0))
 
 
@@ -182,12 +182,12 @@ def test_what_cannot_be_replayed_is_not(kind: type[Regularizer], fault: str) -> 
     plain, tried = (train(make_task(regs={"x": kind()}), replay) for replay in (False, True))
     assert tried["task"].captured.fault == fault
     assert not tried["task"].captured.live
-    if kind is not Annealed:  # whose Python has counted the step that was recorded
+    if kind is not Annealed:  # whose Python has counted the step that was captured
         assert plain["lines"] == tried["lines"]
         assert all(torch.equal(value, tried["state"][name]) for name, value in plain["state"].items())
 
 
-def test_a_recording_that_does_nothing_is_found_out() -> None:
+def test_a_capture_that_does_nothing_is_found_out() -> None:
     task = make_task()
     optimizer = task.make_optimizer(in_tensors=True)
     task.capture_step(optimizer, capture=lambda work: lambda: None)
@@ -211,11 +211,11 @@ def test_a_batch_of_another_size_goes_by_itself() -> None:
         seen.append(len(x))
         total.add_(x.sum())
 
-    captured = CapturedStep(step, lambda: [total], lambda: None, capture=record)
+    captured = CapturedStep(step, lambda: [total], lambda: None, capture=capture)
     x, y = torch.ones(4), torch.zeros(4, dtype=torch.int64)
     for _ in range(5):
         captured.run(x, y)
-    # Three to warm up, one by itself and the one that is recorded; the fifth is replayed.
+    # Three to warm up, one by itself and the one that is captured; the fifth is replayed.
     assert seen == [4] * 5
     captured.run(2 * x, y)
     captured.run(torch.ones(3), y[:3])
@@ -223,7 +223,7 @@ def test_a_batch_of_another_size_goes_by_itself() -> None:
     assert float(total) == 5 * 4 + 8 + 3
 
 
-def test_where_there_is_no_gpu_nothing_is_recorded() -> None:
+def test_where_there_is_no_gpu_nothing_is_captured() -> None:
     task = make_task()
     task.replay_if_able(task.make_optimizer())
     assert task.captured is None
@@ -231,7 +231,7 @@ def test_where_there_is_no_gpu_nothing_is_recorded() -> None:
     assert isinstance(task.make_optimizer().param_groups[0]["lr"], float)
 
 
-def test_why_nothing_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_why_nothing_is_captured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Task, "device", torch.device("cuda"))
     task = make_task(regs={"own": Regularizer(), "none": REGULARIZERS.get("none")()})
     assert task.unreplayable == "own does not say that it is replayable"
@@ -241,7 +241,7 @@ def test_why_nothing_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert task.unreplayable == "trainer.cuda_graph=false"
 
 
-def test_why_nothing_is_recorded_is_said_once(
+def test_why_nothing_is_captured_is_said_once(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     reporter, task = Reporter(1), make_task(regs={"own": Regularizer()})
@@ -268,7 +268,7 @@ def test_on_a_gpu(net: str) -> None:
 def gpu_like(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """Runs take their device for one that replays steps, and a tape is what does it."""
     monkeypatch.setattr(Task, "unreplayable", None)
-    monkeypatch.setattr("bench.training.task.CapturedStep", partial(CapturedStep, capture=record))
+    monkeypatch.setattr("bench.training.task.CapturedStep", partial(CapturedStep, capture=capture))
     return monkeypatch
 
 
@@ -284,7 +284,7 @@ def metrics(result: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
 def test_a_whole_run_replayed(
     gpu_like: pytest.MonkeyPatch, run_tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], optim: str
 ) -> None:
-    """Through Lightning, with a rate that falls, in bf16, two regularizers: the numbers of a run that records nothing;
+    """Through Lightning, with a rate that falls, in bf16, two regularizers: the numbers of a run that replays nothing;
     stopped after the second epoch and gone on with, the same again."""
 
     def refuse(work: Callable[[], None]) -> Any:
@@ -292,7 +292,7 @@ def test_a_whole_run_replayed(
 
     said = {}
     results = {}
-    for name, how in (("plain", refuse), ("replayed", record)):
+    for name, how in (("plain", refuse), ("replayed", capture)):
         gpu_like.setattr("bench.training.task.CapturedStep", partial(CapturedStep, capture=how))
         results[name] = run_tiny(*RUN, f"optim.name={optim}", f"runs={tmp_path / name}")
         said[name] = capsys.readouterr().out

@@ -227,7 +227,8 @@ def test_rule_and_optimizer_belong_together(shared_data: Path) -> None:
 
 
 def test_its_speed_is_no_matter_of_gradient_steps(shared_data: Path) -> None:
-    from bench.speed.command import parse, speed
+    from bench.speed.command import speed
+    from bench.speed.settings import parse
 
     with pytest.raises(BenchError, match=r"^model=diehl_cook learns without gradients: `bench run` says"):
         speed(parse(["model=diehl_cook", f"data.root={shared_data}"]))

@@ -43,6 +43,17 @@ def test_table_of_a_run_fits_a_terminal(run_tiny: Callable[..., dict[str, Any]],
         assert part in text
 
 
+def test_what_users_call_things_is_shown_as_it_is(run_tiny: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    """No mark-up, no picture, and a closing tag without an opening one is no error."""
+    result = {**run_tiny(), "status": "diverged", "status_reason": "[red]nan[/red] :dog:"}
+    console = Console(width=100, file=(tmp_path / "out").open("w"))
+    console.print(summary_table(result, "runs/[exp]/[/b]/:cat:", "W&B", "offline"))
+    console.file.close()
+    text = (tmp_path / "out").read_text()
+    assert "[red]nan[/red] :dog:" in text
+    assert "runs/[exp]/[/b]/:cat:" in text
+
+
 def test_a_terminal_gets_a_bar_and_a_pipe_plain_lines(
     bench: Callable[..., Any], tiny: tuple[str, ...], shared_data: Path, tmp_path: Path
 ) -> None:

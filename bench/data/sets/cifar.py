@@ -55,10 +55,10 @@ class CIFAR100(Source):
         # torchvision unpickles these files: not one that is not the published one, byte for byte.
         for name, md5 in known:
             path = self.root / self.batches / name
-            found = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
-            if found != md5:
+            digest = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+            if digest != md5:
                 raise BenchError(
-                    f"{path} is damaged: it has MD5 {found} instead of {md5}; "
+                    f"{path} is damaged: it has MD5 {digest} instead of {md5}; "
                     f"delete it, and the next run downloads {self.name} again"
                 )
         train, test = cls(str(self.root), train=True), cls(str(self.root), train=False)
@@ -127,9 +127,9 @@ class CIFAR10(CIFAR100):
             raise BenchError(f"{refused} its classes differ in {', '.join(sorted(missing))}")
         for split, files, count in (("train", listing.train, 5000), ("test", listing.test, 1000)):
             for index, label in enumerate(listing.classes):
-                found = sum(i == index for _, i in files)
-                if found != count:
-                    raise BenchError(f"{refused} {split}/{label} has {found:,} images instead of {count:,}")
+                images = sum(i == index for _, i in files)
+                if images != count:
+                    raise BenchError(f"{refused} {split}/{label} has {images:,} images instead of {count:,}")
         raw = read_folder(self.folder, listing)
         if raw.train_images.shape[1:] != (3, 32, 32):
             raise BenchError(f"{refused} its images are {raw.train_images.shape[1:]} instead of (3, 32, 32)")

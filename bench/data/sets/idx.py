@@ -91,9 +91,9 @@ class Idx(Source):
         return np.frombuffer(content, np.uint8, offset=len(header)).reshape(shape)
 
     def _check_md5(self, path: Path, content: bytes, expected: str | None) -> None:
-        found = hashlib.md5(content, usedforsecurity=False).hexdigest()
-        if expected is not None and found != expected:
-            raise self._damaged(path, f"has MD5 {found} instead of {expected}")
+        digest = hashlib.md5(content, usedforsecurity=False).hexdigest()
+        if expected is not None and digest != expected:
+            raise self._damaged(path, f"has MD5 {digest} instead of {expected}")
 
     def _damaged(self, path: Path, how: str) -> BenchError:
         return BenchError(f"{path} is damaged: it {how}; delete it, and the next run downloads {self.name} again")

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from bench.report.grids import Table
+from bench.report.tables import Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

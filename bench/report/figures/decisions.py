@@ -12,7 +12,7 @@ from bench.report.figures.canvas import grid, legend, scale_x
 from bench.report.figures.drawn import Drawn
 from bench.report.figures.look import Look, look_of
 from bench.report.figures.readings import within
-from bench.report.grids import Line, Table
+from bench.report.tables import Line, Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from bench.report.grids import Table
+from bench.report.tables import Table
 
 # Okabe & Ito's colours, told apart by nearly everybody; each with a marker, so that print in grey works too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F3C8D", "#8C6D31", "#4D4D4D", "#B22222")

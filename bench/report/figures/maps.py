@@ -11,7 +11,7 @@ import numpy as np
 from bench.report.figures.canvas import sheet
 from bench.report.figures.drawn import Drawn
 from bench.report.figures.readings import within
-from bench.report.grids import Line, Table
+from bench.report.tables import Line, Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

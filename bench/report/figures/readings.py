@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from bench.report.grids import Line, Table
+from bench.report.tables import Line, Table
 
 
 class Bar(NamedTuple):

@@ -13,7 +13,7 @@ from bench.report.figures.drawn import Drawn
 from bench.report.figures.limits import ACCURACY, limits
 from bench.report.figures.look import Look, looks
 from bench.report.figures.readings import bar, by_series
-from bench.report.grids import Line, Table
+from bench.report.tables import Line, Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

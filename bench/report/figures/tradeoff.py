@@ -13,8 +13,8 @@ from bench.report.figures.drawn import Drawn
 from bench.report.figures.limits import ACCURACY, COST, limits
 from bench.report.figures.look import Look, looks
 from bench.report.figures.readings import Bar, bar, crowded
-from bench.report.grids import Line, Table
 from bench.report.stats import pareto
+from bench.report.tables import Line, Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

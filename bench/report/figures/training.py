@@ -10,8 +10,8 @@ from bench.report.figures.drawn import Drawn
 from bench.report.figures.limits import CURVE, GAP, limits
 from bench.report.figures.look import COLOURS, looks
 from bench.report.figures.readings import Bar, bar, by_series, crowded, within
-from bench.report.grids import Line, Table
 from bench.report.stats import band
+from bench.report.tables import Line, Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,8 +1,7 @@
-"""Turns records into tables: which runs make a line, which lines make a table, what each is compared with."""
+"""Lines of runs and tables of lines: what they hold, how lines are named and lined up, which of them a rule picks."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,16 +9,8 @@ from typing import Any
 
 from bench.errors import BenchError
 from bench.published.papers import Published
-from bench.records.identity import UNCOUNTED
-from bench.records.schema import Role, keys
-from bench.report.collect import Collection, StoredRun
+from bench.report.collect import StoredRun
 from bench.report.stats import LAST_EPOCH, Estimate, Rule, estimate
-
-# What must be the same for two lines of a table to be compared; the regularizer, its strength and the seed may differ.
-_SAME = keys(Role.setting)
-# What `config.yaml` knows beyond the record: thresholds, schedules, augmentation.
-_CONFIG = ("data", "neuron", "optim", "trainer")
-_IRRELEVANT = ("root", "path", *UNCOUNTED)
 
 
 @dataclass(eq=False)
@@ -50,26 +41,26 @@ class Line:
 
     @property
     def diverged(self) -> list[StoredRun]:
-        """Runs without an outcome: shown, never averaged."""
+        """The runs without an outcome: counted, never averaged."""
         return [record for record in self.records if not record.finished]
 
     @property
     def seeds(self) -> list[int]:
-        """Of the finished runs."""
+        """The finished runs' seeds."""
         return [record.seed for record in self.records if record.finished]
 
     @property
     def plain(self) -> bool:
-        """Whether nothing regularizes it."""
+        """Whether nothing regularizes its runs."""
         return self.strength == 0 or any(record.result["reg"] == "none" for record in self.records)
 
     def values(self, key: str) -> dict[int, float]:
-        """Seed -> number of the finished runs, by its dotted key; those without it left out."""
-        found = ((record.seed, record.number(key)) for record in self.records if record.finished)
-        return {seed: value for seed, value in found if value is not None}
+        """Seed -> number of each finished run that has it, by the number's dotted key."""
+        numbers = ((record.seed, record.number(key)) for record in self.records if record.finished)
+        return {seed: value for seed, value in numbers if value is not None}
 
     def mean(self, key: str) -> Estimate | None:
-        """Mean and interval over seeds; None where nothing was measured."""
+        """Mean and interval over seeds of a number, by its dotted key; None where nothing was measured."""
         return estimate(self.values(key).values())
 
 
@@ -78,12 +69,12 @@ class Table:
     """Lines that may be compared: one experiment or group, one budget, one copy of one data set.
 
     Attributes:
-        name: `nandan2022/table3_1`, or `digits-cnn` for a group that no experiment names.
+        name: `nandan2022/table3_1`, or `digits-cnn` for a group of records.
         variant: the budget, and what else tells this table from others of the name.
         title: one line.
         lines: in order.
-        arguments: of `bench report` that build it again.
-        axis: what the labels are values of.
+        arguments: what `bench report` builds it again from.
+        axis: what the labels are values of: the head of their column.
         published: the paper's table; None for a group.
         claims: findings of the paper that can be tested.
         remarks: what the experiment's file says of it, each with its name: finding, note.
@@ -107,18 +98,18 @@ class Table:
 
     @property
     def folder(self) -> str:
-        """Below `reports/`."""
+        """The table's folder below `reports/`."""
         return f"{self.name}/{self.variant}"
 
     @property
     def records(self) -> list[StoredRun]:
-        """Of all lines, candidates included; one that stands in two lines once."""
-        found = (record for line in [*self.lines, *self.candidates] for record in line.records)
-        return list({record.run_id: record for record in found}.values())
+        """The records of all lines, candidates included; one that stands in two lines comes once."""
+        records = (record for line in [*self.lines, *self.candidates] for record in line.records)
+        return list({record.run_id: record for record in records}.values())
 
     @property
     def budget(self) -> str:
-        """Of all its runs."""
+        """The budget that all its runs have."""
         return str(self.records[0].result["budget"])
 
     @property
@@ -128,27 +119,8 @@ class Table:
 
     @property
     def panels(self) -> list[str]:
-        """What the figures draw side by side."""
+        """The panels of the lines that have runs, in order."""
         return list(dict.fromkeys(line.panel for line in self.lines if line.records))
-
-
-def _key(value: Any) -> str:
-    return json.dumps(value, sort_keys=True)
-
-
-def context(record: StoredRun) -> dict[str, Any]:
-    """Everything but regularizer, strength and seed, under dotted keys."""
-    found = {key: record.result[key] for key in _SAME}
-    for part in _CONFIG:
-        section = record.config.get(part)
-        for key, value in section.items() if isinstance(section, dict) else ():
-            # A key that a later version added, at rest, must not part old records from new ones.
-            if key not in _IRRELEVANT and value is not None and value != "auto":
-                found.setdefault(f"{part}.{key}", value)
-    # Seeds of one start are no sample of starts.
-    if record.config.get("init_seed") is not None:
-        found["init_seed"] = record.config["init_seed"]
-    return found
 
 
 def strength_arguments(records: Iterable[StoredRun]) -> dict[str, str]:
@@ -164,54 +136,59 @@ def strength_arguments(records: Iterable[StoredRun]) -> dict[str, str]:
     return {name: keys[0] for name, keys in candidates.items() if keys}
 
 
-def features(record: StoredRun) -> dict[str, Any]:
-    """What can tell one line of a table from another, under dotted keys."""
-    result = record.result
-    found = {f"{name}.{key}": value for name, arguments in result["regs"].items() for key, value in arguments.items()}
-    found |= {f"model.{key}": value for key, value in result["model_args"].items()}
-    return found | {key: result[key] for key in ("model", "neuron", "optimizer", "lr", "time_steps")}
-
-
-def names_of(groups: Sequence[Sequence[StoredRun]], strengths: Mapping[str, str]) -> list[tuple[str, str]]:
+def names_of(lines: Sequence[Sequence[StoredRun]], strengths: Mapping[str, str]) -> list[tuple[str, str]]:
     """Label and series of each line: its regularizers and the settings that are not the same in all lines with them.
 
     Args:
-        groups: the records of each line.
+        lines: the records of each line.
         strengths: of `strength_arguments`.
     """
     seen: dict[str, set[str]] = {}
-    for group in groups:
-        for key, value in features(group[0]).items():
-            seen.setdefault(key, set()).add(_key(value))
+    for records in lines:
+        for key, value in _settings(records[0]).items():
+            seen.setdefault(key, set()).add(canonical(value))
     names = []
-    for group in groups:
-        reg, values = str(group[0].result["reg"]), features(group[0])
-        alone = len(group[0].result["regs"]) == 1
+    for records in lines:
+        reg, values = str(records[0].result["reg"]), _settings(records[0])
+        alone = len(records[0].result["regs"]) == 1
         scale = f"{reg}.{strengths[reg]}" if alone and reg in strengths else None
         shown = {key: value for key, value in values.items() if len(seen[key]) > 1 or key == scale}
         # `weight=0.1` is clear with one regularizer; with two it must say whose.
-        text = {key: _said(key.rsplit(".", 1)[-1] if alone else key, value) for key, value in shown.items()}
+        text = {key: _assigned(key.rsplit(".", 1)[-1] if alone else key, value) for key, value in shown.items()}
         label, series = "".join(text.values()), "".join(part for key, part in text.items() if key != scale)
         names.append((reg + label, reg + series))
     return names
 
 
-def _said(key: str, value: Any) -> str:
+def _settings(record: StoredRun) -> dict[str, Any]:
+    """What can tell one line of a table from another, under dotted keys."""
+    result = record.result
+    regs = {f"{name}.{key}": value for name, arguments in result["regs"].items() for key, value in arguments.items()}
+    model = {f"model.{key}": value for key, value in result["model_args"].items()}
+    return regs | model | {key: result[key] for key in ("model", "neuron", "optimizer", "lr", "time_steps")}
+
+
+def canonical(value: Any) -> str:
+    """A setting as a text that is the same for equal settings."""
+    return json.dumps(value, sort_keys=True)
+
+
+def _assigned(key: str, value: Any) -> str:
     # A switch is named where it is on.
-    return (f" {key}" if value else "") if isinstance(value, bool) else f" {key}={show(value)}"
+    return (f" {key}" if value else "") if isinstance(value, bool) else f" {key}={setting_text(value)}"
 
 
-def show(value: Any) -> str:
+def setting_text(value: Any) -> str:
     """A setting in a label."""
     return f"{value:g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def line_up(lines: Sequence[Line], notes: list[str]) -> list[Line]:
-    """Note the seeds that a line lacks and the runs that diverged; take out runs that a line has twice.
+def line_up(lines: Sequence[Line], notes: list[str]) -> None:
+    """Order each line's runs by seed, take out those it has twice, and note which are missing or diverged.
 
     Args:
-        lines: of one table.
-        notes: gains a line for each thing found.
+        lines: all of one table; their records and missing seeds are set.
+        notes: gains a line for each thing that a reader must know.
     """
     for line in lines:
         seeds = [record.seed for record in line.records]
@@ -228,60 +205,11 @@ def line_up(lines: Sequence[Line], notes: list[str]) -> list[Line]:
         elif line.missing:
             notes.append(f"{line.label}: {_seeds(line.missing)} missing")
         if line.diverged:
-            notes.append(f"{line.label}: {_seeds([r.seed for r in line.diverged])} diverged, in no mean")
-    return list(lines)
+            notes.append(f"{line.label}: {_seeds([record.seed for record in line.diverged])} diverged, in no mean")
 
 
 def _seeds(seeds: Sequence[int]) -> str:
     return f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
-
-
-def groups(collection: Collection) -> list[Table]:
-    """One table for each network, data set and budget among the records: regularizers and strengths compared.
-
-    Records that differ in anything else are not put into one table: the tables' variants then end in a short hash
-    and their notes say what differs.
-    """
-    split: dict[tuple[str, str], dict[str, list[StoredRun]]] = {}
-    for record in collection.records:
-        place = (f"{record.result['data']}-{record.result['model']}", str(record.result["budget"]))
-        split.setdefault(place, {}).setdefault(_key(context(record)), []).append(record)
-    tables = []
-    for (name, budget), of in sorted(split.items()):
-        contexts = [json.loads(key) for key in of]
-        keys = sorted({key for one in contexts for key in one})
-        differ = [key for key in keys if len({_key(one.get(key)) for one in contexts}) > 1]
-        for key, records in sorted(of.items()):
-            own, notes = json.loads(key), []
-            variant = budget
-            if differ:
-                variant += "-" + hashlib.sha256(key.encode()).hexdigest()[:6]
-                said = ", ".join(f"{part}={show(own.get(part))}" for part in differ)
-                notes.append(f"other {budget} runs of {name} are in tables of their own; these have {said}")
-            title = f"Regularizers on {records[0].result['data']}, {records[0].result['model']}"
-            lines = line_up(_lines(records), notes)
-            if not any(line.plain for line in lines):
-                notes.append(f"no run without a regularizer: {lines[0].label} stands in as the baseline")
-            tables.append(Table(name, variant, title, lines, notes=notes))
-    return tables
-
-
-def _lines(records: Sequence[StoredRun]) -> list[Line]:
-    of: dict[str, list[StoredRun]] = {}
-    for record in records:
-        of.setdefault(_key(record.result["regs"]), []).append(record)
-    strengths = strength_arguments(records)
-    found = list(of.values())
-    lines = [
-        Line(label, series, group[0].number("strength"), group)
-        for group, (label, series) in zip(found, names_of(found, strengths), strict=True)
-    ]
-    # The baseline first, then by regularizer and rising strength.
-    lines.sort(key=lambda line: (line.series != "none", line.series, line.strength or 0.0, line.label))
-    base = next((line for line in lines if line.plain), lines[0])
-    for line in lines:
-        line.against = None if line is base else base
-    return lines
 
 
 def pick(table: Table) -> None:
