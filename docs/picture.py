@@ -10,8 +10,8 @@ from pathlib import Path
 from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 
-from bench.console import epoch_line, summary_table
 from bench.records.folder import RunFolder
+from bench.training.summary import epoch_line, summary_table
 
 
 def main(path: Path) -> None:
