@@ -25,7 +25,7 @@ from bench.ranges import Numbers
 if TYPE_CHECKING:
     import torch
 
-SCHEMA = "1"
+SCHEMA = "2"
 """Of the cache file: another value in a file means parse again."""
 
 TENSORS = ("train_images", "train_labels", "test_images", "test_labels")

@@ -112,3 +112,8 @@ def stamp(paths: Iterable[os.DirEntry[str] | Path], base: Path) -> str:
 def say(line: str) -> None:
     """One line of progress, kept off stdout."""
     print(line, file=sys.stderr, flush=True)
+
+
+def content_md5(content: bytes) -> str:
+    """The MD5 digest under which a file of a data set is published, in hexadecimal."""
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()

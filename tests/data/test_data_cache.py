@@ -132,7 +132,7 @@ def test_a_source_that_is_gone_leaves_its_cache_good(
 def test_a_cache_of_another_schema_is_parsed_again(
     root: Path, monkeypatch: pytest.MonkeyPatch, no_parsing: None
 ) -> None:
-    monkeypatch.setattr(cache, "SCHEMA", "2")
+    monkeypatch.setattr(cache, "SCHEMA", "another")
     with pytest.raises(AssertionError, match="parsed"):
         open_dataset(digits(root))
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import os
 import pickle
 import shutil
 import socket
+import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -74,9 +76,9 @@ def test_a_tampered_mnist_file_is_refused(real_root: Real, tmp_path: Path) -> No
 
 @pytest.fixture
 def small_idx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of a Fashion-MNIST of 12 + 4 images."""
+    """The folder of a KMNIST of 12 + 4 images: no MD5 of its unpacked files is known."""
     monkeypatch.setattr(idx, "SPLITS", {"train": 12, "t10k": 4})
-    raw = tmp_path / "FashionMNIST" / "raw"
+    raw = tmp_path / "KMNIST" / "raw"
     raw.mkdir(parents=True)
     draw = np.random.default_rng(0)
     for split, n in idx.SPLITS.items():
@@ -90,12 +92,12 @@ def small_idx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_idx_like_torchvision(small_idx: Path, tmp_path: Path) -> None:
-    from torchvision.datasets import FashionMNIST
+    from torchvision.datasets import KMNIST
 
-    ours, theirs = open_dataset(config("fashion_mnist", tmp_path)), FashionMNIST(str(tmp_path))
+    ours, theirs = open_dataset(config("kmnist", tmp_path)), KMNIST(str(tmp_path))
     assert torch.equal(ours.train_images[:, 0], theirs.data)
     assert torch.equal(ours.train_labels, theirs.targets)
-    assert ours.classes[0] == "T-shirt/top"
+    assert ours.classes[0] == "o"
 
 
 @pytest.mark.parametrize(
@@ -111,30 +113,104 @@ def test_damaged_idx_files(small_idx: Path, tmp_path: Path, damage: Callable[[by
     path = small_idx / idx.images_file("train")
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(BenchError, match=f"train-images-idx3-ubyte is damaged: it {message}.*; delete it"):
-        open_dataset(config("fashion_mnist", tmp_path))
+        open_dataset(config("kmnist", tmp_path))
 
 
 def test_a_label_out_of_range(small_idx: Path, tmp_path: Path) -> None:
     path = small_idx / idx.labels_file("t10k")
     path.write_bytes(path.read_bytes()[:-1] + b"\x0b")
     with pytest.raises(BenchError, match="t10k-labels-idx1-ubyte is damaged: it has the label 11"):
-        open_dataset(config("fashion_mnist", tmp_path))
+        open_dataset(config("kmnist", tmp_path))
 
 
 def test_the_download_is_read_where_it_is_left(
     small_idx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from torchvision.datasets import FashionMNIST
+    from torchvision.datasets import KMNIST
 
     name = idx.images_file("train")
     packed = gzip.compress((small_idx / name).read_bytes())
     (small_idx / f"{name}.gz").write_bytes(packed)
-    with pytest.raises(BenchError, match=r"train-images-idx3-ubyte.gz is damaged: it has MD5"):
-        open_dataset(config("fashion_mnist", tmp_path))
-    monkeypatch.setattr(FashionMNIST, "resources", [(f"{name}.gz", hashlib.md5(packed).hexdigest())])
+    monkeypatch.setattr(KMNIST, "resources", [(f"{name}.gz", hashlib.md5(packed).hexdigest())])
     expected = np.frombuffer((small_idx / name).read_bytes()[16:], np.uint8)
     (small_idx / name).write_bytes(b"tampered")
-    assert np.array_equal(open_dataset(config("fashion_mnist", tmp_path)).train_images.numpy().ravel(), expected)
+    assert np.array_equal(open_dataset(config("kmnist", tmp_path)).train_images.numpy().ravel(), expected)
+
+
+def pack(raw: Path, *, keep: bool) -> None:
+    """Compress the idx files anew, as no published archive is."""
+    for path in list(raw.iterdir()):
+        path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes(), 1, mtime=1))
+        if not keep:
+            path.unlink()
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_files_packed_anew(small_idx: Path, tmp_path: Path, keep: bool) -> None:
+    expected = open_dataset(config("kmnist", tmp_path)).checksum
+    pack(small_idx, keep=keep)
+    assert open_dataset(config("kmnist", tmp_path)).checksum == expected
+    packed = small_idx / f"{idx.labels_file('train')}.gz"
+    packed.write_bytes(packed.read_bytes()[:-9])
+    if keep:  # as if it were not there
+        assert open_dataset(config("kmnist", tmp_path)).checksum == expected
+    else:
+        with pytest.raises(BenchError, match=r"train-labels-idx1-ubyte.gz is damaged: it cannot be unpacked"):
+            open_dataset(config("kmnist", tmp_path))
+
+
+def test_two_contents_of_one_file(small_idx: Path, tmp_path: Path) -> None:
+    pack(small_idx, keep=True)
+    path = small_idx / idx.labels_file("train")
+    path.write_bytes(path.read_bytes()[:-1] + b"\0")
+    with pytest.raises(BenchError, match=r"train-labels-idx1-ubyte and .*ubyte.gz beside it have different contents"):
+        open_dataset(config("kmnist", tmp_path))
+
+
+@pytest.fixture
+def known_idx(small_idx: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a Fashion-MNIST of 12 + 4 images, whose unpacked files are known by their MD5."""
+    raw = small_idx.parent.with_name("FashionMNIST") / "raw"
+    shutil.copytree(small_idx, raw)
+    known = {path.name: hashlib.md5(path.read_bytes()).hexdigest() for path in raw.iterdir()}
+    assert set(known) == set(idx.FashionMNIST.md5)
+    monkeypatch.setattr(idx.FashionMNIST, "md5", known)
+    return raw
+
+
+def test_the_content_counts_not_the_packing(known_idx: Path, tmp_path: Path) -> None:
+    cfg = config("fashion_mnist", tmp_path)
+    expected = open_dataset(cfg).checksum
+    plain, packed = (known_idx / f"{idx.images_file('train')}{suffix}" for suffix in ("", ".gz"))
+    packed.write_bytes(b"no archive")
+    assert open_dataset(cfg).checksum == expected
+    pack(known_idx, keep=True)
+    assert open_dataset(cfg).checksum == expected
+    plain.write_bytes(b"tampered")
+    assert open_dataset(cfg).checksum == expected
+    plain.unlink()
+    assert open_dataset(cfg).checksum == expected
+    content = gzip.decompress(packed.read_bytes())
+    packed.write_bytes(gzip.compress(content[:-1] + bytes([content[-1] ^ 1])))
+    with pytest.raises(BenchError, match=r"images-idx3-ubyte.gz is damaged: it has, unpacked, MD5 .*; delete it"):
+        open_dataset(cfg)
+    packed.unlink()
+    assert idx.FashionMNIST(tmp_path).fingerprint("original") is None
+
+
+def test_real_fashion_mnist_packed_anew(tmp_path: Path) -> None:
+    raw = Path(os.environ.get("BENCH_DATA", "data")) / "FashionMNIST" / "raw"
+    if not all((raw / name).is_file() for name in idx.FashionMNIST.md5):
+        pytest.skip("no unpacked FashionMNIST")
+    (tmp_path / "FashionMNIST" / "raw").mkdir(parents=True)
+    for name in idx.FashionMNIST.md5:
+        packed = tmp_path / "FashionMNIST" / "raw" / f"{name}.gz"
+        packed.write_bytes(gzip.compress((raw / name).read_bytes(), 1))
+    dataset = open_dataset(config("fashion_mnist", tmp_path))
+    # The published first labels: an ankle boot, a T-shirt, a T-shirt.
+    assert dataset.train_labels[:3].tolist() == [9, 0, 0]
+    assert torch.bincount(dataset.train_labels).tolist() == [6000] * 10
+    assert torch.bincount(dataset.test_labels).tolist() == [1000] * 10
 
 
 # No network
@@ -217,6 +293,53 @@ def test_a_tampered_batch_is_never_unpickled(
         open_dataset(config("cifar10", tmp_path))
 
 
+def archive(small_cifar: Path) -> Path:
+    """The batches packed anew, which is not the published archive."""
+    path = small_cifar.with_name("cifar-10-python.tar.gz")
+    with tarfile.open(path, "w:gz") as file:
+        file.add(small_cifar, small_cifar.name)
+    return path
+
+
+@pytest.fixture
+def no_download(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(source: Source, dataset: object) -> None:
+        raise EnvironmentFault("downloaded")
+
+    monkeypatch.setattr("bench.data.download.download", refuse)
+
+
+def test_an_archive_packed_anew(small_cifar: Path, tmp_path: Path, no_download: None) -> None:
+    row = pickle.loads((small_cifar / "data_batch_1").read_bytes())["data"][1]
+    archive(small_cifar)
+    shutil.rmtree(small_cifar)
+    dataset = open_dataset(config("cifar10", tmp_path))
+    assert np.array_equal(dataset.train_images[1].numpy().ravel(), row)
+    assert (dataset.copy, dataset.train_labels.tolist()) == ("original", [3, 9] * 5)
+
+
+def test_batches_beside_a_damaged_archive(small_cifar: Path, tmp_path: Path, no_download: None) -> None:
+    small_cifar.with_name("cifar-10-python.tar.gz").write_bytes(b"no archive")
+    assert len(open_dataset(config("cifar10", tmp_path)).train_labels) == 10
+
+
+@pytest.mark.parametrize("damage", ["other", "missing", "cut", "rubbish"])
+def test_an_archive_of_other_content_is_downloaded_again(
+    small_cifar: Path, tmp_path: Path, no_download: None, damage: str
+) -> None:
+    if damage == "other":
+        (small_cifar / "test_batch").write_bytes(b"other")
+    elif damage == "missing":
+        (small_cifar / "test_batch").unlink()
+    path = archive(small_cifar)
+    if damage in ("cut", "rubbish"):
+        path.write_bytes(path.read_bytes()[:5000] if damage == "cut" else b"rubbish")
+    shutil.rmtree(small_cifar)
+    with pytest.raises(EnvironmentFault, match="downloaded"):
+        open_dataset(config("cifar10", tmp_path))
+    assert not small_cifar.exists()  # nothing half unpacked
+
+
 def write_cifar_folder(root: Path, suffix: str) -> Path:
     for split in ("train", "test"):
         for label in cifar.CIFAR10_CLASSES:
@@ -241,11 +364,21 @@ def test_half_a_copy_is_refused(tmp_path: Path) -> None:
         open_dataset(config("cifar10", tmp_path))
 
 
-@pytest.mark.parametrize(("suffix", "copy"), [(".jpg", "jpeg"), (".png", "folder")])
+@pytest.mark.parametrize(
+    ("suffix", "copy"), [(".jpg", "jpeg"), (".JFIF", "jpeg"), (".png", "folder"), (".bmp", "folder")]
+)
 def test_records_can_say_which_copy(tmp_path: Path, suffix: str, copy: str) -> None:
     write_cifar_folder(tmp_path, suffix)
     row = next(row for row in status(tmp_path) if row["name"] == "cifar10")
     assert (row["present"], row["copy"], row["note"]) == (True, copy, "the first run parses it")
+
+
+def test_images_deeper_than_their_class_are_refused(tmp_path: Path) -> None:
+    folder = write_cifar_folder(tmp_path, ".png")
+    (folder / "train" / "cat" / "more").mkdir()
+    (folder / "train" / "cat" / "0.png").rename(folder / "train" / "cat" / "more" / "0.png")
+    with pytest.raises(BenchError, match=r"train/cat/more/0.png lies deeper than its class's folder"):
+        open_dataset(config("cifar10", tmp_path))
 
 
 @pytest.mark.slow

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
+import tarfile
+import zlib
 from pathlib import Path
 from typing import Any, ClassVar
 
-from bench.data.images import SUFFIXES, read_folder, scan
-from bench.data.source import DATASETS, Raw, Source, stamp
+from bench.data.images import read_folder, scan
+from bench.data.source import DATASETS, Raw, Source, content_md5, stamp
 from bench.errors import BenchError
+from bench.files import whole
 
 CIFAR10_CLASSES = (
     "airplane",
@@ -23,6 +25,9 @@ CIFAR10_CLASSES = (
     "ship",
     "truck",
 )
+
+
+JPEG = {".jpg", ".jpeg", ".jpe", ".jfif"}
 
 
 @DATASETS.register("cifar100")
@@ -45,17 +50,41 @@ class CIFAR100(Source):
     def download(self) -> None:
         from bench.data.download import download
 
-        download(self, self._torchvision())
+        if not self._unpack():
+            download(self, self._torchvision())
+
+    def _unpack(self) -> bool:
+        """Unpack the archive in the data root if it holds every file as published, however it was packed."""
+        members = {}
+        try:
+            with tarfile.open(self.root / self._torchvision().filename) as archive:
+                for name, md5 in self._known():
+                    file = archive.extractfile(f"{self.batches}/{name}")
+                    members[name] = file.read() if file else b""
+                    if content_md5(members[name]) != md5:
+                        return False
+        except (OSError, EOFError, KeyError, tarfile.TarError, zlib.error):
+            return False
+        for name, content in members.items():
+            path = self.root / self.batches / name
+            with whole(path) as part:
+                path.parent.mkdir(exist_ok=True)
+                part.write_bytes(content)
+        return True
+
+    def _known(self) -> list[tuple[str, str]]:
+        """Each file's name and the MD5 of its content as published."""
+        cls = self._torchvision()
+        return [*cls.train_list, *cls.test_list, (cls.meta["filename"], cls.meta["md5"])]
 
     def parse(self, copy: str) -> Raw:
         import numpy as np
 
         cls = self._torchvision()
-        known = [*cls.train_list, *cls.test_list, (cls.meta["filename"], cls.meta["md5"])]
         # torchvision unpickles these files: not one that is not the published one, byte for byte.
-        for name, md5 in known:
+        for name, md5 in self._known():
             path = self.root / self.batches / name
-            digest = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+            digest = content_md5(path.read_bytes())
             if digest != md5:
                 raise BenchError(
                     f"{path} is damaged: it has MD5 {digest} instead of {md5}; "
@@ -110,11 +139,10 @@ class CIFAR10(CIFAR100):
         return stamp(folders, self.root)
 
     def _kind(self) -> str:
-        """ "folder" for PNG images, which lose nothing, else "jpeg", going by the first airplane."""
+        """ "jpeg" if there are JPEG images, which lost something, else "folder", going by the airplanes."""
         try:
             with os.scandir(self.folder / "train" / CIFAR10_CLASSES[0]) as entries:
-                suffixes = (Path(entry.name).suffix.lower() for entry in entries)
-                return "folder" if next((s for s in suffixes if s in SUFFIXES), "") == ".png" else "jpeg"
+                return "jpeg" if any(os.path.splitext(entry.name)[1].lower() in JPEG for entry in entries) else "folder"
         except OSError:
             return "jpeg"
 
@@ -125,6 +153,10 @@ class CIFAR10(CIFAR100):
         refused = f"{self.folder} is not a whole copy of CIFAR-10:"
         if missing := set(CIFAR10_CLASSES) ^ set(listing.classes):
             raise BenchError(f"{refused} its classes differ in {', '.join(sorted(missing))}")
+        for file, index in listing.train + listing.test:
+            # The fingerprint, which knows the classes' own folders alone, would not see one that changes in there.
+            if os.path.basename(os.path.dirname(file.path)) != listing.classes[index]:
+                raise BenchError(f"{refused} {file.path} lies deeper than its class's folder")
         for split, files, count in (("train", listing.train, 5000), ("test", listing.test, 1000)):
             for index, label in enumerate(listing.classes):
                 images = sum(i == index for _, i in files)

@@ -13,7 +13,11 @@ from bench.errors import BenchError
 
 @DATASETS.register("folder")
 class Folder(Source):
-    """Your own images: data.path=FOLDER with {train,test}/<class>/*.{png,jpg}."""
+    """Your own images: data.path=FOLDER with {train,test}/<class>/*.{png,jpg}.
+
+    Every format that Pillow reads will do, and so will folders within a class's. Images are read as a viewer shows
+    them on a white ground, which transparent parts let through: see `bench.data.images.read_folder`.
+    """
 
     name = "folder"
     paper = ""
@@ -41,7 +45,10 @@ class Folder(Source):
             hint = f". Did you mean {parent / close[0]}?" if close else ""
             raise BenchError(f"data.path={self.path} is no folder{hint}")
         listing = scan(self.path)
-        return stamp([file for file, _ in listing.train + listing.test], self.path)
+        images = stamp([file for file, _ in listing.train + listing.test], self.path)
+        # What is left out is said when the images are parsed: parse again when there is something new to say.
+        names = "\0".join((images, *listing.no_images, *listing.outside))
+        return hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest()
 
     def parse(self, copy: str) -> Raw:
         return read_folder(self.path, scan(self.path), self.size)

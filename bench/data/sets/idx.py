@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from bench.data.source import DATASETS, Raw, Source, stamp
+from bench.data.source import DATASETS, Raw, Source, content_md5, stamp
 from bench.errors import BenchError
 
 if TYPE_CHECKING:
@@ -19,12 +18,12 @@ SPLITS = {"train": 60_000, "t10k": 10_000}
 
 
 class Idx(Source):
-    """A data set of four idx files in `<root>/<folder>/raw`.
+    """A data set of four idx files in `<root>/<folder>/raw`, each there as it is, as .gz, or both.
 
     Attributes:
         folder: torchvision's class of that name, which is also the folder's name.
-        md5: of the idx files, where known; else they are read from the .gz of the download, if it is
-            still there, whose MD5 torchvision knows.
+        md5: of the unpacked idx files, where known: whichever of a file and its .gz has that content is read. Else
+            the .gz is read if torchvision knows its MD5; a .gz packed anew must agree with the file beside it.
     """
 
     folder: ClassVar[str]
@@ -39,9 +38,12 @@ class Idx(Source):
         return str(self.raw)
 
     def fingerprint(self, copy: str) -> str | None:
-        files = [self.raw / name for split in SPLITS for name in (images_file(split), labels_file(split))]
-        if not all(file.is_file() for file in files):
-            return None
+        files = []
+        for name in (kind(split) for split in SPLITS for kind in (images_file, labels_file)):
+            either = [path for path in (self.raw / name, self.raw / f"{name}.gz") if path.is_file()]
+            if not either:
+                return None
+            files += either
         return stamp(files, self.root)
 
     def download(self) -> None:
@@ -68,19 +70,7 @@ class Idx(Source):
     def _read(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
         import numpy as np
 
-        path = self.raw / name
-        packed = path.with_name(name + ".gz")
-        if name in self.md5 or not packed.is_file():
-            content = path.read_bytes()
-            self._check_md5(path, content, self.md5.get(name))
-        else:
-            content = packed.read_bytes()
-            self._check_md5(packed, content, dict(self._torchvision().resources)[packed.name])
-            try:
-                content = gzip.decompress(content)
-            except (OSError, EOFError, zlib.error) as error:
-                raise self._damaged(packed, f"cannot be unpacked ({error})") from error
-            path = packed
+        path, content = self._content(name)
         # http://yann.lecun.com/exdb/mnist: two zero bytes, type 8 (uint8), the number of axes, their lengths.
         header = bytes([0, 0, 8, len(shape)]) + b"".join(n.to_bytes(4, "big") for n in shape)
         size = len(header) + int(np.prod(shape))
@@ -90,10 +80,36 @@ class Idx(Source):
             raise self._damaged(path, f"does not start as an idx file of shape {shape}")
         return np.frombuffer(content, np.uint8, offset=len(header)).reshape(shape)
 
-    def _check_md5(self, path: Path, content: bytes, expected: str | None) -> None:
-        digest = hashlib.md5(content, usedforsecurity=False).hexdigest()
-        if expected is not None and digest != expected:
-            raise self._damaged(path, f"has MD5 {digest} instead of {expected}")
+    def _content(self, name: str) -> tuple[Path, bytes]:
+        """The bytes of an idx file, and the path of what they were read from."""
+        plain, packed = self.raw / name, self.raw / f"{name}.gz"
+        expected = self.md5.get(name)
+        contents: dict[Path, bytes] = {}
+        refusals: list[BenchError] = []
+        for path in (plain, packed):
+            if not path.is_file():
+                continue
+            content = path.read_bytes()
+            published = expected is None and content_md5(content) == dict(self._torchvision().resources).get(path.name)
+            if path == packed:
+                try:
+                    content = gzip.decompress(content)
+                except (OSError, EOFError, zlib.error) as error:
+                    refusals.append(self._damaged(packed, f"cannot be unpacked ({error})"))
+                    continue
+            digest = content_md5(content)
+            if published or digest == expected:
+                return path, content
+            if expected is not None:
+                unpacked = ", unpacked," if path == packed else ""
+                refusals.append(self._damaged(path, f"has{unpacked} MD5 {digest} instead of {expected}"))
+                continue
+            contents[path] = content
+        if not contents:
+            raise refusals[0]
+        if len(set(contents.values())) > 1:
+            raise BenchError(f"{plain} and {packed.name} beside it have different contents: delete the wrong one")
+        return next(iter(contents.items()))
 
     def _damaged(self, path: Path, how: str) -> BenchError:
         return BenchError(f"{path} is damaged: it {how}; delete it, and the next run downloads {self.name} again")
@@ -133,6 +149,12 @@ class FashionMNIST(Idx):
     paper = "https://arxiv.org/abs/1708.07747"
     folder = "FashionMNIST"
     wanted = "the four idx files (FashionMNIST/raw/train-images-idx3-ubyte ...)"
+    md5: ClassVar = {
+        "train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
+        "train-labels-idx1-ubyte": "9018921c3c673c538a1fc5bad174d6f9",
+        "t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a",
+        "t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
+    }
 
 
 @DATASETS.register("kmnist")
