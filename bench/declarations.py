@@ -7,6 +7,7 @@ takes its signature alone.
 from __future__ import annotations
 
 import ast
+import hashlib
 import importlib
 import importlib.util
 import inspect
@@ -16,6 +17,8 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, get_type_hints
+
+from bench.errors import BenchError, one_line
 
 REQUIRED: Any = inspect.Parameter.empty
 """The default of an argument that has none."""
@@ -71,6 +74,11 @@ class Declaration:
         """Its dotted path, as `_target_` has it."""
         return f"{self.module}.{self.qualname}"
 
+    @property
+    def place(self) -> str:
+        """Where it stands, for people."""
+        return self.target
+
     @cached_property
     def arguments(self) -> tuple[Argument, ...]:
         """The settings, in the constructor's order; the class is imported only where its source does not tell them."""
@@ -85,19 +93,47 @@ class Declaration:
 
 @dataclass(frozen=True, eq=False)
 class LiveDeclaration(Declaration):
-    """That of a class which is imported already: one of a plugin."""
+    """That of a class which is imported already: one of a plugin.
+
+    Attributes:
+        cls: the class.
+        file: that its module was imported from; None where there is none.
+        sha256: of that file when the class was registered, the first 12 hex digits; None without a file.
+    """
 
     cls: type
+    file: Path | None
+    sha256: str | None
 
     @cached_property
     def arguments(self) -> tuple[Argument, ...]:
-        return arguments_of(self.cls)
+        """The settings, in the constructor's order.
+
+        Raises:
+            BenchError: an annotation names what its module does not have.
+        """
+        try:
+            return arguments_of(self.cls)
+        except Exception as error:  # whatever evaluating a stranger's annotations comes to
+            raise BenchError(f"the types of the arguments of {self.place} cannot be read: {one_line(error)}") from error
+
+    @property
+    def place(self) -> str:
+        return self.target if self.file is None else f"{self.target} ({self.file})"
 
 
 @cache
-def declaration_of(name: str, cls: type) -> Declaration:
-    """Of an imported class."""
-    return LiveDeclaration(name, cls.__module__, cls.__qualname__, cls.__doc__ or "", cls)
+def declaration_of(name: str, cls: type) -> LiveDeclaration:
+    """Of an imported class; asked when it is registered, its hash is that of the code that runs."""
+    path = getattr(sys.modules.get(cls.__module__), "__file__", None)
+    file = Path(path) if path is not None and Path(path).is_file() else None
+    sha256 = None if file is None else digest(file.read_bytes())
+    return LiveDeclaration(name, cls.__module__, cls.__qualname__, cls.__doc__ or "", cls, file, sha256)
+
+
+def digest(source: bytes) -> str:
+    """What names a source file's content: the first 12 hex digits of its sha256."""
+    return hashlib.sha256(source).hexdigest()[:12]
 
 
 def arguments_of(cls: type) -> tuple[Argument, ...]:
@@ -112,12 +148,24 @@ def arguments_of(cls: type) -> tuple[Argument, ...]:
 
 
 def declared(package: str) -> dict[str, Declaration]:
-    """What the modules of a package register by `@REGISTRY.register("name")` on a class, by name."""
+    """What the modules of a package register by `@REGISTRY.register("name")` on a class, by name.
+
+    Raises:
+        BenchError: two classes have one name.
+    """
     spec = importlib.util.find_spec(package)
     folders = (spec.submodule_search_locations if spec is not None else None) or []
     paths = sorted(path for folder in folders for path in Path(folder).glob("*.py") if path.stem != "__init__")
     modules = [Source.of(f"{package}.{path.stem}") for path in paths]
-    return {declaration.name: declaration for module in modules for declaration in module.registered()}
+    by_name: dict[str, Declaration] = {}
+    for declaration in (declaration for module in modules for declaration in module.registered()):
+        other = by_name.setdefault(declaration.name, declaration)
+        if other is not declaration:
+            raise BenchError(
+                f"'{declaration.name}' is registered by {other.target} and by {declaration.target}: "
+                "give one of them another name in `register`"
+            )
+    return by_name
 
 
 class Source:

@@ -16,11 +16,12 @@ from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from bench.config.compose import compose_all
-from bench.config.options import config_dir, options
+from bench.config.explain import unknown
+from bench.config.options import config_dir, config_file, options
 from bench.errors import BenchError, first_line, nearest
 from bench.published import papers
 from bench.published.papers import Published
-from bench.records.folder import RunFolder
+from bench.records.folder import RunFolder, runs_folder
 from bench.records.identity import run_id, science
 from bench.registry import MODELS
 
@@ -179,9 +180,9 @@ def load(name: str) -> Experiment:
         BenchError: there is none of that name, or something in it is wrong.
     """
     if name not in names():
-        raise BenchError(f"no experiment is called '{name}'. {nearest(name, names())}")
-    path = config_dir() / "experiment" / f"{name}.yaml"
-    where = f"configs/experiment/{name}.yaml"
+        raise unknown("experiment", name)
+    path = config_file("experiment", name)
+    where = f"configs/experiment/{name}.yaml" if path.is_relative_to(config_dir()) else str(path)
     text = path.read_text()
     try:
         content = yaml.safe_load(text)
@@ -310,7 +311,7 @@ def identified(
         cfg = composed[key]
         cfg.seed = job.seed
         facts = science(cfg, None if data is None else data.get(cfg.data.name), auto)
-        named.append((job, run_id(facts), {**facts, "runs": cfg.runs, "force": cfg.force}))
+        named.append((job, run_id(facts), {**facts, "runs": str(runs_folder(cfg.runs)), "force": cfg.force}))
     return named
 
 

@@ -5,17 +5,25 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import re
 import sys
-from collections.abc import Callable, Iterator
-from functools import cached_property
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property, partial
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, SourceFileLoader
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import CodeType
 from typing import Any, TypeVar
 
 from bench.declarations import Declaration, declaration_of, declared
-from bench.errors import BenchError, nearest
+from bench.errors import BenchError, nearest, one_line
 
-T = TypeVar("T")
+T = TypeVar("T", bound=type)
+
+PLUGINS = "bench_plugins"
+"""The package that the files of $BENCH_PLUGINS are modules of: `copy.py` among them is not the standard library's."""
 
 
 class Registry:
@@ -42,13 +50,29 @@ class Registry:
         """Decorator: put a class under `name`.
 
         Raises:
-            BenchError: the name is taken by another class.
+            BenchError: it is no class, the name is none for a setting or taken by another class, or the class has
+                another name already.
         """
 
         def add(item: T) -> T:
+            what = f"{getattr(item, '__module__', None)}.{getattr(item, '__qualname__', None)}"
+            if not isinstance(item, type):
+                raise BenchError(f"{self.kind} '{name}' is {what}, which is no class")
+            if not re.fullmatch(r"[A-Za-z]\w*", str(name), re.ASCII):
+                raise BenchError(f"{self.kind} '{name}' ({what}): a name is a letter, then letters, digits or _")
+            own = declaration_of(name, item)
             old = self._known(name)
-            if old is not None and old.target != f"{item.__module__}.{getattr(item, '__qualname__', None)}":
-                raise BenchError(f"{self.kind} '{name}' is already registered by {old.target}")
+            if old is not None and old.target != own.target:
+                raise BenchError(
+                    f"{self.kind} '{name}' is already registered by {old.place}; "
+                    f"give {own.place} another name in `register`"
+                )
+            for known in [*self._declared, *self._items]:
+                other = self._known(known)
+                if known != name and other is not None and other.target == own.target:
+                    raise BenchError(
+                        f"{self.kind} '{name}': {own.place} is registered as '{known}' already; a class has one name"
+                    )
             self._items[name] = item
             return item
 
@@ -114,25 +138,128 @@ def load_plugins() -> None:
     global _plugins_loaded
     if _plugins_loaded:
         return
+    # Set before the first of them, which may ask for names itself.
     _plugins_loaded = True
-    for point in entry_points(group="bench.plugins"):
-        point.load()
-    for name in filter(None, os.environ.get("BENCH_PLUGINS", "").split(",")):
-        try:
-            if name.endswith(".py"):
-                _import_file(Path(name))
-            else:
-                importlib.import_module(name)
-        except BenchError:
-            raise
-        except Exception as error:
-            raise BenchError(f"plugin '{name}' of $BENCH_PLUGINS could not be imported: {error}") from error
+    try:
+        for point in entry_points(group="bench.plugins"):
+            _load(f"'{point.value}' of the entry points `bench.plugins`", point.load)
+        words = _named()
+        if words:
+            # Processes that this one starts in other folders find the same files.
+            os.environ["BENCH_PLUGINS"] = ",".join(words)
+        modules = {str(file): module for module, file in plugin_files().items()}
+        for word in words:
+            if word.endswith(".py"):
+                _check_file(Path(word))
+            _load(f"'{word}' of $BENCH_PLUGINS", partial(importlib.import_module, modules.get(word, word)))
+    except BaseException:
+        _plugins_loaded = False
+        raise
 
 
-def _import_file(path: Path) -> None:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None or not path.is_file():
+def plugin_files() -> dict[str, Path]:
+    """The files that $BENCH_PLUGINS names, by module: `bench_plugins.<stem>`, numbered where a stem comes again."""
+    files: dict[str, Path] = {}
+    for file in (Path(word) for word in _named() if word.endswith(".py")):
+        stem = module = f"{PLUGINS}.{_identifier(file.stem)}"
+        count = 1
+        while module in files:
+            count += 1
+            module = f"{stem}_{count}"
+        files[module] = file
+    return files
+
+
+def plugin_module(module: str) -> bool:
+    """Whether a dotted path's module is none of the suite's."""
+    return module.partition(".")[0] != "bench"
+
+
+def may_be(target: str, declaration: Declaration) -> bool:
+    """Whether a stored `_target_` names this class of a plugin's file by an earlier form of its module.
+
+    A file's module has another number where $BENCH_PLUGINS names other files before it, and runs may name it by its
+    stem alone.
+    """
+    file = plugin_files().get(declaration.module)
+    if file is None or not target.endswith(f".{declaration.qualname}"):
+        return False
+    module = target.removesuffix(f".{declaration.qualname}")
+    stem = _identifier(file.stem)
+    return module == file.stem or re.fullmatch(rf"{PLUGINS}\.{stem}(_\d+)?", module) is not None
+
+
+def _named() -> list[str]:
+    """The words of $BENCH_PLUGINS, each once, files by their absolute paths."""
+    words: dict[str, str] = {}
+    for word in filter(None, map(str.strip, os.environ.get("BENCH_PLUGINS", "").split(","))):
+        path = os.path.abspath(os.path.expanduser(word)) if word.endswith(".py") else word
+        words.setdefault(os.path.realpath(path) if word.endswith(".py") else word, path)
+    return list(words.values())
+
+
+def _identifier(stem: str) -> str:
+    return re.sub(r"\W", "_", stem)
+
+
+def _check_file(path: Path) -> None:
+    if not path.is_file():
         raise BenchError(f"plugin '{path}' of $BENCH_PLUGINS is no Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
+    if path.resolve().is_relative_to(Path(__file__).resolve().parent):
+        raise BenchError(
+            f"plugin '{path}' of $BENCH_PLUGINS is a file of the suite, which has it already; leave it out"
+        )
+
+
+def _load(plugin: str, load: Callable[[], Any]) -> None:
+    try:
+        load()
+    except BenchError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise BenchError(f"plugin {plugin} could not be imported: {_cause(error)}") from error
+
+
+def _cause(error: BaseException) -> str:
+    """An exception that an import ended with, in a line, with the file and the line number."""
+    if isinstance(error, SyntaxError):
+        file, line, said = error.filename, error.lineno, f"{type(error).__name__}: {error.msg}"
+    else:
+        said = f"it calls sys.exit({error.code!r})" if isinstance(error, SystemExit) else one_line(error)
+        machinery = ("<frozen", __file__, os.path.dirname(importlib.__file__))
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(machinery)]
+        if not frames:
+            return said
+        # The plugin's own line says more than that of a library which it called.
+        last = [frame for frame in frames if frame.filename == frames[0].filename][-1]
+        file, line = last.filename, last.lineno
+    return f"{said} ({file}, line {line})" if file and line else said
+
+
+class _Loader(SourceFileLoader):
+    """Runs a file as it is now.
+
+    Python's cache beside it is passed over: it cannot tell a file changed within a second to the same length.
+    """
+
+    def get_code(self, fullname: str) -> CodeType:
+        path = self.get_filename(fullname)
+        code: CodeType = self.source_to_code(self.get_data(path), path)
+        return code
+
+
+class _Finder(MetaPathFinder):
+    """Finds plugins' files as modules, in a process too that unpickles their classes before it asks for a name."""
+
+    def find_spec(self, fullname: str, path: Sequence[str] | None, target: Any = None) -> ModuleSpec | None:
+        if fullname == PLUGINS:
+            return ModuleSpec(fullname, None, is_package=True)
+        if not fullname.startswith(f"{PLUGINS}."):
+            return None
+        file = plugin_files().get(fullname)
+        if file is None:
+            return None
+        return importlib.util.spec_from_file_location(fullname, file, loader=_Loader(fullname, str(file)))
+
+
+sys.meta_path.insert(0, _Finder())

@@ -77,14 +77,15 @@ class BenchSweeper(BasicSweeper):
         Raises:
             BenchError: one of them cannot be composed, or has no data.
         """
-        from pathlib import Path
-
         from bench.config.compose import compose_all
         from bench.experiments import is_finished
+        from bench.records.folder import runs_folder
         from bench.records.identity import run_id, science
 
         configs = zip(jobs, compose_all(jobs), strict=True)
-        missing = [job for job, cfg in configs if cfg.force or not is_finished(Path(cfg.runs), run_id(science(cfg)))]
+        missing = [
+            job for job, cfg in configs if cfg.force or not is_finished(runs_folder(cfg.runs), run_id(science(cfg)))
+        ]
         done = len(jobs) - len(missing)
         hint = "; force=true runs them again" if done else ""
         print(f"{len(jobs)} runs, {done} finished, {len(missing)} to do{hint}", flush=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from enum import Enum
@@ -12,6 +13,7 @@ import pytest
 
 from bench.data import DATASETS
 from bench.declarations import Declaration, Source, Unreadable, arguments_of, declared
+from bench.errors import BenchError
 from bench.registry import MODELS, PROBES, REGULARIZERS, Registry
 
 EVERYTHING = [(registry, name) for registry in (MODELS, REGULARIZERS, PROBES, DATASETS) for name in registry.names()]
@@ -138,4 +140,15 @@ import sys
 print("bench.models.cnn" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == ["model 'cnn' is already registered by bench.models.cnn.CNN", "False"]
+    line = "model 'cnn' is already registered by bench.models.cnn.CNN; give __main__.CNN another name in `register`"
+    assert done.stdout.splitlines() == [line, "False"]
+
+
+def test_two_files_of_a_package_with_one_name_are_refused(package: Any) -> None:
+    """A changed copy beside the original: neither silently takes the other's place, imported or not."""
+    own = '@R.register("own")\nclass Own(Base):\n    """Own."""\n'
+    name = package(own=BASE + own, copied=BASE + own)
+    line = "'own' is registered by parts.copied.Own and by parts.own.Own: give one of them another name in `register`"
+    with pytest.raises(BenchError, match=f"^{re.escape(line)}$"):
+        declared(name)
+    assert not {"parts.own", "parts.copied"} & set(sys.modules)

@@ -67,7 +67,8 @@ class Parser(argparse.ArgumentParser):
 
 def add_runs(parser: Parser) -> None:
     """The option that says where runs lie."""
-    parser.add_argument("--runs", type=Path, default=runs_folder(), metavar="DIR", help="where they lie [%(default)s]")
+    says = "where they lie [%(default)s]"
+    parser.add_argument("--runs", type=runs_folder, default=runs_folder(), metavar="DIR", help=says)
 
 
 def folders(named: Sequence[str], everything: bool, runs: Path) -> list[Path]:

@@ -69,7 +69,7 @@ def report(words: Sequence[str], checks: bool, runs: str | None, out: Path, dirt
         return
     folders = [out / "records"]
     if runs != "none":
-        where = Path(runs) if runs else runs_folder()
+        where = runs_folder(runs or "")
         if runs is not None and not where.is_dir():
             raise BenchError(f"--runs {runs}: there is no such folder")
         folders.append(where)

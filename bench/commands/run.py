@@ -6,8 +6,10 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from bench import __version__
 from bench.commands import words
 from bench.commands.parsing import Parser
 from bench.errors import BenchError
@@ -48,17 +50,25 @@ def main(arguments: Sequence[str]) -> None:
 
     from bench.config.compose import check
     from bench.config.explain import explained
-    from bench.config.options import config_dir, register_configs
+    from bench.config.options import beside, config_dir, register_configs
 
     register_configs()
     # Hydra itself cannot read options between overrides (`model=sew -m seed=0,1`).
     reader = get_args_parser()
     reader.error = refuse  # type: ignore[method-assign]
-    overrides = reader.parse_intermixed_args(arguments).overrides
+    version = next(action for action in reader._actions if action.dest == "version")
+    version.version = f"snn-bench {__version__}"  # type: ignore[attr-defined]
+    given = reader.parse_intermixed_args(arguments)
+    for name in ("config_path", "config_name", "experimental_rerun"):
+        if getattr(given, name) is not None:
+            flag = f"--{name.replace('_', '-')}"
+            raise BenchError(f"{flag} is not taken: runs start from configs/config.yaml; own files: --config-dir DIR")
+    overrides = given.overrides
     flags = [argument for argument in arguments if argument not in overrides]
-    if not flags and any(line.startswith("experiment=") for line in overrides):
+    shows = given.help or given.hydra_help or given.cfg or given.info or given.shell_completion
+    if not (shows or given.run or given.multirun) and any(line.startswith("experiment=") for line in overrides):
         # Its file says so too, but Hydra reads that only when nothing else on the line is wrong.
-        flags = ["--multirun"]
+        flags += ["--multirun"]
     app = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="config")(job)
     argv, full_error, get_mode = sys.argv, os.environ.get("HYDRA_FULL_ERROR"), Hydra.get_mode
     # With it set, Hydra lets exceptions through instead of printing them and exiting with 1.
@@ -69,7 +79,7 @@ def main(arguments: Sequence[str]) -> None:
     # A flag with an optional value (`--info`) must not take the first override for it.
     sys.argv = ["bench run", *flags, "--", *overrides]
     try:
-        with explained():
+        with beside(None if given.config_dir is None else Path(given.config_dir)), explained():
             check(overrides)
             app()
     finally:

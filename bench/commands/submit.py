@@ -13,7 +13,7 @@ from bench.commands.parsing import Parser, add_runs, folders
 from bench.commands.words import runs
 from bench.errors import BenchError, EnvironmentFault
 from bench.files import read_json, write_atomic
-from bench.records import probe
+from bench.records import probe, provenance
 from bench.records.schema import validate
 
 FILES = ("result.json", "metrics.jsonl", "config.yaml", "env.json")
@@ -153,7 +153,13 @@ def check(name: str, result: dict[str, Any], env: Any, config: Any, rows: Sequen
     if env.get("commit") != result["commit"]:
         raise BenchError("env.json and result.json name different commits")
     if env.get("dirty") is not False:
-        raise BenchError(f"tracked files differed from the commit {result['commit'][:8]}: commit, and run it again")
+        why, again = provenance.changes(env, f"the commit {result['commit'][:8]}"), "commit, and run it again"
+        homes = {
+            "regularizers" if name in result["regs"] else "models" if name == result["model"] else "data/sets"
+            for name in provenance.loose_plugins(env)
+        }
+        move = f"put it into {' and '.join(f'bench/{home}/' for home in sorted(homes))}, " if homes else ""
+        raise BenchError(f"{why}: {move}{again}")
     if result["status"] == "finished" and len(rows) != result["epochs"]:
         raise BenchError(f"metrics.jsonl has {len(rows)} epochs of {result['epochs']}")
 

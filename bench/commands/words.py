@@ -141,7 +141,8 @@ def fingerprint(package: Path) -> str:
     """Changes when a file of the suite or a plugin does, or a package is installed."""
     plugins = os.environ.get("BENCH_PLUGINS", "")
     files = [*package.rglob("*.py"), *package.glob("_configs/**/*"), *package.parent.glob("configs/**/*")]
-    files += [Path(sysconfig.get_path("purelib")), *(Path(name) for name in plugins.split(",") if name.endswith(".py"))]
+    named = map(str.strip, plugins.split(","))
+    files += [Path(sysconfig.get_path("purelib")), *(Path(name) for name in named if name.endswith(".py"))]
     stamps = [f"{path} {path.stat().st_mtime_ns}" for path in sorted(files) if path.exists()]
     return hashlib.sha256("\n".join([plugins, *stamps]).encode()).hexdigest()
 

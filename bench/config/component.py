@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, make_dataclass
 from enum import Enum
 from functools import cache
+from pathlib import PurePath
 from typing import Any, get_args, get_type_hints
 
 from omegaconf import MISSING, DictConfig, OmegaConf
@@ -15,7 +16,7 @@ from omegaconf.errors import (
 
 from bench.declarations import REQUIRED, Declaration
 from bench.errors import BenchError, first_line
-from bench.registry import Registry
+from bench.registry import Registry, may_be, plugin_module
 
 
 @dataclass
@@ -43,20 +44,34 @@ def _schema(kind: str, declaration: Declaration) -> type[Component]:
     for argument in declaration.arguments:
         if argument.kind is None or argument.stars:
             raise BenchError(f"{kind} '{declaration.name}': its argument '{argument}' needs a name and a type")
+        if not _checkable(argument.kind):
+            raise BenchError(_uncheckable(kind, declaration, str(argument)))
         default = MISSING if argument.default is REQUIRED else argument.default
         mutable = isinstance(default, list | dict)
         fields.append(
             (argument.name, argument.kind, field(default_factory=default.copy) if mutable else field(default=default))
         )
-    made = make_dataclass(f"{declaration.qualname}Config", fields, bases=(Component,))
     try:
+        made = make_dataclass(f"{declaration.qualname}Config", fields, bases=(Component,))
         OmegaConf.structured(made)
-    except OmegaConfBaseException as error:
-        raise BenchError(
-            f"{kind} '{declaration.name}' has an argument that cannot be checked ({first_line(error)}); its type may "
-            "be int, float, bool, str, a StrEnum, a list or dict of these, or one of these | None"
-        ) from error
+    except (OmegaConfBaseException, TypeError, ValueError) as error:  # a default that no dataclass can have, too
+        raise BenchError(_uncheckable(kind, declaration, first_line(error))) from error
     return made
+
+
+def _uncheckable(kind: str, declaration: Declaration, reason: str) -> str:
+    return (
+        f"{kind} '{declaration.name}' has an argument that cannot be checked ({reason}); its type may "
+        "be int, float, bool, str, a StrEnum, a list or dict of these, or one of these | None"
+    )
+
+
+def _checkable(hint: Any) -> bool:
+    """Whether records can hold the values of an annotation: OmegaConf takes paths and bytes, JSON does not."""
+    parts = get_args(hint)
+    if parts:
+        return all(map(_checkable, parts))
+    return hint is not Any and not (isinstance(hint, type) and issubclass(hint, PurePath | bytes))
 
 
 def settings(node: DictConfig) -> Any:
@@ -70,11 +85,19 @@ def component_name(registry: Registry, node: DictConfig) -> str:
     Raises:
         BenchError: nothing registered has that path; arbitrary code is never called.
     """
-    for declaration in registry.declarations():
-        if declaration.target == node._target_:
+    target, declarations = str(node._target_), registry.declarations()
+    for declaration in declarations:
+        if declaration.target == target:
             return declaration.name
-    key = node._get_full_key("_target_")
-    raise BenchError(f"{key} is '{node._target_}', which is no registered {registry.kind}")
+    moved = [declaration for declaration in declarations if may_be(target, declaration)]
+    if len(moved) == 1:
+        return moved[0].name
+    said = f"{node._get_full_key('_target_')} is '{target}', which is no registered {registry.kind}"
+    if moved:
+        raise BenchError(f"{said}: it may be {' or '.join(other.place for other in moved)}; name one in $BENCH_PLUGINS")
+    if plugin_module(target):
+        said += ": it is of no module of the suite's, so $BENCH_PLUGINS must name the plugin's file or module"
+    raise BenchError(said)
 
 
 def build(registry: Registry, node: DictConfig, **context: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from omegaconf import DictConfig, OmegaConf
 
 from bench.errors import BenchError
-from bench.ranges import Numbers
+from bench.ranges import Numbers, is_finite
 
 COUNTS = (
     "time_steps",
@@ -34,3 +34,10 @@ def check_limits(cfg: DictConfig) -> None:
     if cfg.trainer.sync_batchnorm and count == 1:
         raise BenchError("trainer.sync_batchnorm is for several devices: set trainer.devices, or leave it out")
     Numbers("optim.").within("[0, 1)", momentum=cfg.optim.momentum)
+    betas = list(cfg.optim.betas)
+    in_range = len(betas) == 2 and all(0 <= beta < 1 for beta in betas)
+    Numbers("optim.").check("betas", betas, in_range, "be two numbers in [0, 1)")
+    for key, value in cfg.neuron.items():
+        # What the chosen neuron uses has ranges of its own; what it passes over is no less a setting.
+        if isinstance(value, float) and not is_finite(value):
+            Numbers("neuron.").check(key, value, False, "be finite")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 from hydra.core.config_store import ConfigStore
@@ -17,6 +20,31 @@ def config_dir() -> Path:
     package = Path(__file__).resolve().parents[1]
     inside = package / "_configs"
     return inside if inside.is_dir() else package.parent / "configs"
+
+
+_own: ContextVar[Path | None] = ContextVar("own", default=None)
+
+
+@contextmanager
+def beside(folder: Path | None) -> Iterator[None]:
+    """While this context is open, options are also looked for in a folder of the user's, that of `--config-dir`."""
+    before = _own.set(folder)
+    try:
+        yield
+    finally:
+        _own.reset(before)
+
+
+def config_file(group: str, name: str) -> Path:
+    """The YAML file of an option; of two, Hydra takes the suite's."""
+    paths = [folder / group / f"{name}.yaml" for folder in config_dirs()]
+    return next((path for path in paths if path.is_file()), paths[0])
+
+
+def config_dirs() -> list[Path]:
+    """The folders of YAML files: the suite's, then the user's, if there is one."""
+    own = _own.get()
+    return [config_dir()] if own is None else [config_dir(), own]
 
 
 def register_configs() -> None:
@@ -41,8 +69,8 @@ def groups() -> list[str]:
 
 def options(group: str) -> list[str]:
     """What a group can be set to."""
-    folder = config_dir() / group
-    names = {path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml")}
+    folders = [folder / group for folder in config_dirs()]
+    names = {path.relative_to(f).with_suffix("").as_posix() for f in folders for path in f.rglob("*.yaml")}
     stored = ConfigStore.instance().repo.get(group, {})
     names |= {name.removesuffix(".yaml") for name in stored}
     return sorted(name for name in names if not name.startswith("base_"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -122,13 +123,13 @@ class LoggerConfig:
     Attributes:
         name: wandb, trackio or none.
         mode: of W&B.
-        project: of W&B or trackio.
+        project: of W&B or trackio; $WANDB_PROJECT if set.
         entity: W&B team or user; null is the key's own.
     """
 
     name: LoggerName = LoggerName.wandb
     mode: WandbMode = WandbMode.auto
-    project: str = "snn-regularizers"
+    project: str = os.environ.get("WANDB_PROJECT") or "snn-regularizers"
     entity: str | None = None
 
 

@@ -94,11 +94,11 @@ def prepare(
     train, val = torch.arange(len(dataset.train_labels)), None
     if cfg.val_fraction:
         train, val = split_off(dataset.train_labels, cfg.val_fraction, seed, dataset.classes)
-    limit = cfg.limit
+    limit, limited_by = cfg.limit, "data.limit"
     if limit is None and max_train_images is not None and max_train_images < len(train):
-        limit = max_train_images
+        limit, limited_by = max_train_images, "trainer.max_train_images"
     if limit is not None:
-        train = train[balanced(dataset.train_labels[train], limit, classes, seed, "data.limit")]
+        train = train[balanced(dataset.train_labels[train], limit, classes, seed, "data.limit", limited_by)]
     test = torch.arange(len(dataset.test_labels))
     if cfg.test_limit is not None:
         test = balanced(dataset.test_labels, cfg.test_limit, classes, seed, "data.test_limit")
@@ -188,7 +188,7 @@ def _rank_in_class(labels: Tensor, classes: int, draw: torch.Generator) -> tuple
     return rank, sizes
 
 
-def balanced(labels: Tensor, limit: int, classes: int, seed: int, key: str) -> Tensor:
+def balanced(labels: Tensor, limit: int, classes: int, seed: int, key: str, limited_by: str = "") -> Tensor:
     """Choose `limit` images, as many of each class as there are, within one, unless a class runs out.
 
     A smaller limit's choice is part of a larger one's.
@@ -199,6 +199,7 @@ def balanced(labels: Tensor, limit: int, classes: int, seed: int, key: str) -> T
         classes: the number of classes.
         seed: the run's seed.
         key: the setting's name, for messages and so that two settings choose apart.
+        limited_by: the name for messages, where another setting stands in for it.
 
     Returns:
         Their indices, int64 [limit], ascending.
@@ -206,10 +207,11 @@ def balanced(labels: Tensor, limit: int, classes: int, seed: int, key: str) -> T
     Raises:
         BenchError: more than there are, or fewer than one of each class.
     """
+    setting = limited_by or key
     if limit > len(labels):
-        raise BenchError(f"{key}={limit} is more than the {len(labels)} images there are")
+        raise BenchError(f"{setting}={limit} is more than the {len(labels)} images there are")
     if limit < classes:
-        raise BenchError(f"{key}={limit} is too few: there are {classes} classes, and each needs an image")
+        raise BenchError(f"{setting}={limit} is too few: there are {classes} classes, and each needs an image")
     draw = generator("cpu", seed, "limit", key)
     rank, _ = _rank_in_class(labels, classes, draw)
     # Which classes get the odd image is drawn too.

@@ -15,13 +15,14 @@ from bench.config.component import build, schema, settings
 from bench.config.compose import read_config
 from bench.config.explain import explained
 from bench.config.schema import Accelerator
+from bench.declarations import LiveDeclaration
 from bench.errors import BenchError, EnvironmentFault, nearest
 from bench.files import write_atomic
 from bench.ops import Backend
 from bench.records import probe as probe_file
 from bench.records import provenance
 from bench.records.folder import RunFolder
-from bench.records.identity import arguments_of
+from bench.records.identity import arguments_of, plugins_of
 from bench.registry import PROBES
 
 if TYPE_CHECKING:
@@ -232,7 +233,9 @@ def compile_probe(
     name: str, asked: dict[str, Any], record: dict[str, Any], cfg: DictConfig, subject: Subject, outcome: Outcome
 ) -> dict[str, Any]:
     """The content of `probes/<name>.json`."""
-    commit, dirty = provenance.commit()
+    foreign = [plugin for _, plugin in plugins_of(read_config(subject.path / "config.yaml"))]
+    own = PROBES.declaration(name)
+    commit, dirty = provenance.commit([*foreign, own] if isinstance(own, LiveDeclaration) else foreign)
     return {
         "schema_version": probe_file.SCHEMA_VERSION,
         "probe": name,

@@ -128,6 +128,7 @@ def training(cfg: DictConfig) -> tuple[dict[str, Any], int]:
     the batches; and the seed of the start."""
     # The data are the same file for both: their checksum would only have to be looked up.
     facts = science(cfg, ("", ""), auto="auto")
+    facts["plugins"] = {kind: own for kind, own in (facts["plugins"] or {}).items() if kind != "reg"}
     start = facts["seed"] if facts["init_seed"] is None else facts["init_seed"]
     return {key: value for key, value in facts.items() if key not in ("reg", "seed", "init_seed")}, start
 

@@ -16,21 +16,32 @@ from bench.files import read_json, write_atomic
 from bench.records.schema import validate
 
 
-def runs_folder() -> Path:
-    """The folder of all runs, where nothing else is said: $BENCH_RUNS, or `runs`."""
-    return Path(os.environ.get("BENCH_RUNS") or "runs")
+def runs_folder(named: str | Path = "") -> Path:
+    """The folder of all runs, in which a leading `~` is the user's home.
+
+    Args:
+        named: the folder; "" is $BENCH_RUNS, or `runs`.
+
+    Raises:
+        BenchError: the home of that user is not known.
+    """
+    folder = Path(named or os.environ.get("BENCH_RUNS") or "runs")
+    try:
+        return folder.expanduser()
+    except RuntimeError as error:
+        raise BenchError(f"the folder of the runs, {folder}: there is no home of that user") from error
 
 
 class RunFolder:
     """One run on disk: `config.yaml`, `env.json`, `metrics.jsonl`, `checkpoints/`, `wandb/`, `result.json`.
 
     Args:
-        root: the folder of all runs.
+        root: the folder of all runs, as `runs_folder` takes it.
         name: the run's id.
     """
 
-    def __init__(self, root: Path, name: str) -> None:
-        self.path = root / name
+    def __init__(self, root: str | Path, name: str) -> None:
+        self.path = runs_folder(root) / name
         self.name = name
         self.result_path = self.path / "result.json"
         self.metrics_path = self.path / "metrics.jsonl"

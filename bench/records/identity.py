@@ -11,8 +11,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from bench.config.component import component_name, settings
-from bench.data import identity
-from bench.registry import MODELS
+from bench.data import DATASETS, identity
+from bench.declarations import LiveDeclaration
+from bench.registry import MODELS, REGULARIZERS
 
 # Settings under `trainer` that say where to compute, not what. Precision counts as what `auto` stands for.
 UNCOUNTED = ("accelerator", "precision", "devices", "sync_batchnorm", "cuda_graph")
@@ -21,8 +22,8 @@ UNCOUNTED = ("accelerator", "precision", "devices", "sync_batchnorm", "cuda_grap
 def science(cfg: DictConfig, data_identity: tuple[str, str] | None = None, auto: str | None = None) -> dict[str, Any]:
     """Everything that changes the numbers of a run, as plain values; its hash is the run's identity.
 
-    Left out: paths, logger, kernels, devices. Added: the checksum of the data and the precision that `auto` stands for
-    here.
+    Left out: paths, logger, kernels, devices. Added: the checksum of the data, the precision that `auto` stands for
+    here, and the hashes of the files of the plugins that take part; None where none does.
 
     Args:
         cfg: of one run.
@@ -34,6 +35,9 @@ def science(cfg: DictConfig, data_identity: tuple[str, str] | None = None, auto:
     data = {key: value for key, value in plain["data"].items() if key not in ("root", "path")}
     trainer = {k: v for k, v in plain["trainer"].items() if k not in UNCOUNTED}
     precision = plain["trainer"]["precision"]
+    hashes: dict[str, dict[str, str | None]] = {}
+    for kind, declaration in plugins_of(cfg):
+        hashes.setdefault(kind, {})[declaration.name] = declaration.sha256
     return {
         "budget": plain["budget"],
         "data": {**data, "checksum": checksum, "copy": copy},
@@ -46,7 +50,20 @@ def science(cfg: DictConfig, data_identity: tuple[str, str] | None = None, auto:
         "precision": (auto or best_precision(plain["trainer"]["accelerator"])) if precision == "auto" else precision,
         "seed": plain["seed"],
         "init_seed": plain["init_seed"],
+        "plugins": hashes or None,
     }
+
+
+def plugins_of(cfg: DictConfig) -> list[tuple[str, LiveDeclaration]]:
+    """What of a run is a plugin's: (`model`, `reg` or `data`; what is registered) each.
+
+    Args:
+        cfg: of one run.
+    """
+    parts = [("model", MODELS.declaration(component_name(MODELS, cfg.model)))]
+    parts += [("reg", REGULARIZERS.declaration(component_name(REGULARIZERS, node))) for node in cfg.reg.values()]
+    parts.append(("data", DATASETS.declaration(cfg.data.name)))
+    return [(kind, declaration) for kind, declaration in parts if isinstance(declaration, LiveDeclaration)]
 
 
 @cache

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from bench import __version__
+from bench.declarations import LiveDeclaration, digest
+
+CODE = ("bench", "hydra_plugins", "configs")
+"""The repository's folders whose code a run may import or compile."""
+
+SUFFIXES = (".py", ".cpp", ".h")
+"""Of that code's files."""
 
 
 def now() -> str:
@@ -28,22 +37,97 @@ def versions() -> dict[str, str]:
     return installed
 
 
-def commit() -> tuple[str | None, bool]:
-    """The suite's git commit (None outside a checkout), and whether tracked files outside reports/ differ from it."""
-    here = Path(__file__).resolve().parents[1]
+def commit(plugins: Iterable[LiveDeclaration] = ()) -> tuple[str | None, bool]:
+    """The suite's git commit (None outside a checkout), and whether it is dirty.
 
-    def git(*args: str) -> str | None:
-        try:
-            out = subprocess.run(["git", "-C", str(here), *args], capture_output=True, text=True, timeout=20)
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return out.stdout.strip() if out.returncode == 0 else None
+    It is when tracked files outside reports/ differ from it, or code that runs is in none.
 
+    Args:
+        plugins: those that take part.
+    """
+    head, changed = None, b""
+    if _tracked():
+        head = _git("rev-parse", "HEAD")
+        changed = _git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":(exclude,top)reports") or b""
+    return None if head is None else head.decode().strip(), bool(changed.strip() or uncommitted(plugins))
+
+
+def uncommitted(plugins: Iterable[LiveDeclaration] = ()) -> list[str]:
+    """What code is in no commit: the suite's untracked files, and plugins' files.
+
+    Args:
+        plugins: those that take part; each is to be in the suite's commit as it was when it was imported.
+
+    Returns:
+        Paths in the repository; of plugins the files' names, as their folders are a machine's.
+    """
+    top = _git("rev-parse", "--show-toplevel") if _tracked() else None
+    files: list[str] = []
+    if top is not None:
+        # Ignored files too: Python imports them.
+        others = _git("ls-files", "--others", "-z", "--", *CODE) or b""
+        files += [name for name in others.decode().split("\0") if name.endswith(SUFFIXES)]
+    for plugin in plugins:
+        if top is None or not _committed(plugin, Path(top.decode().removesuffix("\n"))):
+            files.append(plugin_file(plugin))
+    return list(dict.fromkeys(files))
+
+
+def plugin_file(plugin: LiveDeclaration) -> str:
+    """The name of its file, without folders; of a class without a file that of its module."""
+    return plugin.module if plugin.file is None else plugin.file.name
+
+
+def loose_plugins(env: Mapping[str, Any]) -> dict[str, str]:
+    """The plugins of a run whose code was in no commit: their files' names, by what they are registered as.
+
+    Args:
+        env: the content of `env.json`.
+    """
+    files, plugins = env.get("uncommitted"), env.get("plugins")
+    if not isinstance(files, list) or not isinstance(plugins, dict):
+        return {}
+    named = {name: entry.get("file") for name, entry in plugins.items() if isinstance(entry, dict)}
+    return {name: str(file) for name, file in named.items() if file in files}
+
+
+def changes(env: Mapping[str, Any], commit: str) -> str:
+    """What makes a record dirty, for people.
+
+    Args:
+        env: the content of `env.json`.
+        commit: what to call the commit.
+    """
+    plugins = [f"'{name}' ({file})" for name, file in loose_plugins(env).items()]
+    if plugins:
+        return f"the code of the plugin {', '.join(plugins)} is in no commit"
+    files = env.get("uncommitted")
+    if isinstance(files, list) and files:
+        more = f" and {len(files) - 3} more" if len(files) > 3 else ""
+        return f"the code in {', '.join(map(str, files[:3]))}{more} is in no commit"
+    return f"tracked files differed from {commit}"
+
+
+def _committed(plugin: LiveDeclaration, top: Path) -> bool:
+    if plugin.file is None or not plugin.file.resolve().is_relative_to(top):
+        return False
+    source = _git("cat-file", "blob", f"HEAD:{plugin.file.resolve().relative_to(top).as_posix()}")
+    return source is not None and digest(source) == plugin.sha256
+
+
+def _tracked() -> bool:
     # Installed inside somebody else's repository, the package is not tracked there.
-    if git("ls-files", "--error-unmatch", "__init__.py") is None:
-        return None, False
-    dirty = git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":(exclude,top)reports")
-    return git("rev-parse", "HEAD"), bool(dirty)
+    return _git("ls-files", "--error-unmatch", "bench/__init__.py") is not None
+
+
+def _git(*args: str) -> bytes | None:
+    """What git says in the folder that holds the suite; None where it fails."""
+    here = Path(__file__).resolve().parents[2]
+    try:
+        done = subprocess.run(["git", "-C", str(here), *args], capture_output=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout if done.returncode == 0 else None
 
 
 def hardware(device: str) -> str:

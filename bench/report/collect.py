@@ -13,7 +13,7 @@ import yaml
 
 from bench.errors import BenchError
 from bench.files import read_json
-from bench.records import probe
+from bench.records import probe, provenance
 from bench.records.schema import FIELD, Role, keys, validate
 
 # What two honest repetitions of a run may differ in.
@@ -32,7 +32,7 @@ class StoredRun:
         path: the file that the result was read from.
         epochs: the lines of `metrics.jsonl`, empty when it is missing or not whole.
         config: the content of `config.yaml`, empty when it is missing or not whole.
-        dirty: whether tracked files differed from the commit; None when no `env.json` says so.
+        dirty: whether code that ran was not in the commit; None when no `env.json` says so.
         probes: by name, the content of each `probes/<name>.json` that belongs to the result and is whole.
     """
 
@@ -111,7 +111,8 @@ def collect(folders: Sequence[Path], dirty: bool = False) -> Collection:
         try:
             record = read(path)
             if record.dirty and not dirty:
-                raise BenchError("from a dirty commit: tracked files differed from it (--dirty takes it in)")
+                why = provenance.changes(read_json(path.with_name("env.json")), "it")
+                raise BenchError(f"from a dirty commit: {why} (--dirty takes it in)")
         except BenchError as error:
             collection.left_out.append((path, str(error)))
         else:

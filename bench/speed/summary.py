@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from bench.config.component import component_name
 from bench.records import provenance
+from bench.records.identity import plugins_of
 from bench.registry import MODELS
 from bench.speed.measure import floor_images_per_s
 from bench.speed.peers import PEERS
@@ -128,7 +129,7 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 def circumstances(cfg: DictConfig, asked: Settings, overview: dict[str, Any], peers: Sequence[str]) -> dict[str, Any]:
     """When, on what and with which settings the arms were measured; versions include those of the peers' packages."""
-    commit, dirty = provenance.commit()
+    commit, dirty = provenance.commit([plugin for _, plugin in plugins_of(cfg)])
     versions = provenance.versions()
     for package in {PEERS[name].package for name in peers}:
         versions[package] = metadata.version(package)

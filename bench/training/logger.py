@@ -11,16 +11,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from importlib.util import find_spec
 from netrc import NetrcParseError, netrc
+from pathlib import Path
+from tempfile import gettempdir
 from typing import Any
 from urllib.parse import urlsplit
 
 from bench.config.schema import LoggerConfig, LoggerName
 from bench.console import say
-from bench.errors import BenchError, EnvironmentFault, one_line
+from bench.errors import BenchError, EnvironmentFault, nearest, one_line
 from bench.records.folder import RunFolder
 
 ANSWER_SECONDS = 2.0
 INIT_SECONDS = 30.0
+
+# What wandb takes for $WANDB_MODE.
+WANDB_MODES = ("online", "offline", "disabled", "shared", "run", "dryrun")
 
 # Variables by which trackio would send a run elsewhere.
 TRACKIO_REMOTE = ("TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL")
@@ -72,9 +77,10 @@ def reachable() -> str:
     """The server's address, for commands that are useless without it.
 
     Raises:
-        BenchError: there is no key for it.
+        BenchError: its address is none, or there is no key for it.
         EnvironmentFault: it does not answer.
     """
+    check_environment()
     url = server()
     if not has_key(url):
         raise BenchError(
@@ -181,7 +187,8 @@ class WandbRun(Sink):
 
         quiet = wandb.Settings(init_timeout=INIT_SECONDS, silent=True, console="off", x_disable_stats=True)
         # Before init already: a warning about an argument that Lightning passes would be printed there.
-        wandb.setup(quiet)
+        with at_home():
+            wandb.setup(quiet)
         if wandb.run is not None:
             wandb.finish()
         # The mode goes to wandb.init, not to WandbLogger's `offline`: that one sets $WANDB_MODE for the
@@ -257,6 +264,27 @@ class TrackioRun(Sink):
 
 
 @contextmanager
+def at_home() -> Iterator[None]:
+    """$HOME, where it is not set: W&B's service, started now, would write its log to the terminal."""
+    before = os.environ.get("HOME")
+    if before:
+        yield
+        return
+    os.environ.pop("HOME", None)
+    try:
+        home = str(Path.home())
+    except RuntimeError:  # a user without an entry in the password database
+        home = gettempdir()
+    os.environ["HOME"] = home
+    try:
+        yield
+    finally:
+        del os.environ["HOME"]
+        if before is not None:
+            os.environ["HOME"] = before
+
+
+@contextmanager
 def on_this_machine() -> Iterator[None]:
     """trackio without its prints, without a server of its own, without asking Hugging Face whose token it finds."""
     from huggingface_hub import constants
@@ -279,7 +307,7 @@ def check(config: LoggerConfig) -> None:
     """Refuse a logger that cannot work here, before anything is trained.
 
     Raises:
-        BenchError: its package is missing.
+        BenchError: its package is missing, or W&B's variables in the environment are none that it takes.
     """
     sink = SINKS.get(config.name)
     if sink is not None and find_spec(config.name) is None:
@@ -287,6 +315,21 @@ def check(config: LoggerConfig) -> None:
             f"logger={config.name} needs the package {config.name}, which is not installed: "
             f"pip install '{sink.requirement}'"
         )
+    if config.name == LoggerName.wandb:
+        check_environment()
+
+
+def check_environment() -> None:
+    """Refuse variables that W&B would stumble over.
+
+    Raises:
+        BenchError: names the variable, and what it can be.
+    """
+    mode, url = os.environ.get("WANDB_MODE"), os.environ.get("WANDB_BASE_URL")
+    if mode is not None and mode not in WANDB_MODES:
+        raise BenchError(f"$WANDB_MODE is '{mode}', which is no choice. {nearest(mode, WANDB_MODES)}")
+    if url and (urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).netloc):
+        raise BenchError(f"$WANDB_BASE_URL is '{url}', it must be an address like https://wandb.example.org")
 
 
 class Tracker:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench import files
 from bench.records import provenance
+from bench.records.identity import plugins_of
 from bench.records.schema import COUNTED, FIELDS, SCHEMA_VERSION
 
 if TYPE_CHECKING:
@@ -17,18 +18,26 @@ if TYPE_CHECKING:
 
 
 def write_env(run: Run, splits: Splits, started: str, resumed: bool) -> dict[str, Any]:
-    """Write `env.json`: where, with what and on which data; a resumed run keeps its start and W&B id."""
+    """Write `env.json`: where, with what and on which data.
+
+    A resumed run keeps its start and W&B id, and what of its code was in no commit when its first epochs ran.
+    """
     from bench.training import distributed  # which imports torch
 
     path = run.folder.path / "env.json"
-    commit, dirty = provenance.commit()
-    env = {
+    plugins = [plugin for _, plugin in plugins_of(run.cfg)]
+    commit, dirty = provenance.commit(plugins)
+    env: dict[str, Any] = {
         "started": started,
         # A finished run that is forced again is another W&B run: its history starts anew.
         "wandb_id": f"{run.folder.name}-{int(time.time()):x}",
         "versions": provenance.versions(),
         "commit": commit,
         "dirty": dirty,
+        "uncommitted": provenance.uncommitted(plugins) if dirty else [],
+        "plugins": {
+            plugin.name: {"file": provenance.plugin_file(plugin), "sha256": plugin.sha256} for plugin in plugins
+        },
         "hardware": provenance.hardware(run.device),
         "device": run.device,
         "devices": distributed.ranks(),
@@ -40,6 +49,8 @@ def write_env(run: Run, splits: Splits, started: str, resumed: bool) -> dict[str
     if resumed and path.exists():
         old = files.read_json(path)
         env |= {"started": old["started"], "wandb_id": old["wandb_id"]}
+        env["dirty"] = dirty or bool(old.get("dirty"))
+        env["uncommitted"] = list(dict.fromkeys([*old.get("uncommitted", []), *env["uncommitted"]]))
     files.write_atomic(path, json.dumps(env, indent=1) + "\n")
     return env
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -16,13 +16,17 @@ from bench.errors import BenchError, Busy
 from bench.records import provenance
 from bench.records.folder import RunFolder
 from bench.records.identity import run_id, science
+from bench.records.schema import FIELD
 from bench.training import launcher, logger
 from bench.training.result import compile_result, flat_config, headline, strength_of, write_env
 from bench.training.source import chosen, start, twin_of, wants_source
 from bench.training.summary import summary_table
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from bench.data import Splits
+    from bench.models.base import SpikingNetwork
     from bench.training.base_task import BaseTask
     from bench.training.progress import Reporter
     from bench.training.setup import Run
@@ -39,10 +43,10 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     check_limits(cfg)
     logger.check(cfg.logger)
     facts = science(cfg)
-    folder = RunFolder(Path(cfg.runs), run_id(facts))
+    folder = RunFolder(cfg.runs, run_id(facts))
     done = None if cfg.force else folder.finished()
     if done is not None:
-        say(f"{folder.name} is finished: test {done['test']['acc']} %; force=true runs it again")
+        say(f"{folder.name} {ended(done)}; force=true runs it again")
         return done
     if cfg.trainer.devices == 1:
         return train(cfg, facts)
@@ -52,6 +56,18 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     result = folder.finished()
     assert result is not None, "the processes of the run have left its record"
     return result
+
+
+def ended(result: dict[str, Any]) -> str:
+    """How a run came to its end, as it follows the run's name.
+
+    Args:
+        result: its record.
+    """
+    if result["status"] != "finished":
+        return f"is finished: it diverged ({result['status_reason']})"
+    test = FIELD["test.acc"]
+    return f"is finished: test {test.with_unit(test.value(result))}"
 
 
 def starts_anew(cfg: DictConfig, folder: RunFolder) -> bool:
@@ -79,7 +95,7 @@ def trained(cfg: DictConfig) -> RunFolder:
     Raises:
         BenchError: it diverged.
     """
-    folder = RunFolder(Path(cfg.runs), run_id(science(cfg)))
+    folder = RunFolder(cfg.runs, run_id(science(cfg)))
     say(f"this run starts from its non-spiking twin, {folder.name}")
     waiting = False
     while True:
@@ -123,6 +139,8 @@ def train(cfg: DictConfig, facts: dict[str, Any]) -> dict[str, Any]:
     if starts_anew(cfg, run.folder) and (source := source_of(cfg)) is not None:
         start(cfg, task.model, source)
     splits.train.take_share(distributed.rank(), distributed.ranks())
+    if splits.train.batch_size == distributed.ranks() and not cfg.trainer.sync_batchnorm:
+        refuse_single_values(task.model, splits.train_clean.sample(1, cfg.seed))
     if distributed.rank() > 0:
         follow(run, task, splits, reporter)
         return {}
@@ -130,6 +148,50 @@ def train(cfg: DictConfig, facts: dict[str, Any]) -> dict[str, Any]:
         if cfg.force:
             run.folder.clear()
         return lead(run, task, splits, reporter)
+
+
+def refuse_single_values(model: SpikingNetwork, image: Tensor) -> None:
+    """Refuse a network that would normalize a batch of one image by a single value of each channel.
+
+    Args:
+        model: before its first step.
+        image: one, `[1, C, H, W]`.
+
+    Raises:
+        BenchError: names the layer.
+    """
+    import torch
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    single: list[str] = []
+
+    def look(name: str) -> Callable[..., None]:
+        def see(norm: torch.nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            if inputs[0][:, 0].numel() == 1:
+                single.append(name)
+
+        return see
+
+    norms = {name: module for name, module in model.named_modules() if isinstance(module, _BatchNorm)}
+    if not norms:
+        return
+    hooks = [norm.register_forward_pre_hook(look(name)) for name, norm in norms.items()]
+    was_training = model.training
+    try:
+        # Dropped after this, whatever the pass draws: the run's own numbers come as without it.
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            model.eval()
+            model(image.to(next(model.parameters()).device))
+    finally:
+        for hook in hooks:
+            hook.remove()
+        model.train(was_training)
+        model.forget()
+    if single:
+        raise BenchError(
+            f"model.{single[0]} normalizes each channel over a batch, which here is a single value: one image on each "
+            "device, of one pixel at that layer; raise trainer.batch_size, or let the network shrink the image less"
+        )
 
 
 def lead(run: Run, task: BaseTask, splits: Splits, reporter: Reporter) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -79,7 +78,7 @@ def settle_run(cfg: DictConfig, facts: dict[str, Any]) -> Run:
     """
     device = pick_device(cfg.trainer.accelerator.value)
     kernels = pick_kernels(cfg.ops, device)
-    return Run(cfg, facts, RunFolder(Path(cfg.runs), run_id(facts)), device, kernels)
+    return Run(cfg, facts, RunFolder(cfg.runs, run_id(facts)), device, kernels)
 
 
 def pick_device(accelerator: str, count: int = 1) -> str:

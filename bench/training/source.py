@@ -80,7 +80,7 @@ def chosen(cfg: DictConfig) -> RunFolder:
         BenchError: there is none, or it is no twin of this network on this data.
     """
     name, path = cfg.model.twin, Path(cfg.model.twin)
-    folder = RunFolder(path.parent, path.name) if "/" in name else RunFolder(Path(cfg.runs), name)
+    folder = RunFolder(path.parent, path.name) if "/" in name else RunFolder(cfg.runs, name)
     result = folder.finished()
     if result is None or result["status"] != "finished":
         records = folder.path.parent.glob(f"*-{component_name(MODELS, cfg.model)}-*/result.json")

@@ -118,8 +118,20 @@ class Task(BaseTask):
         features, activity = self.forward_t(x, self.reads_spikes)
         logits, loss = self.logits_and_loss(features, y)
         total, penalties = loss, dict[str, Tensor]()
-        for reg in self.regs:
-            for name, term in reg.penalty(activity).items():
+        for own, reg in self.regularizers.items():
+            terms = reg.penalty(activity)  # type: ignore[operator]
+            if not isinstance(terms, dict):
+                raise BenchError(
+                    f"regularizer '{own}': its penalty returns a {type(terms).__name__}, it must return "
+                    "{name: scalar}, of tensors"
+                )
+            for name, term in terms.items():
+                if not isinstance(term, Tensor) or term.numel() != 1:
+                    given = f"of shape {list(term.shape)}" if isinstance(term, Tensor) else f"a {type(term).__name__}"
+                    raise BenchError(
+                        f"regularizer '{own}': its penalty's '{name}' is {given}, it must return "
+                        "{name: scalar}, of tensors"
+                    )
                 total = total + term
                 penalties[name] = penalties.get(name, 0.0) + term
         return total, logits, loss, penalties, activity

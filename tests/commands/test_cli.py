@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -62,6 +63,37 @@ MISTAKES = [
     ("reg=none,spikepen", "add -m to start them all, or write reg=[none,spikepen] to use them together"),
     ("seed=0,1", "seed=0,1 are several runs: add -m"),
     ("seed=range(3)", "seed=range(3) are several runs: add -m"),
+    ("lr=0.1", "no setting is called 'lr'. Did you mean 'optim.lr=0.1'?\n"),
+    ("epochs=3", "epochs is 3, it must be a name. Did you mean 'trainer.epochs=3'? There are: quick_digits.\n"),
+    ("size=32", "size is 32, it must be a name. Did you mean 'data.size=32'? There are: full, small.\n"),
+    ("batch_size=32", "Did you mean 'trainer.batch_size=32'?\n"),
+    ("batchsize=32", "Did you mean 'trainer.batch_size=32'?\n"),
+    ("weight_decay=0.1", "Did you mean 'reg=weight_decay reg.weight_decay.weight=0.1'?\n"),
+    ("dropout=0.1", "Did you mean 'reg=dropout reg.dropout.p=0.1'?\n"),
+    ("reg=spikepen dropout=0.1", "Did you mean 'reg=[spikepen,dropout] reg.dropout.p=0.1'?\n"),
+    ("reg=dropout dropout=0.1", "Did you mean 'reg.dropout.p=0.1'?\n"),
+    ("k_p=0.5", "Did you mean 'reg=uselose reg.uselose.k_p=0.5'?\n"),
+    ("channels=16", "Did you mean 'model.channels=16'?\n"),
+    ("width=16", "Did you mean 'model=convmixer model.width=16'?\n"),
+    ("T=4", "Did you mean 'time_steps=4'?\n"),
+    ("optimizer=adamw", "Did you mean 'optim=adamw'?\n"),
+    ("optimizer.lr=0.1", "Did you mean 'optim.lr=0.1'?\n"),
+    ("dataset=mnist", "Did you mean 'data=mnist'?\n"),
+    ("regularizer=spikepen", "Did you mean 'reg=spikepen'?\n"),
+    ("gpu=1", "Did you mean 'trainer.accelerator=gpu'?\n"),
+    ("trainer.lr=1", "trainer has no setting 'lr'. Did you mean 'optim.lr=1'? There are: accelerator, "),
+    ("-m lr=0.1,0.2", "no setting is called 'lr'. Did you mean 'optim.lr=0.1'?\n"),
+    ("data.path=/a=b", "cannot read 'data.path=/a=b': its value needs quotes, in a shell 'data.path=\"/a=b\"'\n"),
+    ("data.classes=[é,1]", "its value needs quotes, in a shell 'data.classes=[\"é\",1]'\n"),
+    ("-m runs=~/a,b", "its value needs quotes, in a shell 'runs=\"~/a\",b'\n"),
+    ("runs='a~b", "cannot read 'runs='a~b': a ' has no partner"),
+    ("seed==1", "cannot read 'seed==1': write seed=1\n"),
+    ("op!tim=1", "cannot read 'op!tim=1': 'op!tim' can be no setting's name"),
+    ("-m seed=range(3", "cannot read 'seed=range(3': a '(' or ')' has no partner"),
+    ("--config-name=foo", "--config-name is not taken: runs start from configs/config.yaml"),
+    ("--config-path foo", "--config-path is not taken: runs start from configs/config.yaml"),
+    ("--experimental-rerun foo", "--experimental-rerun is not taken: runs start from configs/config.yaml"),
+    ("hydra.searchpath=[foo]", "the folder of your own files is named by --config-dir DIR"),
     ("sew", "cannot read 'sew': write model=sew"),
     ("digits", "cannot read 'digits': write data=digits"),
     ("whatever", "cannot read 'whatever': write key=value"),
@@ -117,6 +149,55 @@ def test_a_mistaken_command_is_one_line(cli: Cli, typed: list[str], said: str) -
     status, out, err = cli(*typed)
     assert (status, out, err.count("\n")) == (2, "", 1)
     assert said in err
+
+
+@pytest.mark.parametrize(
+    "value", ["/a=b", "~/snn", "~", "/data/é", "a;b", "/a(b)", "a{b", 'a"~b', "it's~", "C:\\é\\", 'b\\"=', "a #b"]
+)
+def test_what_has_to_be_quoted_is_shown_as_a_shell_takes_it(cli: Cli, asked: list[DictConfig], value: str) -> None:
+    status, _, err = cli("run", f"data.path={value}")
+    assert status == 2
+    typed = shlex.split(err.partition("in a shell ")[2])
+    assert cli("run", *typed) == (0, "", "")
+    assert asked[0].data.path == value
+
+
+TABLE = """\
+# @package _global_
+# Mine
+hydra: {mode: MULTIRUN}
+experiment:
+  budget: smoke
+  baseline: plain
+  seeds: [0]
+  fixed: [model=cnn]
+  rows:
+    - {label: plain, overrides: [reg=none]}
+    - {label: penalty, overrides: [reg=spikepen]}
+"""
+
+
+def test_own_files_are_found_in_the_folder_that_is_named(cli: Cli, asked: list[DictConfig]) -> None:
+    for name, text in (("experiment/mine/table", TABLE), ("epochs/smoke_digits", "# @package trainer\nepochs: 7\n")):
+        path = Path("my") / f"{name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    status, out, err = cli("run", "--config-dir", "my", "experiment=mine/table")
+    assert (status, err) == (0, "")
+    assert out.startswith("mine/table: 2 rows, 1 seed, 2 runs, 0 finished, 2 to do\n  budget=smoke: 7 epochs")
+    assert [list(cfg.reg) for cfg in asked] == [["none"], ["spikepen"]]
+    assert [cfg.trainer.epochs for cfg in asked] == [7, 7]
+    # Named like an option of the suite: `epochs` is a group whose missing files Hydra passes over.
+    assert cli("run", "--config-dir=my", "epochs=smoke_digits")[0] == 0
+    assert "Did you mean 'mine/table'?" in cli("run", "--config-dir", "my", "experiment=mine/tabel")[2]
+    for typed in (["run", "experiment=mine/table"], ["reproduce", "mine/table"], ["report", "mine/table"]):
+        status, _, err = cli(*typed)
+        assert (status, err.count("\n")) == (2, 1)
+        if typed[0] != "report":
+            assert err.endswith("`bench run --config-dir DIR` takes DIR/experiment/NAME.yaml, no other command does.\n")
+    Path("my/experiment/mine/table.yaml").write_text(TABLE.replace("plain,", "plane,"))
+    said = "error: my/experiment/mine/table.yaml: the baseline 'plain' is no row\n"
+    assert cli("run", "--config-dir", "my", "experiment=mine/table") == (2, "", said)
 
 
 def test_a_run_gets_its_settings_and_hydra_leaves_nothing(cli: Cli, asked: list[DictConfig]) -> None:
@@ -178,6 +259,7 @@ def test_version_and_help(cli: Cli) -> None:
     import bench as package
 
     assert cli("--version") == (0, f"snn-bench {package.__version__}\n", "")
+    assert cli("run", "--version") == cli("--version")
     helps = [cli(*typed) for typed in ([], ["--help"], ["-h"])]
     assert len(set(helps)) == 1
     status, out, _ = helps[0]

@@ -35,7 +35,7 @@ def template(tmp_path_factory: pytest.TempPathFactory, shared_data: Path) -> Pat
     commit = "0123456789abcdef0123456789abcdef01234567"
     for name in ("result.json", "env.json"):
         edit(path / name, lambda of: of.update(commit=commit))
-    edit(path / "env.json", lambda of: of.update(dirty=False))
+    edit(path / "env.json", lambda of: of.update(dirty=False, uncommitted=[], plugins={}))
     return path
 
 
@@ -96,6 +96,25 @@ REFUSED: list[tuple[str, Edit, str]] = [
     ("result.json", lambda of: of.update(epochs=3), "metrics.jsonl has 2 epochs of 3"),
     ("result.json", lambda of: of.update(run_id="digits-cnn-none-s0-00000000"), "its folder is called"),
     ("env.json", lambda of: of.update(dirty=True), "tracked files differed from the commit 01234567"),
+    (
+        "env.json",
+        lambda of: of.update(dirty=True, uncommitted=[f"bench/models/{name}.py" for name in "abcde"]),
+        "the code in bench/models/a.py, bench/models/b.py, bench/models/c.py and 2 more is in no commit: commit, and",
+    ),
+    (
+        "env.json",
+        lambda of: of.update(
+            dirty=True,
+            uncommitted=["a.py", "b.py"],
+            plugins={
+                "none": {"file": "a.py", "sha256": "0" * 12},
+                "cnn": {"file": "b.py", "sha256": "1" * 12},
+                "digits": {"file": "c.py", "sha256": "2" * 12},
+            },
+        ),
+        "the code of the plugin 'none' (a.py), 'cnn' (b.py) is in no commit: "
+        "put it into bench/models/ and bench/regularizers/, commit, and run it again",
+    ),
     ("env.json", lambda of: of.pop("dirty"), "tracked files differed from the commit 01234567"),
     ("env.json", lambda of: of.update(hardware="/home/anna/gpu"), "env.json: hardware holds a path of this machine"),
     ("config.yaml", lambda of: of.update(seed=5), "seed is 5 in config.yaml, 0 in result.json"),

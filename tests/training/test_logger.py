@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
+import re
 import signal
 import socket
 import sqlite3
@@ -21,7 +23,9 @@ import pytest
 from bench.config.schema import LoggerConfig, LoggerName, WandbMode
 from bench.records.folder import RunFolder
 from bench.training import logger as module
-from bench.training.logger import Tracker, WandbRun, answers, choose_mode, flatten
+from bench.training.logger import Tracker, WandbRun, answers, at_home, choose_mode, flatten
+
+Bench = Callable[..., subprocess.CompletedProcess[str]]
 
 ROW = {
     "epoch": 1,
@@ -119,6 +123,63 @@ def test_a_key_in_netrc_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, 
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     monkeypatch.setenv("WANDB_BASE_URL", server)
     assert choose_mode(LoggerConfig())[0] == "online"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        (
+            "WANDB_MODE",
+            "ofline",
+            "$WANDB_MODE is 'ofline', which is no choice. Did you mean 'offline' or 'online'? There",
+        ),
+        (
+            "WANDB_MODE",
+            "",
+            "$WANDB_MODE is '', which is no choice. There are: disabled, dryrun, offline, online, run, ",
+        ),
+        ("WANDB_BASE_URL", "garbage", "$WANDB_BASE_URL is 'garbage', it must be an address like https://"),
+    ],
+)
+def test_a_variable_that_wandb_does_not_take_is_one_line(
+    bench: Bench, tiny: tuple[str, ...], tmp_path: Path, name: str, value: str, said: str
+) -> None:
+    done = bench("run", *tiny, "logger=wandb", env={"WANDB_API_KEY": "x" * 40, name: value})
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert done.stderr.startswith(f"error: {said}")
+    assert not (tmp_path / "runs").exists()
+    # Where nothing goes to W&B, its variables are nobody's business.
+    assert bench("run", *tiny, env={name: value}).returncode == 0
+
+
+@pytest.mark.parametrize(("value", "project"), [("mine", "mine"), ("", "snn-regularizers")])
+def test_the_project_is_the_environments(bench: Bench, value: str, project: str) -> None:
+    shown = bench("run", "--cfg", "job", "-p", "logger", env={"WANDB_PROJECT": value}).stdout
+    assert f"project: {project}\n" in shown
+    asked = bench("run", "--cfg", "job", "-p", "logger", "logger.project=other", env={"WANDB_PROJECT": value}).stdout
+    assert "project: other\n" in asked
+
+
+def test_without_a_home_wandb_writes_no_log_to_the_terminal(
+    bench: Bench, tiny: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HOME")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    done = bench("run", *tiny, "logger=wandb", "logger.mode=offline")
+    assert done.returncode == 0, done.stderr
+    assert list((tmp_path / "runs").rglob("*.wandb"))
+    lines = (done.stdout + done.stderr).splitlines()
+    assert not [line for line in lines if re.match(r"\d{4}/\d\d/\d\d ", line)]
+
+
+@pytest.mark.parametrize("before", [None, "", "/somewhere"])
+def test_a_home_is_lent_where_there_is_none(monkeypatch: pytest.MonkeyPatch, before: str | None) -> None:
+    monkeypatch.delenv("HOME")
+    if before is not None:
+        monkeypatch.setenv("HOME", before)
+    with at_home():
+        assert os.environ["HOME"] == (before or pwd.getpwuid(os.getuid()).pw_dir)
+    assert os.environ.get("HOME") == before
 
 
 def test_rows_as_wandb_keys() -> None:

@@ -103,6 +103,72 @@ def test_a_finished_run_is_skipped_and_forced_again(run_tiny: Run, capsys: pytes
     assert len((folder_of(first) / "metrics.jsonl").read_text().splitlines()) == 2
 
 
+def test_a_finished_run_is_named_with_its_accuracy_in_two_digits(
+    run_tiny: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = folder_of(run_tiny()) / "result.json"
+    result = json.loads(path.read_text())
+    result["test"]["acc"] = 100 / 3
+    path.write_text(json.dumps(result))
+    capsys.readouterr()
+    run_tiny()
+    assert capsys.readouterr().out.endswith(" is finished: test 33.33 %; force=true runs it again\n")
+
+
+@pytest.mark.parametrize("named", ["BENCH_RUNS", "runs"])
+def test_a_tilde_is_the_home(run_tiny: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, named: str) -> None:
+    """conftest.py sets the home."""
+    monkeypatch.chdir(tmp_path)
+    overrides = [] if named == "BENCH_RUNS" else ['runs="~/snn"']
+    if named == "BENCH_RUNS":
+        monkeypatch.setenv("BENCH_RUNS", "~/snn")
+    result = run_tiny(*overrides)
+    assert (tmp_path / "home" / "snn" / result["run_id"] / "result.json").is_file()
+    assert not (tmp_path / "~").exists()
+    assert run_tiny(*overrides) == result
+
+
+def test_a_home_of_nobody_is_one_line(run_tiny: Run) -> None:
+    with pytest.raises(BenchError, match=r"^the folder of the runs, ~no-such-user/snn: there is no home of that user$"):
+        run_tiny('runs="~no-such-user/snn"')
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("optim.betas=[0.9]", "optim.betas is [0.9], it must be two numbers in [0, 1)"),
+        ("optim.betas=[0.9,0.99,0.999]", "optim.betas is [0.9, 0.99, 0.999], it must be two numbers in [0, 1)"),
+        ("optim.betas=[1.0,.999]", "optim.betas is [1.0, 0.999], it must be two numbers in [0, 1)"),
+        ("optim.betas=[-0.1,.999]", "optim.betas is [-0.1, 0.999], it must be two numbers in [0, 1)"),
+        ("optim.betas=[nan,.999]", "optim.betas is [nan, 0.999], it must be finite"),
+        ("neuron.tau=nan", "neuron.tau is nan, it must be finite"),
+        ("neuron.v_threshold=inf", "neuron.v_threshold is inf, it must be finite"),
+        ("neuron.v_reset=-inf", "neuron.v_reset is -inf, it must be finite"),
+        ("neuron.alpha=nan", "neuron.alpha is nan, it must be finite"),
+    ],
+)
+def test_a_number_out_of_range_is_one_line(run_tiny: Run, override: str, said: str) -> None:
+    """The neuron's also where it passes them over: a network of IF neurons has no tau."""
+    with pytest.raises(BenchError) as refused:
+        run_tiny(override)
+    assert str(refused.value) == said
+
+
+def test_a_single_value_is_nothing_to_normalize_by(bench: Bench) -> None:
+    """The digits are padded to 32 x 32: one patch of that size leaves one pixel, patches of 16 leave four."""
+    net = ("model=convmixer", "model.width=4", "model.depth=1", "logger=none", "data.limit=10", "data.test_limit=10")
+    small = (*net, "trainer.batch_size=1", "trainer.epochs=1")
+    done = bench("run", *small, "model.patch=32")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert done.stderr.startswith(
+        "error: model.stem.norm normalizes each channel over a batch, which here is a single "
+    )
+    assert "raise trainer.batch_size" in done.stderr
+    assert not Path(os.environ["BENCH_RUNS"]).exists()
+    assert bench("run", *small, "model.patch=16").returncode == 0
+    assert bench("run", *small, "model.patch=32", "trainer.batch_size=2").returncode == 0
+
+
 def test_what_changes_no_number_changes_no_identity(run_tiny: Run, tmp_path: Path) -> None:
     first = run_tiny()
     assert run_tiny("logger.project=other", "trainer.accelerator=cpu")["run_id"] == first["run_id"]
@@ -142,6 +208,9 @@ def test_a_diverged_run_has_a_record_that_says_so(run_tiny: Run, capsys: pytest.
     validate(json.loads((folder_of(result) / "result.json").read_text()))
     assert "diverged" in capsys.readouterr().out
     assert run_tiny(*explosive) == result, "it is skipped like any other"
+    assert f"is finished: it diverged ({result['status_reason']}); force=true" in " ".join(
+        capsys.readouterr().out.split()
+    )
 
 
 def test_a_silent_layer_is_warned_of_once(run_tiny: Run, capsys: pytest.CaptureFixture[str]) -> None:
