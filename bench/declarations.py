@@ -122,7 +122,6 @@ class LiveDeclaration(Declaration):
         return self.target if self.file is None else f"{self.target} ({self.file})"
 
 
-@cache
 def declaration_of(name: str, cls: type) -> LiveDeclaration:
     """Of an imported class; asked when it is registered, its hash is that of the code that runs."""
     path = getattr(sys.modules.get(cls.__module__), "__file__", None)

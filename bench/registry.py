@@ -17,7 +17,7 @@ from pathlib import Path
 from types import CodeType
 from typing import Any, TypeVar
 
-from bench.declarations import Declaration, declaration_of, declared
+from bench.declarations import Declaration, LiveDeclaration, declaration_of, declared
 from bench.errors import BenchError, nearest, one_line
 
 T = TypeVar("T", bound=type)
@@ -41,6 +41,7 @@ class Registry:
         self.kind = kind
         self.package = package
         self._items: dict[str, Any] = {}
+        self._brought: dict[str, LiveDeclaration] = {}
 
     @cached_property
     def _declared(self) -> dict[str, Declaration]:
@@ -60,20 +61,25 @@ class Registry:
                 raise BenchError(f"{self.kind} '{name}' is {what}, which is no class")
             if not re.fullmatch(r"[A-Za-z]\w*", str(name), re.ASCII):
                 raise BenchError(f"{self.kind} '{name}' ({what}): a name is a letter, then letters, digits or _")
-            own = declaration_of(name, item)
-            old = self._known(name)
+            own = self._declared.get(name)
+            if own is None or own.target != what:
+                own = declaration_of(name, item)
+            # The suite's come last: they keep their names.
+            taken = {**self._brought, **self._declared}
+            old = taken.get(name)
             if old is not None and old.target != own.target:
                 raise BenchError(
                     f"{self.kind} '{name}' is already registered by {old.place}; "
                     f"give {own.place} another name in `register`"
                 )
-            for known in [*self._declared, *self._items]:
-                other = self._known(known)
-                if known != name and other is not None and other.target == own.target:
+            for known, other in taken.items():
+                if known != name and other.target == own.target:
                     raise BenchError(
                         f"{self.kind} '{name}': {own.place} is registered as '{known}' already; a class has one name"
                     )
             self._items[name] = item
+            if isinstance(own, LiveDeclaration):
+                self._brought[name] = own
             return item
 
         return add
@@ -81,7 +87,7 @@ class Registry:
     def names(self) -> list[str]:
         """All registered names, sorted."""
         load_plugins()
-        return sorted({*self._declared, *self._items})
+        return sorted({*self._declared, *self._brought})
 
     def items(self) -> Iterator[tuple[str, Any]]:
         """(name, class) pairs, by name; all of them are imported."""
@@ -99,7 +105,7 @@ class Registry:
             BenchError: no such name; the message gives the nearest ones.
         """
         load_plugins()
-        declaration = self._known(name)
+        declaration = self._declared.get(name) or self._brought.get(name)
         if declaration is None:
             raise BenchError(f"no {self.kind} is called '{name}'. {nearest(name, self.names())}")
         return declaration
@@ -114,11 +120,6 @@ class Registry:
         if name not in self._items:
             importlib.import_module(declaration.module)
         return self._items[name]
-
-    def _known(self, name: str) -> Declaration | None:
-        if name in self._declared:
-            return self._declared[name]
-        return declaration_of(name, self._items[name]) if name in self._items else None
 
 
 MODELS = Registry("model", "bench.models")

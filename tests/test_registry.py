@@ -194,6 +194,19 @@ print(type(mine).__module__, repr(mine.way), type(mine).__init__.__globals__["Wa
 # -- the run's identity and record --------------------------------------------------------------------
 
 
+def test_the_hash_is_of_the_code_that_was_imported(tmp_path: Path) -> None:
+    file = write(tmp_path / "mine.py")
+    imported = hashlib.sha256(file.read_bytes()).hexdigest()[:12]
+    code = """
+from pathlib import Path
+from bench.registry import REGULARIZERS
+REGULARIZERS.get("mine")
+Path("mine.py").write_text("# edited while the run goes on")
+print(REGULARIZERS.declaration("mine").sha256)
+"""
+    assert python(code, {"BENCH_PLUGINS": str(file)}, tmp_path).strip() == imported
+
+
 def test_a_changed_plugin_is_another_run_and_its_code_is_in_the_record(bench: Bench, tmp_path: Path) -> None:
     """The same length and the same second: no cached bytecode of the first runs in place of the second."""
     plugin = write(tmp_path / "mine.py")

@@ -120,12 +120,12 @@ def datasets() -> list[Entry]:
     """Every registered data set, with what its file under configs/data sets."""
     import yaml
 
-    from bench.config.options import config_dir
+    from bench.config.options import config_file
     from bench.data import DATASETS
 
     rows = []
     for name, cls in DATASETS.items():
-        path = config_dir() / "data" / f"{name}.yaml"
+        path = config_file("data", name)
         defaults = yaml.safe_load(path.read_text()) if path.exists() else {}
         defaults = {key: value for key, value in defaults.items() if key not in ("defaults", "name")}
         rows.append(Entry(name, summary_of(cls.__doc__ or ""), getattr(cls, "paper", ""), defaults))
@@ -134,11 +134,11 @@ def datasets() -> list[Entry]:
 
 def experiments() -> list[Entry]:
     """Every table under configs/experiment, described by its first comment."""
-    from bench.config.options import config_dir, options
+    from bench.config.options import config_file, options
 
     rows = []
     for name in options("experiment"):
-        path = config_dir() / "experiment" / f"{name}.yaml"
+        path = config_file("experiment", name)
         comments = [line.lstrip("# ") for line in path.read_text().splitlines() if line.startswith("#")]
         rows.append(Entry(name, next((c for c in comments if not c.startswith("@package")), ""), "", {}))
     return rows

@@ -16,7 +16,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from bench.config.component import component_name, schema
-from bench.config.explain import ending_in, explained, known, of_several, shown, unknown
+from bench.config.explain import ending_in, explained, instead, known, of_several, shown, unknown
 from bench.config.options import config_dir, groups, options, register_configs
 from bench.config.schema import Config
 from bench.errors import BenchError
@@ -140,8 +140,8 @@ def check(overrides: Sequence[str]) -> None:
         names = value if isinstance(value, list) else [value]
         for i, name in enumerate(names):
             if not isinstance(name, str):
-                settings = [f"'{full}={name}'" for full in ending_in(OmegaConf.structured(Config), key) if full != key]
-                hint = f"Did you mean {' or '.join(settings)}? " if settings else ""
+                settings = [f"{full}={name}" for full in ending_in(OmegaConf.structured(Config), key) if full != key]
+                hint = f"{instead(settings)} " if settings else ""
                 raise BenchError(f"{key} is {shown(name)}, it must be a name. {hint}{known(key)}")
             if name in names[:i]:
                 raise BenchError(f"{line} names '{name}' twice")

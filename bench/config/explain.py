@@ -170,15 +170,20 @@ def of_key(error: OmegaConfBaseException, key: str, typed: str) -> str:
     whole, _, value = typed.partition("=") if typed else (key, "", "")
     lines = meant(root, whole, value or "VALUE")
     if not parent:
-        elsewhere = [f"'{line}'" for line in lines or alike(root, name, value or "VALUE")]
-        hint = f"Did you mean {' or '.join(elsewhere)}?" if elsewhere else nearest(name, {*names, *groups()})
+        elsewhere = lines or alike(root, name, value or "VALUE")
+        hint = instead(elsewhere) if elsewhere else nearest(name, {*names, *groups()})
         return f"no setting is called '{name}'. {hint}"
     # What one regularizer has not, others may have, but they are others.
     if lines and not parent.startswith("reg."):
-        elsewhere = [f"'{line}'" for line in lines]
         there = f"There are: {', '.join(sorted(names))}." if names else "It has none."
-        return f"{parent} has no setting '{name}'. Did you mean {' or '.join(elsewhere)}? {there}"
+        return f"{parent} has no setting '{name}'. {instead(lines)} {there}"
     return f"{parent} has no setting '{name}'. " + (nearest(name, names) if names else "It has none.")
+
+
+def instead(overrides: Sequence[str]) -> str:
+    """The overrides one of which was meant, as a question."""
+    quoted = [f"'{override}'" for override in overrides]
+    return f"Did you mean {' or '.join(quoted)}?"
 
 
 def meant(root: Any, key: str, value: str) -> list[str]:

@@ -235,7 +235,7 @@ def compile_probe(
     """The content of `probes/<name>.json`."""
     foreign = [plugin for _, plugin in plugins_of(read_config(subject.path / "config.yaml"))]
     own = PROBES.declaration(name)
-    commit, dirty = provenance.commit([*foreign, own] if isinstance(own, LiveDeclaration) else foreign)
+    commit, dirty, _ = provenance.commit([*foreign, own] if isinstance(own, LiveDeclaration) else foreign)
     return {
         "schema_version": probe_file.SCHEMA_VERSION,
         "probe": name,

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bench import __version__
 from bench.declarations import LiveDeclaration, digest
@@ -37,10 +37,22 @@ def versions() -> dict[str, str]:
     return installed
 
 
-def commit(plugins: Iterable[LiveDeclaration] = ()) -> tuple[str | None, bool]:
-    """The suite's git commit (None outside a checkout), and whether it is dirty.
+class Commit(NamedTuple):
+    """Which code runs.
 
-    It is when tracked files outside reports/ differ from it, or code that runs is in none.
+    Attributes:
+        name: the suite's git commit; None outside a checkout.
+        dirty: whether tracked files outside reports/ differ from it, or code that runs is in none.
+        uncommitted: the code that is in none.
+    """
+
+    name: str | None
+    dirty: bool
+    uncommitted: list[str]
+
+
+def commit(plugins: Iterable[LiveDeclaration] = ()) -> Commit:
+    """The suite's git commit, and how the code that runs differs from it.
 
     Args:
         plugins: those that take part.
@@ -49,7 +61,8 @@ def commit(plugins: Iterable[LiveDeclaration] = ()) -> tuple[str | None, bool]:
     if _tracked():
         head = _git("rev-parse", "HEAD")
         changed = _git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":(exclude,top)reports") or b""
-    return None if head is None else head.decode().strip(), bool(changed.strip() or uncommitted(plugins))
+    loose = uncommitted(plugins)
+    return Commit(None if head is None else head.decode().strip(), bool(changed.strip() or loose), loose)
 
 
 def uncommitted(plugins: Iterable[LiveDeclaration] = ()) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import ClassVar, NamedTuple
@@ -141,7 +142,7 @@ class StepDropout(Gate):
         return f"{self.drop.__name__}, p={self.p:g}, mask={self.mask}, channels={self.channels}"
 
 
-class Masked(Regularizer):
+class Masked(Regularizer, ABC):
     """Base of the dropouts: a mask over single elements or whole channels, on the current or on the spikes.
 
     Args:
@@ -168,9 +169,9 @@ class Masked(Regularizer):
         self.p, self.mask, self.at = p, Mask(mask), At(at)
 
     @property
+    @abstractmethod
     def drop(self) -> Callable[[float], Change]:
         """What becomes of kept and of dropped values, by p."""
-        raise NotImplementedError
 
     @property
     def eval_factor(self) -> float:

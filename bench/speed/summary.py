@@ -129,7 +129,7 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 def circumstances(cfg: DictConfig, asked: Settings, overview: dict[str, Any], peers: Sequence[str]) -> dict[str, Any]:
     """When, on what and with which settings the arms were measured; versions include those of the peers' packages."""
-    commit, dirty = provenance.commit([plugin for _, plugin in plugins_of(cfg)])
+    commit, dirty, _ = provenance.commit([plugin for _, plugin in plugins_of(cfg)])
     versions = provenance.versions()
     for package in {PEERS[name].package for name in peers}:
         versions[package] = metadata.version(package)

@@ -26,7 +26,7 @@ def write_env(run: Run, splits: Splits, started: str, resumed: bool) -> dict[str
 
     path = run.folder.path / "env.json"
     plugins = [plugin for _, plugin in plugins_of(run.cfg)]
-    commit, dirty = provenance.commit(plugins)
+    commit, dirty, uncommitted = provenance.commit(plugins)
     env: dict[str, Any] = {
         "started": started,
         # A finished run that is forced again is another W&B run: its history starts anew.
@@ -34,7 +34,7 @@ def write_env(run: Run, splits: Splits, started: str, resumed: bool) -> dict[str
         "versions": provenance.versions(),
         "commit": commit,
         "dirty": dirty,
-        "uncommitted": provenance.uncommitted(plugins) if dirty else [],
+        "uncommitted": uncommitted,
         "plugins": {
             plugin.name: {"file": provenance.plugin_file(plugin), "sha256": plugin.sha256} for plugin in plugins
         },

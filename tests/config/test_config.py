@@ -231,7 +231,9 @@ def add(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Register a class for the length of a test."""
 
     def put(registry: Registry, name: str, cls: type) -> None:
-        monkeypatch.setattr(registry, "_items", {**registry._items, name: cls})
+        for known in ("_items", "_brought"):
+            monkeypatch.setattr(registry, known, dict(getattr(registry, known)))
+        registry.register(name)(cls)
 
     yield put
     monkeypatch.undo()
