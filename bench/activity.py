@@ -12,11 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bench.energy import microjoules
 from bench.models.base import SpikingNetwork
 from bench.neurons.layer import Use
-
-PICOJOULE_PER_AC = 0.9  # Horowitz 2014, 45 nm, 32 bit float addition
-PICOJOULE_PER_MAC = 4.6  # the same, multiplication and addition
 
 
 @dataclass
@@ -202,14 +200,14 @@ class Operations(ABC):
         """Finish one batch, of features `[T, N, F]`."""
 
     def per_image(self) -> dict[str, float | None]:
-        """synops, nonbinary and macs per image, and the energy in microjoule (compute only, 45 nm)."""
+        """synops, nonbinary and macs per image, and the energy in microjoule (`bench.energy`)."""
         synops, nonbinary = float(self.synops) / self.images, float(self.nonbinary) / self.images
         macs = self.macs / self.images
         return {
             "synops_per_image": synops if self.spiking else None,
             "synops_nonbinary_per_image": nonbinary if self.spiking else None,
             "macs_per_image": macs,
-            "energy_uj": (synops * PICOJOULE_PER_AC + macs * PICOJOULE_PER_MAC) * 1e-6,
+            "energy_uj": microjoules(synops, nonbinary, macs),
         }
 
 
@@ -217,9 +215,9 @@ class OpCounter(Operations):
     """Counts by hooks on every convolution and linear layer.
 
     SynOps: nonzero inputs times their fan-out, over all time steps, for layers fed by spikes. Sums of
-    spikes (SEW's ADD, pooled means) count as one event each, and are also reported apart. MACs: the
-    multiplications of layers that are fed by analog values (the stem; everything in the ReLU twin),
-    padding left out. The head counts its events per time step, though the task averages first.
+    spikes (SEW's ADD, pooled means) count as one event each, are also reported apart, and cost a
+    multiplication. MACs: the multiplications of layers that are fed by analog values (the stem; everything in the
+    ReLU twin), padding left out. The head counts its events per time step, though the task averages first.
     """
 
     def __init__(self, model: SpikingNetwork) -> None:

@@ -129,6 +129,9 @@ def test_added_spikes_are_events_and_reported_apart() -> None:
     found = counter.per_image()
     assert found["synops_per_image"] == (events + head_events) / 3
     assert found["synops_nonbinary_per_image"] == (graded + head_graded) / 3 > 0
+    # A spike is an accumulation, a sum of spikes a multiplication, like the stem's pixels.
+    spikes, sums = events + head_events - graded - head_graded, graded + head_graded
+    assert found["energy_uj"] == pytest.approx((0.9 * spikes / 3 + 4.6 * (sums / 3 + found["macs_per_image"])) * 1e-6)
 
 
 def test_relu_twin_has_macs_only() -> None:

@@ -36,7 +36,7 @@ COMMANDS = {
         "speed", "training images/s, memory and share of the floor, beside networks built from public packages"
     ),
     "report": Command(
-        "report", "records into tables, figures and one page under reports/; --check says whether they still follow"
+        "report", "records into tables, figures and one page; --check says whether those in reports/ still follow"
     ),
     "submit": Command("submit", "check finished runs and copy their records to where the reports find them"),
     "dashboard": Command(

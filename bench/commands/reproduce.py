@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from bench.commands import run
 from bench.commands.parsing import Parser
-from bench.commands.report import report
+from bench.commands.report import add_out, report
 from bench.commands.words import experiments, overrides
 from bench.errors import BenchError, RunsFailed
 
@@ -25,7 +25,7 @@ def parser() -> Parser:
     """The command line."""
     parser = Parser("reproduce", EPILOG)
     parser.add_words("EXPERIMENT", "and settings, as `bench run` takes them", experiments, overrides)
-    parser.add_argument("--out", type=Path, default=Path("reports"), metavar="DIR", help="the reports [%(default)s]")
+    add_out(parser)
     parser.add_argument("--dirty", action="store_true", help="report runs of a changed, uncommitted tree too")
     return parser
 
@@ -40,12 +40,12 @@ def main(arguments: Sequence[str]) -> None:
     reproduce(options.words, options.out, options.dirty)
 
 
-def reproduce(words: Sequence[str], out: Path, dirty: bool = False) -> None:
+def reproduce(words: Sequence[str], out: Path | None, dirty: bool = False) -> None:
     """Run what some experiments lack, probe the runs that are to be, then write their reports.
 
     Args:
         words: names of experiments, and settings as `bench run` takes them.
-        out: the reports' folder.
+        out: the reports' folder; None is `report` in the folder of runs.
         dirty: report runs of a changed, uncommitted tree too.
 
     Raises:
@@ -73,7 +73,7 @@ def reproduce(words: Sequence[str], out: Path, dirty: bool = False) -> None:
     try:
         for experiment in chosen:
             for budget in given.get("budget", experiment.budget).split(","):
-                report([experiment.name, f"budget={budget}", *others], False, given.get("runs"), out, dirty)
+                report([experiment.name, f"budget={budget}", *others], False, given.get("runs", ""), out, dirty)
     except BenchError:
         if failed is None:
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -14,7 +15,9 @@ from bench.commands.words import runs
 from bench.errors import BenchError, EnvironmentFault
 from bench.files import read_json, write_atomic
 from bench.records import probe, provenance
+from bench.records.folder import REPLICATES
 from bench.records.schema import validate
+from bench.records.versions import current
 
 FILES = ("result.json", "metrics.jsonl", "config.yaml", "env.json")
 
@@ -179,26 +182,60 @@ def strings(value: Any, where: str = "") -> Iterator[tuple[str, str]]:
 def put(texts: dict[str, str], target: Path) -> str:
     """Write a record's files, all or none.
 
+    Where another record of the run is, it stays, and this one becomes its replicate, `replicates/<digest>` below it;
+    but a record of earlier numerics gives way.
+
     Returns:
         What became of it, for people.
 
     Raises:
-        BenchError: another record of the run is there.
+        BenchError: the same record is there with another measurement of a probe, or what is there is damaged.
         EnvironmentFault: the folder cannot be written.
     """
-    if target.exists():
-        other = [n for n, text in texts.items() if not (target / n).is_file() or (target / n).read_text() != text]
-        if any(name in FILES or (target / name).exists() for name in other):
-            raise BenchError(
-                f"{target} has another record of this run; which of them counts is yours to say: remove it"
-            )
-        try:
-            for name in other:
-                (target / name).parent.mkdir(exist_ok=True)
-                write_atomic(target / name, texts[name])
-        except OSError as error:
-            raise EnvironmentFault(f"{target} cannot be written: {error.strerror}") from error
-        return f"is there already; {', '.join(other)} joined it" if other else "is there already"
+    if not target.exists():
+        return _written(texts, target)
+    if (target / FILES[0]).is_file() and (target / FILES[0]).read_text() == texts[FILES[0]]:
+        return _joined(texts, target)
+    try:
+        there = current(read_json(target / FILES[0]))["numerics"]
+    except (BenchError, OSError) as error:
+        raise BenchError(f"{target} has another record of this run, which is damaged: remove it") from error
+    own = json.loads(texts[FILES[0]]).get("numerics")
+    if there is not None and own is not None and there < own:
+        shutil.rmtree(target)
+        return f"{_written(texts, target)}, in place of the record by numerics {there}"
+    beside = target / REPLICATES / hashlib.sha256(texts[FILES[0]].encode()).hexdigest()[:8]
+    if beside.exists():
+        return _joined(texts, beside)
+    return f"{_written(texts, beside)}: a replicate, as {target} has another record of this run"
+
+
+def _joined(texts: dict[str, str], target: Path) -> str:
+    """Add the probes that a record lacks.
+
+    Raises:
+        BenchError: another measurement of a probe is there.
+        EnvironmentFault: the folder cannot be written.
+    """
+    other = [n for n, text in texts.items() if not (target / n).is_file() or (target / n).read_text() != text]
+    for name in other:
+        if (target / name).exists():
+            raise BenchError(f"{target} has another {name}; which of them counts is yours to say: remove it")
+    try:
+        for name in other:
+            (target / name).parent.mkdir(exist_ok=True)
+            write_atomic(target / name, texts[name])
+    except OSError as error:
+        raise EnvironmentFault(f"{target} cannot be written: {error.strerror}") from error
+    return f"is there already; {', '.join(other)} joined it" if other else "is there already"
+
+
+def _written(texts: dict[str, str], target: Path) -> str:
+    """Write a record's files into a new folder.
+
+    Raises:
+        EnvironmentFault: the folder cannot be written.
+    """
     part = target.with_name(f".{target.name}.part")
     try:
         shutil.rmtree(part, ignore_errors=True)

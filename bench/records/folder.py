@@ -14,6 +14,10 @@ from typing import Any
 from bench.errors import BenchError, Busy, EnvironmentFault
 from bench.files import read_json, write_atomic
 from bench.records.schema import validate
+from bench.records.versions import current
+
+REPLICATES = "replicates"
+"""The folder, in that of a submitted record, of other machines' records of the same run."""
 
 
 def runs_folder(named: str | Path = "") -> Path:
@@ -49,7 +53,7 @@ class RunFolder:
         self.wandb_path = self.path / "wandb"
 
     def finished(self) -> dict[str, Any] | None:
-        """The record, when the run has ended.
+        """The record in today's form, when the run has ended.
 
         Raises:
             BenchError: `result.json` is damaged or of another schema; it is left as it is.
@@ -57,11 +61,9 @@ class RunFolder:
         if not self.result_path.exists():
             return None
         try:
-            result = read_json(self.result_path)
-            validate(result)
+            return current(read_json(self.result_path))
         except BenchError as error:
             raise BenchError(f"{self.result_path}: {error}; force=true runs it again") from error
-        return result
 
     @contextmanager
     def locked(self) -> Iterator[None]:

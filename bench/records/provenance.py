@@ -13,6 +13,10 @@ from typing import Any, NamedTuple
 from bench import __version__
 from bench.declarations import LiveDeclaration, digest
 
+NUMERICS = 1
+"""Raised whenever a change moves results though settings and machine stay: records from before and after are then of
+two things. `tests/training/golden.py` tells when."""
+
 CODE = ("bench", "hydra_plugins", "configs")
 """The repository's folders whose code a run may import or compile."""
 

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from enum import Enum, StrEnum
 from typing import Any
 
+from bench import energy
 from bench.errors import BenchError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Of records that are written; those of earlier versions are read too (`bench.records.versions`)."""
 
 
 class Unit(Enum):
@@ -62,6 +64,7 @@ class Field:
         wandb: name in W&B's summary; that of a layer's number is followed by the layer's name.
         counted: whether the operations' counter gives it.
         derive: gives it from a record, which does not hold it.
+        since: the version of the schema that it came with.
     """
 
     key: str
@@ -74,6 +77,7 @@ class Field:
     wandb: str = ""
     counted: bool = False
     derive: Callable[[Mapping[str, Any]], Any] | None = None
+    since: int = 1
 
     @property
     def column(self) -> str:
@@ -131,6 +135,15 @@ def share(layers: list[dict[str, Any]], key: str) -> float | None:
     return math.fsum(layer[key] * layer["neurons"] for layer in known) / total if total else None
 
 
+def neuron_updates(result: Mapping[str, Any]) -> int | None:
+    """How often neurons are updated for one image: neurons x time steps; None for the ReLU twin and where nothing was
+    measured."""
+    layers = result["layers"]
+    if result["neuron"] == "relu" or not layers:
+        return None
+    return int(sum(layer["neurons"] for layer in layers) * result["time_steps"])
+
+
 _setting, _measure, _circumstance = Role.setting, Role.measure, Role.circumstance
 
 FIELDS: tuple[Field, ...] = (
@@ -154,6 +167,8 @@ FIELDS: tuple[Field, ...] = (
     Field("strength", float, "the number that scales the regularization; empty where there is none or more than one",
           null=True),
     Field("regs", dict, "regularizers with their arguments, as JSON"),
+    Field("no_effect", list, "those of them that changed nothing in this run; empty where it is not known", True,
+          since=2),
     Field("optimizer", str, "sgd or adamw", role=_setting),
     Field("lr", float, "initial learning rate", role=_setting),
     Field("weight_decay", float, "largest weight decay of any parameter group"),
@@ -162,6 +177,8 @@ FIELDS: tuple[Field, ...] = (
     Field("seed", int, "of everything random"),
     Field("precision", str, "fp32 or bf16", role=_setting),
     Field("ops", str, "kernels used"),
+    Field("numerics", int, "raised whenever a change of the suite moves results; empty in records from before it was "
+          "counted", True, _circumstance, since=2),
     Field("train.acc", float, "running training accuracy of the last epoch, augmented, in percent", True, _measure,
           Unit.percent, "train accuracy"),
     Field("train.loss", float, "running training loss of the last epoch, penalties included", True),
@@ -193,14 +210,19 @@ FIELDS: tuple[Field, ...] = (
     Field("layers.saturated", float, null=True, unit=Unit.share),
     Field("synops_per_image", float, "nonzero inputs x fan-out of one image", True, _measure, Unit.count,
           "SynOps / image", counted=True),
+    Field("synops_nonbinary_per_image", float, "those of them whose input is a sum or a mean of spikes, and so a "
+          "multiplication; empty where it is not known", True, unit=Unit.count, title="of them non-binary",
+          counted=True, since=2),
     Field("macs_per_image", float, "multiply-accumulates of one image: layers whose input is no spike", True,
           unit=Unit.count, counted=True),
-    Field("energy_uj", float, "0.9 pJ an accumulation, 4.6 pJ a multiplication: microjoules an image, compute only, "
-          "45 nm", True, _measure, Unit.microjoule, "energy / image", counted=True),
+    Field("energy_uj", float, f"microjoules an image, {energy.RULE}", True, _measure, Unit.microjoule,
+          "energy / image", counted=True),
     Field("dead", float, "share of all neurons that never spiked on the test set, in [0, 1]", True, _measure,
           Unit.share, "dead", derive=lambda result: share(result["layers"], "dead")),
     Field("saturated", float, "share of all neurons that spiked at every step of the test set, in [0, 1]", True,
           _measure, Unit.share, "saturated", derive=lambda result: share(result["layers"], "saturated")),
+    Field("neuron_updates_per_image", int, "neurons x time steps, which the energy leaves out", True, unit=Unit.count,
+          derive=neuron_updates),
     Field("params", int, "trained parameters"),
     Field("train_images_per_s", float, "training speed", True, _circumstance),
     Field("seconds.total", float, "wall-clock seconds", role=_circumstance),
@@ -250,21 +272,23 @@ SCHEMA: dict[str, Any] = _nested()
 
 
 def validate(result: Any) -> None:
-    """Check a record against the table: the same keys, each of its type.
+    """Check a record against the table as its version had it: the same keys, each of its type.
 
     Raises:
         BenchError: names the first key that does not fit.
     """
     if not isinstance(result, dict):
         raise BenchError("the record is no object")
-    if result.get("schema_version") != SCHEMA_VERSION:
-        raise BenchError(f"schema_version is {result.get('schema_version')}, this suite reads {SCHEMA_VERSION}")
-    _check_group(result, SCHEMA, "")
+    version = result.get("schema_version")
+    if not isinstance(version, int) or isinstance(version, bool) or not 1 <= version <= SCHEMA_VERSION:
+        raise BenchError(f"schema_version is {version}, this suite reads 1 to {SCHEMA_VERSION}")
+    _check_group(result, SCHEMA, "", version)
 
 
-def _check_group(value: Any, entries: Mapping[str, Any], where: str) -> None:
+def _check_group(value: Any, entries: Mapping[str, Any], where: str, version: int) -> None:
     if not isinstance(value, dict):
         raise BenchError(f"{where.rstrip('.')} is no object")
+    entries = {k: entry for k, entry in entries.items() if not isinstance(entry, Field) or entry.since <= version}
     for key in [*entries, *value]:
         if key not in value or key not in entries:
             raise BenchError(f"key '{where}{key}' is {'missing' if key not in value else 'not in the schema'}")
@@ -276,9 +300,9 @@ def _check_group(value: Any, entries: Mapping[str, Any], where: str) -> None:
             if not isinstance(item, list):
                 raise BenchError(f"key '{place}' is no list")
             for i, one in enumerate(item):
-                _check_group(one, entry, f"{place}[{i}].")
+                _check_group(one, entry, f"{place}[{i}].", version)
         elif not (item is None and key in OPTIONAL):
-            _check_group(item, entry, f"{place}.")
+            _check_group(item, entry, f"{place}.", version)
 
 
 def _check_field(value: Any, field: Field, where: str) -> None:

@@ -98,3 +98,14 @@ class Regularizer(nn.Module):
 
     def bake(self, model: SpikingNetwork) -> None:
         """Fold what it did into plain weights, for export."""
+
+    def had_effect(self) -> bool | None:
+        """Whether it has changed anything since the start; asked at the end of a run, before `bake`.
+
+        Override it where a strength above 0 can come to nothing; a penalty that was 0 at every step is noticed anyway.
+
+        Returns:
+            False where its strength is 0, else None: it cannot tell.
+        """
+        off = self.strength is not None and getattr(self, self.strength) == 0
+        return False if off else None

@@ -14,10 +14,14 @@ import yaml
 from bench.errors import BenchError
 from bench.files import read_json
 from bench.records import probe, provenance
-from bench.records.schema import FIELD, Role, keys, validate
+from bench.records.folder import REPLICATES
+from bench.records.schema import FIELD, Role, keys
+from bench.records.versions import current
 
-# What two honest repetitions of a run may differ in.
+# What two honest repetitions of a run on one machine may differ in.
 _CIRCUMSTANCES = keys(Role.circumstance)
+# What the last digits, and so after training some points, depend on beside the settings.
+_MACHINE = ("hardware", "versions", "ops", "numerics")
 
 Say = Callable[[str], None]
 """Takes what the user is told, a line at a time."""
@@ -28,12 +32,14 @@ class StoredRun:
     """The record of a run, with what lies beside it.
 
     Attributes:
-        result: the content of `result.json`, checked.
+        result: the content of `result.json`, checked, in today's form.
         path: the file that the result was read from.
         epochs: the lines of `metrics.jsonl`, empty when it is missing or not whole.
         config: the content of `config.yaml`, empty when it is missing or not whole.
         dirty: whether code that ran was not in the commit; None when no `env.json` says so.
         probes: by name, the content of each `probes/<name>.json` that belongs to the result and is whole.
+        replicates: records of the same run with other outcomes, from another machine or number of threads; no table
+            counts them.
     """
 
     result: dict[str, Any]
@@ -42,6 +48,7 @@ class StoredRun:
     config: dict[str, Any] = field(default_factory=dict, repr=False)
     dirty: bool | None = None
     probes: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
+    replicates: tuple[StoredRun, ...] = field(default=(), repr=False)
 
     @property
     def run_id(self) -> str:
@@ -78,19 +85,23 @@ class Collection:
         left_out: path of the record and reason, for each record and each probe that was left out.
         repeated: records found again elsewhere, the same in all that matters.
         unfinished: run folders without `result.json`.
+        unexplained: a line for each replicate that nothing tells from its run but the outcome.
     """
 
     records: list[StoredRun] = field(default_factory=list)
     left_out: list[tuple[Path, str]] = field(default_factory=list)
     repeated: int = 0
     unfinished: int = 0
+    unexplained: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
         """What the user is told: one line for each record left out, then counts."""
-        lines = [f"left out: {path}: {reason}" for path, reason in self.left_out]
+        lines = [f"left out: {path}: {reason}" for path, reason in self.left_out] + self.unexplained
+        replicates = sum(len(record.replicates) for record in self.records)
         counts = [f"{len(self.records)} records"]
         counts += [f"{len(self.left_out)} left out"] if self.left_out else []
         counts += [f"{self.repeated} found twice, alike"] if self.repeated else []
+        counts += [f"{replicates} replicates beside them"] if replicates else []
         counts += [f"{self.unfinished} runs unfinished"] if self.unfinished else []
         return [*lines, ", ".join(counts)]
 
@@ -98,11 +109,12 @@ class Collection:
 def collect(folders: Sequence[Path], dirty: bool = False) -> Collection:
     """Read every record below some folders.
 
-    Left out are records that are damaged, of another schema version, from a dirty commit, and all records of a
-    run id whose outcomes differ: which of them to believe is not for a program to say.
+    Left out are records that are damaged, of a later schema version, or from a dirty commit. Of several records of one
+    run the first counts; those with other outcomes are its replicates.
 
     Args:
-        folders: `reports/records`, `runs`; one that does not exist has no records.
+        folders: `reports/records`, `runs`: what lies in an earlier one comes first, and a run before what lies in its
+            `replicates`. One that does not exist has no records.
         dirty: take records of a dirty commit too.
     """
     collection = Collection()
@@ -118,14 +130,8 @@ def collect(folders: Sequence[Path], dirty: bool = False) -> Collection:
         else:
             probes = _probes(path.with_name("probes"), record, collection)
             by_id.setdefault(record.run_id, []).append(replace(record, probes=probes))
-    for run_id, same in sorted(by_id.items()):
-        if any(_outcome(record) != _outcome(same[0]) for record in same):
-            reason = f"{len(same)} records of {run_id} differ in their outcome"
-            collection.left_out += [(record.path, reason) for record in same]
-            continue
-        probes = {name: probe for record in reversed(same) for name, probe in record.probes.items()}
-        collection.records.append(replace(same[0], probes=probes))
-        collection.repeated += len(same) - 1
+    for _, same in sorted(by_id.items()):
+        collection.records.append(_joined(same, collection))
     return collection
 
 
@@ -162,7 +168,7 @@ def read(path: Path) -> StoredRun:
     """One record with its curves and the state of its commit.
 
     Raises:
-        BenchError: it is damaged, of another schema version, or has a number that is none.
+        BenchError: it is damaged, of a later schema version, or has a number that is none.
     """
     try:
         result = read_json(path)
@@ -171,7 +177,7 @@ def read(path: Path) -> StoredRun:
         raise BenchError(str(error).removeprefix(f"{path} ")) from error
     except OSError as error:
         raise BenchError(f"cannot be read: {error.strerror}") from error
-    validate(result)
+    result = current(result)
     for key, value in _numbers(result):
         if not math.isfinite(value):
             raise BenchError(f"key '{key}' is {value}, no finite number")
@@ -242,6 +248,33 @@ def _probes(folder: Path, record: StoredRun, collection: Collection) -> dict[str
     return probes
 
 
-def _outcome(record: StoredRun) -> dict[str, Any]:
-    """All of a record that another run of the same must have too."""
-    return {key: value for key, value in record.result.items() if key not in _CIRCUMSTANCES}
+def _joined(same: Sequence[StoredRun], collection: Collection) -> StoredRun:
+    """One record of several of a run: the first, with the probes of those that are alike and the others as replicates.
+
+    The collection notes how many were alike, and which of the others nothing explains.
+    """
+    first, *others = sorted(same, key=lambda record: REPLICATES in record.path.parts)
+    alike = [record for record in others if _alike(first, record)]
+    replicates: list[StoredRun] = []
+    for record in others:
+        if record not in alike and not any(_alike(record, known) for known in replicates):
+            replicates.append(record)
+    collection.repeated += len(others) - len(replicates)
+    for record in replicates:
+        if all(record.result[key] is not None and record.result[key] == first.result[key] for key in _MACHINE):
+            collection.unexplained.append(
+                f"{record.path} has another outcome than {first.path}, with the same hardware, versions and numerics"
+            )
+    probes = {name: probe for record in reversed([first, *alike]) for name, probe in record.probes.items()}
+    return replace(first, probes=probes, replicates=tuple(replicates))
+
+
+def _alike(one: StoredRun, other: StoredRun) -> bool:
+    """Whether two records of a run have the same outcome; what one version does not know agrees with anything."""
+    a, b = one.result, other.result
+    mixed = a["schema_version"] != b["schema_version"]
+    return all(
+        a[key] == b[key] or (mixed and (key == "schema_version" or a[key] is None or b[key] is None))
+        for key in a
+        if key not in _CIRCUMSTANCES
+    )

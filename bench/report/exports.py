@@ -14,6 +14,7 @@ from bench.records.schema import FIELD, FIELDS, MEASURES
 from bench.report.analysis import Analysis, TableRow
 from bench.report.collect import StoredRun
 
+_REPLICATES = "how many records of the run from other machines or numbers of threads stand beside this one"
 _DIRTY = "1 where tracked files differed from the commit; empty if unknown"
 
 
@@ -53,6 +54,7 @@ def _statistics(row: TableRow, budget: str) -> dict[str, Any]:
         "p_holm": row.adjusted,
         "p_sign_flip": row.sign_flip,
         "verdict": row.verdict,
+        "no_effect": int(line.idle),
         "rank": rank and rank.rank,
         "rank_low": rank and rank.low,
         "rank_high": rank and rank.high,
@@ -77,8 +79,9 @@ def columns() -> dict[str, str]:
     under dotted keys, and whether the tree had changed."""
     documented = {field.key: field.says for field in FIELDS if field.says}
     names = list(documented)
-    names.insert(names.index("commit") + 1, "dirty")
-    return {name: documented.get(name, _DIRTY) for name in names}
+    place = names.index("commit") + 1
+    added = {"dirty": _DIRTY, "replicates": _REPLICATES}
+    return {name: {**documented, **added}[name] for name in [*names[:place], *added, *names[place:]]}
 
 
 def _entries(record: StoredRun) -> dict[str, Any]:
@@ -88,8 +91,11 @@ def _entries(record: StoredRun) -> dict[str, Any]:
         if column == "dirty":
             row[column] = None if record.dirty is None else int(record.dirty)
             continue
+        if column == "replicates":
+            row[column] = len(record.replicates)
+            continue
         value = FIELD[column].value(record.result)
-        row[column] = json.dumps(value, sort_keys=True) if FIELD[column].kind is dict else value
+        row[column] = json.dumps(value, sort_keys=True) if isinstance(value, dict | list) else value
     return row
 
 

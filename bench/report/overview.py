@@ -8,7 +8,7 @@ from bench import markdown
 from bench.report.analysis import Analysis
 from bench.report.collect import StoredRun
 from bench.report.exports import columns
-from bench.report.words import MARK, numbers_table
+from bench.report.words import MARK, numbers_table, replicates_text
 
 
 def overview(analyses: Sequence[Analysis], records: Sequence[StoredRun], left_out: Sequence[str]) -> str:
@@ -34,6 +34,7 @@ def overview(analyses: Sequence[Analysis], records: Sequence[StoredRun], left_ou
         "still follow from `records/`. `index.html` shows all records with filters and needs no network.",
         numbers_table(("report", "what", "budget", "runs", "seeds"), rows),
         "All budgets but `paper` are reduced runs: trends, not the papers' numbers.",
+        *([f"Replicates: {apart}. No table counts them."] if (apart := replicates_text(records)) else []),
         *(["Left out:", "\n".join(f"- {line}" for line in left_out)] if left_out else []),
         "## results.csv and results.json",
         f"One row for each of {len(records)} records. An empty cell (null) was not measured.",

@@ -15,7 +15,7 @@ from bench.report.analysis import Analysis, TableRow
 from bench.report.collect import StoredRun
 from bench.report.figures import COLOURS, GREY
 from bench.report.tables import Line
-from bench.report.words import ACCURACY, GAP, RATE
+from bench.report.words import ACCURACY, GAP, NOTHING, RATE, replicates_text
 
 # As Vega names them.
 _SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")
@@ -122,6 +122,7 @@ def _content(groups: Sequence[Analysis], reports: Sequence[Analysis], records: S
         "about": (
             f"{len(records)} runs of spiking networks with {len(others)} regularizers, {seeds} seeds. Accuracies are "
             "the last epoch's, on the test set. Spike rate: spikes / (neurons x time steps x images)."
+            + (f" {apart}." if (apart := replicates_text(records)) else "")
         ),
         "facets": facets,
         "start": {"data": data, "budget": budget},
@@ -176,7 +177,7 @@ def _line(row: TableRow) -> dict[str, Any]:
         "difference": _short(difference.mean if difference else None),
         "differenceLow": _short(difference.low if difference else None),
         "differenceHigh": _short(difference.high if difference else None),
-        "verdict": "baseline" if row.line.against is None else row.verdict,
+        "verdict": "baseline" if row.line.against is None else NOTHING if row.line.idle else row.verdict,
     }
 
 

@@ -20,6 +20,7 @@ from bench.report.words import (
     numbers_table,
     p_value,
     rank_text,
+    replicates_text,
     shared,
     shared_short,
     verdict_text,
@@ -197,6 +198,8 @@ def _runs(table: Table) -> str:
         ("selection", f"`{table.rule.name}`: {table.rule.says}"),
         ("hardware", shared(records, "hardware")),
         ("kernels, precision", f"{shared(records, 'ops')}, {shared(records, 'precision')}"),
+        ("numerics", shared_short(records, "numerics")),
+        *([("replicates", replicates)] if (replicates := replicates_text(records)) else []),
         ("commit", shared_short(records, "commit") + (f"; {dirty} runs from a changed tree" if dirty else "")),
     ]  # fmt: skip
     return "\n".join(f"- {name}: {text}" for name, text in facts)

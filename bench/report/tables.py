@@ -12,6 +12,9 @@ from bench.published.papers import Published
 from bench.report.collect import StoredRun
 from bench.report.stats import LAST_EPOCH, Estimate, Rule, estimate
 
+# Numbers that two trainings share only if they took the same way.
+_TELLING = ("train.loss", "test.loss", "test.acc", "test.spike_rate")
+
 
 @dataclass(eq=False)
 class Line:
@@ -53,6 +56,22 @@ class Line:
     def plain(self) -> bool:
         """Whether nothing regularizes its runs."""
         return self.strength == 0 or any(record.result["reg"] == "none" for record in self.records)
+
+    @property
+    def idle(self) -> bool:
+        """Whether what is regularized changed nothing: all runs say so, or are the baseline's to the last bit."""
+        finished = [record for record in self.records if record.finished]
+        if self.against is None or not finished:
+            return False
+        if all(record.result["no_effect"] == [*record.result["regs"]] for record in finished):
+            return True
+        base = {record.seed: record for record in self.against.records if record.finished}
+        return all(
+            record.seed in base
+            and record is not base[record.seed]
+            and all(record.number(key) == base[record.seed].number(key) for key in _TELLING)
+            for record in finished
+        )
 
     def values(self, key: str) -> dict[int, float]:
         """Seed -> number of each finished run that has it, by the number's dotted key."""

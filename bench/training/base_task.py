@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import lightning as L
@@ -17,6 +17,9 @@ from bench.models.base import SpikingNetwork
 from bench.regularizers.base import Regularizer
 from bench.training import distributed
 from bench.training.meter import Meter
+
+HOOKS = ("attach", "initialize", "batch", "loss", "penalty", "param_groups", "after_step")
+"""By which a regularizer can change a training."""
 
 TRAINED = "train_clean"
 """The split that a final test adds: the training images as the test images are seen."""
@@ -86,6 +89,23 @@ class BaseTask(L.LightningModule, ABC):
     def regs(self) -> list[Regularizer]:
         """The regularizers, in their order."""
         return list(self.regularizers.values())  # type: ignore[arg-type]
+
+    def had_effect(self, name: str, rows: Sequence[Mapping[str, Any]]) -> bool:
+        """Whether a regularizer changed anything in the run, as far as that can be told.
+
+        Args:
+            name: of the regularizer.
+            rows: the lines of `metrics.jsonl`: what acts by its penalty alone did nothing if that was always 0.
+        """
+        reg: Regularizer = self.regularizers[name]  # type: ignore[assignment]
+        known = reg.had_effect()
+        if known is not None:
+            return known
+        acts = {hook for hook in HOOKS if getattr(type(reg), hook) is not getattr(Regularizer, hook)}
+        if acts != {"penalty"}:
+            return True
+        terms = [value for row in rows for term, value in row["penalties"].items() if term.startswith(name)]
+        return any(terms or (value for row in rows for value in row["penalties"].values()))
 
     # -- what a way of learning says -----------------------------------------------------------------
 

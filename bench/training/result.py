@@ -45,10 +45,13 @@ def write_env(run: Run, splits: Splits, started: str, resumed: bool) -> dict[str
         "data_checksum": splits.dataset.checksum,
         "precision": run.precision,
         "ops": run.kernels,
+        "numerics": provenance.NUMERICS,
     }
     if resumed and path.exists():
         old = files.read_json(path)
         env |= {"started": old["started"], "wandb_id": old["wandb_id"]}
+        if old.get("numerics") != env["numerics"]:
+            env["numerics"] = None  # its epochs were not all computed alike
         env["dirty"] = dirty or bool(old.get("dirty"))
         env["uncommitted"] = list(dict.fromkeys([*old.get("uncommitted", []), *env["uncommitted"]]))
     files.write_atomic(path, json.dumps(env, indent=1) + "\n")
@@ -134,6 +137,7 @@ def compile_result(
         "reg": "+".join(facts["reg"]),
         "strength": strength_of(task),
         "regs": facts["reg"],
+        "no_effect": None if reason is not None else [n for n in facts["reg"] if not task.had_effect(n, rows)],
         "optimizer": facts["optim"]["name"],
         "lr": facts["optim"]["lr"],
         "weight_decay": max(float(group.get("weight_decay", 0.0)) for group in optimizer),
@@ -142,6 +146,7 @@ def compile_result(
         "seed": facts["seed"],
         "precision": facts["precision"],
         "ops": env["ops"],
+        "numerics": env["numerics"],
         "train": {
             "acc": running["acc"],
             "loss": running["loss"],

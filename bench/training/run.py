@@ -65,9 +65,14 @@ def ended(result: dict[str, Any]) -> str:
         result: its record.
     """
     if result["status"] != "finished":
-        return f"is finished: it diverged ({result['status_reason']})"
-    test = FIELD["test.acc"]
-    return f"is finished: test {test.with_unit(test.value(result))}"
+        end = f"it diverged ({result['status_reason']})"
+    else:
+        test = FIELD["test.acc"]
+        end = f"test {test.with_unit(test.value(result))}"
+    if result["numerics"] != provenance.NUMERICS:
+        before = "before they were counted" if result["numerics"] is None else f"by numerics {result['numerics']}"
+        end += f" (computed {before}; today's are {provenance.NUMERICS})"
+    return f"is finished: {end}"
 
 
 def starts_anew(cfg: DictConfig, folder: RunFolder) -> bool:

@@ -50,7 +50,7 @@ def summary_table(result: dict[str, Any], folder: str, logger: str, mode: str) -
     def own(key: str) -> str:
         return shown(key, FIELD[key].value(result))
 
-    reason = result["status_reason"]
+    reason, idle = result["status_reason"], result["no_effect"]
     gap = "-" if result["gap"] is None else f"{own('gap')} (train clean - test)"
     seconds, speed = result["seconds"], result["train_images_per_s"]
     rows = [
@@ -65,6 +65,7 @@ def summary_table(result: dict[str, Any], folder: str, logger: str, mode: str) -
         *((field.title, own(field.key)) for field in COUNTED if field.title),
         ("dead neurons", share_of_neurons(result["layers"], "dead")),
         ("saturated", share_of_neurons(result["layers"], "saturated")),
+        *([("no effect", f"{', '.join(idle)} changed nothing in this run")] if idle else []),
         ("time", f"{seconds['total']:.1f} s: {seconds['train']:.1f} training, {seconds['eval']:.1f} evaluating"),
         ("speed", "-" if speed is None else f"{speed:,.0f} img/s"),
         ("folder", folder),

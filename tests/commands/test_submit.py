@@ -18,6 +18,7 @@ from bench.commands.parsing import folders
 from bench.commands.submit import FILES, PATH, strings, submit
 from bench.commands.sync import sync
 from bench.errors import BenchError, EnvironmentFault
+from bench.report.collect import collect
 
 Edit = Callable[[dict[str, Any]], Any]
 
@@ -76,17 +77,41 @@ def test_a_record_goes_out_without_the_machines_folders(record: Path, tmp_path: 
     assert [path.name for path in (tmp_path / "records").iterdir()] == [record.name]
 
 
-def test_another_record_of_the_same_run_is_not_overwritten(record: Path, tmp_path: Path) -> None:
-    submit([record], tmp_path / "records", print)
+def test_another_record_of_the_same_run_becomes_a_replicate(record: Path, tmp_path: Path) -> None:
+    records, said = tmp_path / "records", list[str]()
+    submit([record], records, print)
+    first = (records / record.name / "result.json").read_text()
     edit(record / "result.json", lambda of: of["test"].update(acc=99.0))
-    with pytest.raises(BenchError, match="has another record of this run"):
-        submit([record], tmp_path / "records", print)
-    stored = json.loads((tmp_path / "records" / record.name / "result.json").read_text())
-    assert stored["test"]["acc"] != 99.0
+    submit([record], records, said.append)
+    assert "a replicate, as" in said[-1]
+    assert (records / record.name / "result.json").read_text() == first
+    (beside,) = (records / record.name / "replicates").iterdir()
+    assert json.loads((beside / "result.json").read_text())["test"]["acc"] == 99.0
+    assert sorted(path.name for path in beside.iterdir()) == ["config.yaml", "env.json", "metrics.jsonl", "result.json"]
+    submit([record], records, said.append)
+    assert said[-1] == f"{record.name}: is there already"
+    (found,) = collect([records]).records
+    assert [other.number("test.acc") for other in found.replicates] == [99.0]
+
+
+def test_a_record_of_later_numerics_takes_the_place(record: Path, tmp_path: Path) -> None:
+    records, said = tmp_path / "records", list[str]()
+    submit([record], records, print)
+    edit(record / "result.json", lambda of: of.update(numerics=of["numerics"] + 1))
+    submit([record], records, said.append)
+    assert said[-1].endswith("in place of the record by numerics 1")
+    assert json.loads((records / record.name / "result.json").read_text())["numerics"] == 2
+    assert not (records / record.name / "replicates").exists()
+    edit(record / "result.json", lambda of: of.update(numerics=1))
+    submit([record], records, said.append)
+    assert json.loads((records / record.name / "result.json").read_text())["numerics"] == 2, "an earlier one does not"
+    (records / record.name / "result.json").write_text("{")
+    with pytest.raises(BenchError, match="another record of this run, which is damaged: remove it"):
+        submit([record], records, print)
 
 
 REFUSED: list[tuple[str, Edit, str]] = [
-    ("result.json", lambda of: of.update(schema_version=7), "schema_version is 7, this suite reads 1"),
+    ("result.json", lambda of: of.update(schema_version=7), "schema_version is 7, this suite reads 1 to 2"),
     ("result.json", lambda of: of.pop("gap"), "key 'gap' is missing"),
     ("result.json", lambda of: of.update(budget="smoke"), "budget=smoke only shows that a run works"),
     ("result.json", lambda of: of.update(budget="paper"), "budget is quick in config.yaml, paper in result.json"),
@@ -263,7 +288,7 @@ def test_probes_go_with_the_record_or_follow_it(record: Path, tmp_path: Path) ->
     assert (tmp_path / "elsewhere" / record.name / "probes" / "noise.json").is_file()
     # Another measurement does not slip in.
     with_probe(record, headline={"known": 2.5})
-    with pytest.raises(BenchError, match="has another record of this run"):
+    with pytest.raises(BenchError, match=r"has another probes/noise.json; which of them counts"):
         submit([record], tmp_path / "records", said.append)
     assert json.loads((target / "probes" / "noise.json").read_text())["headline"] == {"known": 1.5}
 

@@ -16,7 +16,7 @@ from bench.errors import BenchError, EnvironmentFault
 from bench.files import write_atomic
 from bench.records.folder import RunFolder
 from bench.records.identity import run_id
-from bench.records.schema import SCHEMA, validate
+from bench.records.schema import SCHEMA, SCHEMA_VERSION, validate
 
 
 def example(schema: Any = SCHEMA) -> Any:
@@ -28,7 +28,11 @@ def example(schema: Any = SCHEMA) -> Any:
         elif isinstance(entry.kind, tuple):
             found[name] = entry.kind[0]
         else:
-            found[name] = {int: 1, float: 1.0, str: "x", dict: {}}[entry.kind]
+            found[name] = (
+                SCHEMA_VERSION
+                if name == "schema_version"
+                else {int: 1, float: 1.0, str: "x", dict: {}, list: []}[entry.kind]
+            )
     return found
 
 
@@ -36,10 +40,10 @@ def test_the_schema_is_the_one_that_was_designed() -> None:
     """The keys of the design's listing, in its order."""
     listed = (
         "schema_version, run_id, status, status_reason, budget, data, data_copy, data_checksum, train_images, "
-        "test_images, classes, model, model_args, neuron, time_steps, reg, strength, regs, optimizer, lr, "
-        "weight_decay, epochs, batch_size, seed, precision, ops, train, val, test, test_best_epoch, gap, layers, "
-        "synops_per_image, macs_per_image, energy_uj, params, train_images_per_s, seconds, peak_memory_bytes, "
-        "hardware, versions, commit, started, finished"
+        "test_images, classes, model, model_args, neuron, time_steps, reg, strength, regs, no_effect, optimizer, lr, "
+        "weight_decay, epochs, batch_size, seed, precision, ops, numerics, train, val, test, test_best_epoch, gap, "
+        "layers, synops_per_image, synops_nonbinary_per_image, macs_per_image, energy_uj, params, "
+        "train_images_per_s, seconds, peak_memory_bytes, hardware, versions, commit, started, finished"
     )
     assert list(SCHEMA) == listed.split(", ")
     assert list(SCHEMA["train"]) == ["acc", "loss", "acc_eval", "loss_eval", "spike_rate"]
@@ -66,7 +70,9 @@ def test_every_key_is_needed(key: str) -> None:
     ("change", "message"),
     [
         ({"extra": 1}, "key 'extra' is not in the schema"),
-        ({"schema_version": 2}, "schema_version is 2"),
+        ({"schema_version": 3}, "schema_version is 3, this suite reads 1 to 2"),
+        ({"schema_version": True}, "schema_version is True"),
+        ({"schema_version": 1}, "key 'no_effect' is not in the schema"),
         ({"seed": "0"}, "key 'seed' is '0', not a int"),
         ({"seed": None}, "key 'seed' is None"),
         ({"seed": True}, "key 'seed' is True"),

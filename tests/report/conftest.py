@@ -26,8 +26,8 @@ def record(**changes: Any) -> dict[str, Any]:
         "status_reason": None, "budget": "quick", "data": "digits", "data_copy": "embedded",
         "data_checksum": "ab" * 32, "train_images": 1437, "test_images": 360, "classes": 10, "model": "cnn",
         "model_args": {"channels": 32, "depth": 4}, "neuron": "if", "time_steps": 4, "reg": "none", "strength": None,
-        "regs": {"none": {}}, "optimizer": "adamw", "lr": 0.002, "weight_decay": 0.0, "epochs": 3, "batch_size": 64,
-        "seed": 0, "precision": "fp32", "ops": "reference",
+        "regs": {"none": {}}, "no_effect": [], "optimizer": "adamw", "lr": 0.002, "weight_decay": 0.0, "epochs": 3,
+        "batch_size": 64, "seed": 0, "precision": "fp32", "ops": "reference", "numerics": 1,
         "train": {"acc": 96.0, "loss": 0.2, "acc_eval": 97.0, "loss_eval": 0.15, "spike_rate": 0.11}, "val": None,
         "test": {"acc": 94.0, "loss": 0.25, "spike_rate": 0.1, "spike_rate_layer_mean": 0.12},
         "test_best_epoch": {"acc": 94.5, "epoch": 1}, "gap": 3.0,
@@ -35,7 +35,8 @@ def record(**changes: Any) -> dict[str, Any]:
             {"name": name, "neurons": neurons, "spike_rate": 0.1, "dead": 0.05, "saturated": 0.0}
             for name, neurons in LAYERS
         ],
-        "synops_per_image": 1e6, "macs_per_image": 2e5, "energy_uj": 1.82, "params": 33000,
+        "synops_per_image": 1e6, "synops_nonbinary_per_image": 0.0, "macs_per_image": 2e5, "energy_uj": 1.82,
+        "params": 33000,
         "train_images_per_s": 500.0, "seconds": {"total": 12.0, "train": 10.0, "eval": 2.0},
         "peak_memory_bytes": 10**9, "hardware": "test bench, 2 threads", "versions": {"torch": "2.15.0"},
         "commit": COMMIT, "started": "2026-01-01T00:00:00+00:00", "finished": "2026-01-01T00:01:00+00:00",
@@ -58,7 +59,7 @@ def diverge(result: dict[str, Any]) -> dict[str, Any]:
         result[part] = dict.fromkeys(result[part])
     result |= {
         "status": "diverged", "status_reason": "loss is nan in epoch 1", "gap": None, "layers": [],
-        "synops_per_image": None, "macs_per_image": None, "energy_uj": None,
+        "synops_per_image": None, "synops_nonbinary_per_image": None, "macs_per_image": None, "energy_uj": None,
         "test_best_epoch": {"acc": None, "epoch": None},
     }  # fmt: skip
     validate(result)
@@ -87,7 +88,7 @@ def epochs_of(result: dict[str, Any]) -> list[dict[str, Any]]:
 def put(folder: Path, result: dict[str, Any], dirty: bool = False, config: dict[str, Any] | None = None) -> Path:
     """Write a record as a run leaves it; returns the path of `result.json`."""
     run = folder / result["run_id"]
-    run.mkdir(parents=True)
+    run.mkdir(parents=True, exist_ok=True)
     (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in epochs_of(result)))
     (run / "env.json").write_text(json.dumps({"commit": result["commit"], "dirty": dirty}))
     (run / "config.yaml").write_text(yaml.safe_dump(config or {"neuron": {"name": result["neuron"], "alpha": 2.0}}))

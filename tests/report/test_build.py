@@ -309,6 +309,55 @@ def test_an_experiment_with_overrides_is_built_again_from_its_first_line(
     assert "files follow from 4 records" in said[-1]
 
 
+@pytest.mark.usefixtures("undrawn")
+def test_ones_own_runs_change_nothing_that_is_published(
+    records: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bench.__main__ import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("BENCH_RUNS")
+    records.put(tmp_path / "reports" / "records", records.record(run_id="theirs"))
+    assert main(["report", "--out", "reports"]) == 0
+    published = {path: path.read_bytes() for path in Path("reports").rglob("*") if path.is_file()}
+    records.put(tmp_path / "runs", records.record(run_id="own", seed=1, test__acc=11.0))
+    records.put(tmp_path / "runs", records.record(run_id="theirs", hardware="other", test__acc=91.5))
+    assert main(["report"]) == 0
+    assert {path: path.read_bytes() for path in Path("reports").rglob("*") if path.is_file()} == published
+    table = Path("runs/report/results.csv").read_text()
+    assert len(table.splitlines()) == 3, "the head, theirs and one's own"
+    # 94.0 counts, 91.5 stands beside it.
+    overview = Path("runs/report/README.md").read_text()
+    assert (
+        "1 run was repeated on another machine or number of threads; test accuracy differs by 2.50 points" in overview
+    )
+    assert main(["report", "--check"]) == 0
+    # A target that is named takes one's own runs where they are named too.
+    assert main(["report", "--out", "reports"]) == 0
+    assert len(Path("reports/results.csv").read_text().splitlines()) == 2
+    assert main(["report", "--out", "reports", "--runs", "runs"]) == 0
+    assert len(Path("reports/results.csv").read_text().splitlines()) == 3
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_row_that_did_nothing_is_marked(records: SimpleNamespace, tmp_path: Path) -> None:
+    def put(reg: str, seed: int, **changes: Any) -> None:
+        regs = {reg: {} if reg == "none" else {"weight": 1.0}}
+        own = {"reg": reg, "regs": regs, "strength": None if reg == "none" else 1.0, "seed": seed}
+        records.put(tmp_path / "records", records.record(run_id=f"{reg}-{seed}", **own, **changes))
+
+    for seed in (0, 1):
+        put("none", seed, test__loss=0.25 + seed)
+        # To the last bit the baseline's; said by the runs; another at one seed.
+        put("uselose", seed, test__loss=0.25 + seed, no_effect=None)
+        put("spikepen", seed, test__loss=0.5, no_effect=["spikepen"])
+        put("dropout", seed, test__loss=0.25 if seed == 0 else 0.3)
+    build.write([tmp_path / "records"], tmp_path, say=lambda line: None)
+    rows = (tmp_path / "digits-cnn" / "quick" / "README.md").read_text().split("## Against the baseline")[1]
+    marked = [line.split(" ")[1] for line in rows.splitlines() if "did nothing here" in line]
+    assert marked == ["spikepen", "uselose"]
+
+
 def test_bad_command_lines(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     from bench.__main__ import main
 

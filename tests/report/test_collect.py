@@ -34,7 +34,7 @@ def test_good_records_are_read_with_what_lies_beside_them(records: SimpleNamespa
     ("damage", "reason"),
     [
         (lambda text: text[: len(text) // 2], "is damaged"),
-        (lambda text: text.replace('"schema_version": 1', '"schema_version": 7'), "schema_version is 7"),
+        (lambda text: text.replace('"schema_version": 2', '"schema_version": 7'), "schema_version is 7"),
         (lambda text: text.replace('"gap": 3.0', '"gap": "wide"'), "key 'gap'"),
         (lambda text: text.replace('"gap": 3.0', '"gap": NaN'), "'gap' is nan, no finite number"),
         (lambda text: text.replace('"acc": 94.0', '"acc": null'), "finished but has no accuracy"),
@@ -64,20 +64,57 @@ def test_a_dirty_commit_is_left_out_unless_asked_for(records: SimpleNamespace, t
     assert len(collect([tmp_path], dirty=True).records) == 1
 
 
-def test_a_repeated_record_counts_once_and_a_contradiction_not_at_all(records: SimpleNamespace, tmp_path: Path) -> None:
+def test_a_repeated_record_counts_once_and_another_outcome_stands_beside(
+    records: SimpleNamespace, tmp_path: Path
+) -> None:
     submitted, local = tmp_path / "records", tmp_path / "runs"
     records.put(submitted, records.record(run_id="same"))
     # Another machine, another day, another speed: the same outcome.
     records.put(local, records.record(run_id="same", hardware="other", finished="2026-02-02T00:00:00+00:00"))
     records.put(submitted, records.record(run_id="torn"))
-    records.put(local, records.record(run_id="torn", test__acc=50.0))
+    records.put(local, records.record(run_id="torn", test__acc=50.0, hardware="other"))
+    beside = records.put(submitted / "torn" / "replicates", records.record(run_id="torn", test__acc=60.0, numerics=2))
+    for folders in ([submitted, local], [local, submitted], [submitted]):
+        collection = collect(folders)
+        assert names(collection) == ["same", "torn"]
+        assert collection.left_out == []
+        assert collection.unexplained == []
     collection = collect([submitted, local])
-    assert names(collection) == ["same"]
     assert collection.repeated == 1
-    assert collection.records[0].path.is_relative_to(submitted)
-    assert len(collection.left_out) == 2
-    assert all("2 records of torn differ" in reason for _, reason in collection.left_out)
+    assert collection.lines() == ["2 records, 1 found twice, alike, 2 replicates beside them"]
+    same, torn = collection.records
+    assert same.path.is_relative_to(submitted)
+    assert same.replicates == ()
+    assert torn.number("test.acc") == 94.0, "the submitted one counts"
+    assert [(other.number("test.acc"), other.path) for other in torn.replicates] == [
+        (50.0, local / "torn" / "result.json"), (60.0, beside)
+    ]  # fmt: skip
+    # Of one's own runs the first folder's counts, and never what lies among replicates.
+    assert collect([local, submitted]).records[1].number("test.acc") == 50.0
     assert collect([submitted, submitted]).repeated == 0
+
+
+def test_another_outcome_on_the_same_machine_is_told(records: SimpleNamespace, tmp_path: Path) -> None:
+    records.put(tmp_path / "records", records.record(run_id="torn"))
+    path = records.put(tmp_path / "runs", records.record(run_id="torn", test__acc=50.0))
+    (line,) = collect([tmp_path / "records", tmp_path / "runs"]).unexplained
+    assert line.startswith(f"{path} has another outcome than")
+    path.unlink()
+    # From before numerics were counted, nothing is known.
+    records.put(tmp_path / "runs", records.record(run_id="torn", test__acc=50.0, numerics=None))
+    assert collect([tmp_path / "records", tmp_path / "runs"]).unexplained == []
+
+
+def test_what_an_earlier_version_did_not_record_contradicts_nothing(records: SimpleNamespace, tmp_path: Path) -> None:
+    later = records.record(run_id="a", model="convmixer")
+    earlier = {k: v for k, v in later.items() if k not in ("numerics", "no_effect", "synops_nonbinary_per_image")}
+    records.put(tmp_path / "runs", later)
+    path = records.put(tmp_path / "records", later)
+    path.write_text(json.dumps({**earlier, "schema_version": 1}))
+    collection = collect([tmp_path / "records", tmp_path / "runs"])
+    assert (len(collection.records), collection.repeated, collection.records[0].replicates) == (1, 1, ())
+    path.write_text(json.dumps({**earlier, "schema_version": 1, "gap": 2.0}))
+    assert len(collect([tmp_path / "records", tmp_path / "runs"]).records[0].replicates) == 1
 
 
 def test_unfinished_runs_are_counted_and_cut_curves_not_used(records: SimpleNamespace, tmp_path: Path) -> None:

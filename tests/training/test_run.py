@@ -17,6 +17,7 @@ import torch
 import yaml
 
 from bench.errors import BenchError, EnvironmentFault
+from bench.records.provenance import NUMERICS
 from bench.records.schema import SCHEMA, validate
 
 Run = Callable[..., dict[str, Any]]
@@ -73,6 +74,35 @@ def test_the_penalty_in_the_metrics_is_the_one_of_the_rates(run_tiny: Run) -> No
     row = json.loads((folder_of(result) / "metrics.jsonl").read_text().splitlines()[0])
     assert row["penalties"]["spikepen"] == pytest.approx(0.7 * sum(row["layers"].values()) / 2, rel=1e-5)
     assert result["strength"] == 0.7
+
+
+@pytest.mark.parametrize(
+    ("words", "idle"),
+    [
+        (["reg=[spikepen,weight_decay]", "reg.spikepen.weight=0"], ["spikepen"]),
+        (["reg=[dropout,spikepen]", "reg.dropout.p=0", "reg.spikepen.weight=0.1"], ["dropout"]),
+        (["reg=weightnorm"], []),
+        (["reg=none"], []),
+    ],
+)
+def test_a_regularizer_that_changed_nothing_is_named(
+    run_tiny: Run, capsys: pytest.CaptureFixture[str], words: list[str], idle: list[str]
+) -> None:
+    result = run_tiny(*words)
+    assert result["no_effect"] == idle
+    said = capsys.readouterr().out
+    assert all(f"{name} changed nothing in this run" in said for name in idle)
+    assert ("changed nothing" in said) == bool(idle)
+
+
+def test_a_finished_run_of_other_numerics_says_so(run_tiny: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    result = run_tiny()
+    path = folder_of(result) / "result.json"
+    assert result["numerics"] == NUMERICS
+    path.write_text(json.dumps({**result, "numerics": NUMERICS - 1}))
+    capsys.readouterr()
+    run_tiny()
+    assert f"(computed by numerics {NUMERICS - 1}; today's are {NUMERICS}); force=true" in capsys.readouterr().out
 
 
 def test_the_same_seed_gives_the_same_record_and_another_does_not(run_tiny: Run) -> None:
@@ -277,7 +307,7 @@ def test_a_record_of_another_schema(run_tiny: Run) -> None:
     result = run_tiny()
     path = folder_of(result) / "result.json"
     path.write_text(json.dumps({**result, "schema_version": 99}))
-    with pytest.raises(BenchError, match="schema_version is 99, this suite reads 1"):
+    with pytest.raises(BenchError, match="schema_version is 99, this suite reads 1 to 2"):
         run_tiny()
 
 
