@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from bench import __version__
 from bench.commands import words
 from bench.commands.parsing import Parser
-from bench.errors import BenchError
+from bench.errors import BenchError, disk_full
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -117,9 +117,14 @@ def job(cfg: DictConfig) -> Any:
     except BenchError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         fault: Exception = error
+    except BrokenPipeError as error:
+        raise SystemExit(141) from error
     except Exception as error:
-        traceback.print_exc()
-        fault = error
+        fault = disk_full(error) or error
+        if fault is error:
+            traceback.print_exc()
+        else:
+            print(f"error: {fault}", file=sys.stderr, flush=True)
     if many:
         raise fault
     # Not an Exception: Hydra would print a line of its own before it passes one on.

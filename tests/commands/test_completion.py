@@ -249,3 +249,8 @@ def test_bash_completes(cache: Path, tmp_path: Path, line: str, replies: list[st
     done = subprocess.run([bash, "--norc", "-c", script], env=environment, capture_output=True, text=True)
     assert done.stderr == ""
     assert done.stdout.splitlines() == replies
+
+
+def test_without_a_shell_it_says_which_there_are() -> None:
+    with pytest.raises(BenchError, match=r"^for which shell\? There are: bash, fish, zsh\.$"):
+        completion.main([])
