@@ -170,7 +170,7 @@ def of_key(error: OmegaConfBaseException, key: str, typed: str) -> str:
     whole, _, value = typed.partition("=") if typed else (key, "", "")
     lines = meant(root, whole, value or "VALUE")
     if not parent:
-        return no_setting(root, name, value or "VALUE", {*names, *groups()})
+        return no_setting(root, whole, value or "VALUE", {*names, *groups()})
     # What one regularizer has not, others may have, but they are others.
     if lines and not parent.startswith("reg."):
         there = f"There are: {', '.join(sorted(names))}." if names else "It has none."
@@ -178,16 +178,17 @@ def of_key(error: OmegaConfBaseException, key: str, typed: str) -> str:
     return f"{parent} has no setting '{name}'. " + (nearest(name, names) if names else "It has none.")
 
 
-def no_setting(root: Any, name: str, value: str, names: Iterable[str]) -> str:
-    """That no setting has a name without a dot, and what was meant.
+def no_setting(root: Any, key: str, value: str, names: Iterable[str]) -> str:
+    """That no setting begins as a key does, and what was meant.
 
     Args:
         root: the whole configuration.
-        name: as it was typed.
+        key: as it was typed.
         value: the same.
-        names: of the settings without a dot.
+        names: what keys can begin with.
     """
-    elsewhere = meant(root, name, value) or alike(root, name, value)
+    name = key.partition(".")[0]
+    elsewhere = meant(root, key, value) or alike(root, name, value)
     return f"no setting is called '{name}'. {instead(elsewhere) if elsewhere else nearest(name, names)}"
 
 
