@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from bench import __version__
 from bench.commands import COMMANDS
-from bench.errors import BenchError, nearest
+from bench.errors import BenchError, disk_full, nearest
 
 SUMMARIES = "\n".join(f"  {name:<12}{command.summary}" for name, command in COMMANDS.items())
 
@@ -25,6 +25,11 @@ Regularizers for spiking neural networks, compared: which one buys how much accu
 Exit status: 0 done, 1 a fault of the machine or of the suite, 2 bad input, 130 interrupted."""
 
 
+def unheard() -> None:
+    """Let what is left of the output go nowhere: Python would complain once more at exit that nobody takes it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
@@ -37,6 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Before torch starts its threads: where another process wants a core too, threads that wait busily for each
     # other cost several times what sleeping costs on a quiet machine (2-4x against about 10 %).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if sys.stdout is None:  # closed, as by `>&-`
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
     command, *arguments = (sys.argv[1:] if argv is None else argv) or ["--help"]
     try:
         if command in ("-h", "--help", "help"):
@@ -55,12 +62,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("interrupted; the same command goes on after the last finished epoch", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The reader (`head`) has seen enough; without this Python would complain once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader (`head`) has seen enough.
+        unheard()
         return 141
+    except OSError as error:
+        if (fault := disk_full(error)) is None:
+            raise
+        unheard()
+        print(f"error: {fault}", file=sys.stderr)
+        return fault.code
     except SystemExit as done:
         if isinstance(done.__context__, BrokenPipeError):
-            # So rich ends a process whose reader has seen enough, with a status of its own.
+            # So rich ends a process whose reader has seen enough, with a status of its own; and so does a run.
+            unheard()
             return 141
         return done.code if isinstance(done.code, int) else 0 if done.code is None else 1
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 
@@ -27,6 +28,13 @@ class EnvironmentFault(BenchError):
 
 class Busy(EnvironmentFault):
     """Another process has what is needed, and will let go of it."""
+
+
+def disk_full(error: BaseException) -> EnvironmentFault | None:
+    """A full disk, under a file or under standard output; None for any other fault."""
+    if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return None
+    return EnvironmentFault(f"{error.filename or 'a file or the output'} could not be written: {error.strerror}")
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -15,7 +15,7 @@ import yaml
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from bench.config.compose import compose_all
+from bench.config.compose import compose_all, given
 from bench.config.explain import unknown
 from bench.config.options import config_dir, config_file, options
 from bench.errors import BenchError, first_line, nearest
@@ -268,11 +268,11 @@ def expand(experiment: Experiment, arguments: Sequence[str] = ()) -> list[Job]:
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    given = merge([f"budget={experiment.budget}", f"seed={','.join(map(str, experiment.seeds))}"], arguments)
-    (grid,) = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(list(given)), None)
+    lines = merge([f"budget={experiment.budget}", f"seed={','.join(map(str, experiment.seeds))}"], arguments)
+    (grid,) = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(list(lines)), None)
     jobs = []
     for point in grid:
-        values = dict(line.split("=", 1) for line in point)
+        values = {key: value for key, (value,) in given(point).items()}
         for row in experiment.rows:
             overrides = merge([f"budget={values['budget']}"], row.at(values["budget"]), point)
             jobs.append(Job(row, whole(values["seed"]), overrides))

@@ -13,6 +13,22 @@ from typing import Any
 from bench.errors import BenchError, EnvironmentFault
 
 
+def at_home(path: Path, what: str) -> Path:
+    """A path in which a leading `~` is the user's home.
+
+    Args:
+        path: as it was named.
+        what: it is, for the message.
+
+    Raises:
+        BenchError: the home of that user is not known.
+    """
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise BenchError(f"{what}, {path}: there is no home of that user") from error
+
+
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
     """Another place to write a file or a folder to, which takes its own place once all is written.

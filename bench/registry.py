@@ -144,13 +144,13 @@ def load_plugins() -> None:
     try:
         for point in entry_points(group="bench.plugins"):
             _load(f"'{point.value}' of the entry points `bench.plugins`", point.load)
-        words = _named()
+        words = named_plugins()
         if words:
             # Processes that this one starts in other folders find the same files.
             os.environ["BENCH_PLUGINS"] = ",".join(words)
         modules = {str(file): module for module, file in plugin_files().items()}
         for word in words:
-            if word.endswith(".py"):
+            if word.endswith(".py") or os.sep in word:
                 _check_file(Path(word))
             _load(f"'{word}' of $BENCH_PLUGINS", partial(importlib.import_module, modules.get(word, word)))
     except BaseException:
@@ -161,7 +161,7 @@ def load_plugins() -> None:
 def plugin_files() -> dict[str, Path]:
     """The files that $BENCH_PLUGINS names, by module: `bench_plugins.<stem>`, numbered where a stem comes again."""
     files: dict[str, Path] = {}
-    for file in (Path(word) for word in _named() if word.endswith(".py")):
+    for file in (Path(word) for word in named_plugins() if word.endswith(".py")):
         stem = module = f"{PLUGINS}.{_identifier(file.stem)}"
         count = 1
         while module in files:
@@ -190,7 +190,7 @@ def may_be(target: str, declaration: Declaration) -> bool:
     return module == file.stem or re.fullmatch(rf"{PLUGINS}\.{stem}(_\d+)?", module) is not None
 
 
-def _named() -> list[str]:
+def named_plugins() -> list[str]:
     """The words of $BENCH_PLUGINS, each once, files by their absolute paths."""
     words: dict[str, str] = {}
     for word in filter(None, map(str.strip, os.environ.get("BENCH_PLUGINS", "").split(","))):

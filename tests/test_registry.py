@@ -289,6 +289,20 @@ for _ in range(2):
     assert python(code, {"BENCH_PLUGINS": "no_such_module"}, ROOT) == "refused\nrefused\n"
 
 
+@pytest.mark.parametrize("word", ["folder", "./folder/", "absent.py", "folder/absent.py", "folder/no_suffix"])
+def test_a_path_that_is_no_file_of_python_s_is_one_line(word: str, bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    path = f"{tmp_path}/{word}"
+    said = f"error: plugin '{Path(path)}' of $BENCH_PLUGINS is no Python file"
+    assert refusal(bench("list", "regs", env={"BENCH_PLUGINS": path})) == said
+
+
+@pytest.mark.parametrize("words", ["", ",", " , ,"])
+def test_no_plugin_at_all_is_no_fault(words: str, bench: Bench) -> None:
+    done = bench("list", "probes", "--json", env={"BENCH_PLUGINS": words})
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize(
     ("kind", "said"),
     [
@@ -310,8 +324,8 @@ def test_an_argument_that_no_record_can_hold_is_one_line(kind: str, said: str, b
     ("given", "said"),
     [
         ("0.5", "its penalty returns a float"),
-        ("next(iter(activity.values())).spikes.float().mean()", "its penalty returns a Tensor"),
-        ("None", "its penalty returns a NoneType"),
+        ("next(iter(activity.values())).spikes.float().mean()", "its penalty returns a tensor [] of float32"),
+        ("None", "its penalty returns None"),
         ('{"mine": 0.5}', "its penalty's 'mine' is a float"),
         (
             '{"mine": next(iter(activity.values())).spikes.float().mean().repeat(3)}',

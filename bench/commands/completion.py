@@ -67,8 +67,10 @@ def main(arguments: Sequence[str]) -> None:
         # Nothing at all where there is nothing: only then the shell completes a file's name.
         print("".join(f"{word}\n" for word in complete(options.query)), end="")
         return
+    if options.shell is None:
+        raise BenchError(f"for which shell? There are: {', '.join(sorted(SCRIPTS))}.")
     if options.shell not in SCRIPTS:
-        raise BenchError(f"no script for the shell '{options.shell}'. {nearest(str(options.shell), SCRIPTS)}")
+        raise BenchError(f"no script for the shell '{options.shell}'. {nearest(options.shell, SCRIPTS)}")
     print(SCRIPTS[options.shell], end="")
 
 

@@ -21,7 +21,7 @@ def parser() -> Parser:
         "action", nargs="?", default="status", completes=[among(*ACTIONS)], help="status (if left out) or prepare"
     )
     parser.add_words("NAME", "data sets to prepare", prepared)
-    parser.add_argument("--root", default=os.environ.get("BENCH_DATA", "data"), help="where it lies [%(default)s]")
+    parser.add_argument("--root", default=os.environ.get("BENCH_DATA") or "data", help="where it lies [%(default)s]")
     parser.add_argument("--json", action="store_true", help="status as JSON")
     return parser
 

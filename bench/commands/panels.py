@@ -435,9 +435,13 @@ def main(words: Sequence[str], entity: str | None, project: str | None, path: Pa
         path: of the JSON file; None saves to W&B.
     """
     project = project or LoggerConfig.project
+    lines: list[str] = []
+    scopes = chosen(words, lines.append)
     if path is None:
+        # Before anything is said: without a key nothing comes of it.
         reachable()
-    scopes = chosen(words, say)
+    for line in lines:
+        say(line)
     if path is not None:
         spec = specification(project, scopes, entity or "")
         write_atomic(path, json.dumps(spec, indent=1) + "\n")

@@ -57,8 +57,10 @@ def reproduce(words: Sequence[str], out: Path | None, dirty: bool = False) -> No
     if not names:
         raise BenchError("reproduce what? `python -m bench list experiments` says what there is")
     # Imported here: torch and Hydra take seconds.
+    from bench.config.compose import given
     from bench.experiments import load
 
+    own = given(settings)
     chosen = [load(name) for name in names]
     failed: RunsFailed | None = None
     try:
@@ -68,12 +70,11 @@ def reproduce(words: Sequence[str], out: Path | None, dirty: bool = False) -> No
     for experiment in chosen:
         if experiment.probes:
             probe(experiment, settings)
-    given = dict(line.split("=", 1) for line in settings)
     others = [line for line in settings if not line.startswith("budget=")]
     try:
         for experiment in chosen:
-            for budget in given.get("budget", experiment.budget).split(","):
-                report([experiment.name, f"budget={budget}", *others], False, given.get("runs", ""), out, dirty)
+            for budget in own.get("budget", [experiment.budget]):
+                report([experiment.name, f"budget={budget}", *others], False, own.get("runs", [""])[0], out, dirty)
     except BenchError:
         if failed is None:
             raise

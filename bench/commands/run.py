@@ -12,14 +12,18 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from bench import __version__
 from bench.commands import words
 from bench.commands.parsing import Parser
-from bench.errors import BenchError
+from bench.errors import BenchError, disk_full
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 
+REFUSED = ("config_path", "config_name", "experimental_rerun")
+"""Hydra's options that would replace what a run is made of."""
+
+
 def parser() -> Parser:
-    """The flags of Hydra 1.3, for completion alone: Hydra reads the line itself, but takes too long to import."""
+    """The flags of Hydra 1.3 that are taken, for completion alone: Hydra reads the line itself, but imports slowly."""
     parser = Parser("run")
     parser.add_argument("overrides", nargs="*", completes=[words.overrides])
     parser.add_argument("--cfg", "-c", choices=["job", "hydra", "all"])
@@ -29,10 +33,7 @@ def parser() -> Parser:
         ("--version",),
     ):  # fmt: skip
         parser.add_argument(*names, action="store_true")
-    for names in (
-        ("--package", "-p"), ("--config-path", "-cp"), ("--config-name", "-cn"), ("--config-dir", "-cd"),
-        ("--experimental-rerun",),
-    ):  # fmt: skip
+    for names in (("--package", "-p"), ("--config-dir", "-cd")):
         parser.add_argument(*names)
     return parser
 
@@ -59,7 +60,7 @@ def main(arguments: Sequence[str]) -> None:
     version = next(action for action in reader._actions if action.dest == "version")
     version.version = f"snn-bench {__version__}"  # type: ignore[attr-defined]
     given = reader.parse_intermixed_args(arguments)
-    for name in ("config_path", "config_name", "experimental_rerun"):
+    for name in REFUSED:
         if getattr(given, name) is not None:
             flag = f"--{name.replace('_', '-')}"
             raise BenchError(f"{flag} is not taken: runs start from configs/config.yaml; own files: --config-dir DIR")
@@ -116,9 +117,14 @@ def job(cfg: DictConfig) -> Any:
     except BenchError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         fault: Exception = error
+    except BrokenPipeError as error:
+        raise SystemExit(141) from error
     except Exception as error:
-        traceback.print_exc()
-        fault = error
+        fault = disk_full(error) or error
+        if fault is error:
+            traceback.print_exc()
+        else:
+            print(f"error: {fault}", file=sys.stderr, flush=True)
     if many:
         raise fault
     # Not an Exception: Hydra would print a line of its own before it passes one on.

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.records.folder import runs_folder
+from bench.registry import named_plugins
 
 # Takes the beginning of a word and the words between it and the command; a word that is complete ends in a space.
 Words = Callable[[str, Sequence[str]], Iterable[str]]
@@ -139,12 +140,11 @@ def index() -> dict[str, Any]:
 
 def fingerprint(package: Path) -> str:
     """Changes when a file of the suite or a plugin does, or a package is installed."""
-    plugins = os.environ.get("BENCH_PLUGINS", "")
+    named = named_plugins()
     files = [*package.rglob("*.py"), *package.glob("_configs/**/*"), *package.parent.glob("configs/**/*")]
-    named = map(str.strip, plugins.split(","))
     files += [Path(sysconfig.get_path("purelib")), *(Path(name) for name in named if name.endswith(".py"))]
     stamps = [f"{path} {path.stat().st_mtime_ns}" for path in sorted(files) if path.exists()]
-    return hashlib.sha256("\n".join([plugins, *stamps]).encode()).hexdigest()
+    return hashlib.sha256("\n".join([*named, *stamps]).encode()).hexdigest()
 
 
 def build() -> dict[str, Any]:

@@ -13,13 +13,14 @@ import yaml
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, QuotedString
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from bench.config.component import component_name, schema
 from bench.config.explain import ending_in, explained, instead, known, of_several, shown, unknown
 from bench.config.options import config_dir, groups, options, register_configs
 from bench.config.schema import Config
-from bench.errors import BenchError
+from bench.errors import BenchError, first_line
 from bench.registry import MODELS, REGULARIZERS, Registry
 
 
@@ -96,15 +97,22 @@ def read_config(path: Path) -> DictConfig:
     """
     try:
         plain = yaml.safe_load(path.read_text())
-        model, regs = plain.pop("model"), plain.pop("reg")
-    except (OSError, yaml.YAMLError, KeyError, AttributeError, UnicodeDecodeError) as error:
-        raise BenchError(f"{path} cannot be read ({type(error).__name__})") from error
-    with explained():
-        typed = {
-            "model": typed_component(MODELS, model),
-            "reg": {name: typed_component(REGULARIZERS, node) for name, node in regs.items()},
-        }
-        cfg = OmegaConf.merge(OmegaConf.structured(Config), plain, typed)
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BenchError(f"{path} cannot be read ({first_line(error)})") from error
+    if not isinstance(plain, dict):
+        raise BenchError(f"{path} is damaged: it holds no settings")
+    model, regs = plain.pop("model", None), plain.pop("reg", None)
+    if not isinstance(model, dict) or not isinstance(regs, dict) or not all(isinstance(r, dict) for r in regs.values()):
+        raise BenchError(f"{path} is damaged: it lacks the settings of the model or of the regularizers")
+    try:
+        with explained():
+            typed = {
+                "model": typed_component(MODELS, model),
+                "reg": {name: typed_component(REGULARIZERS, node) for name, node in regs.items()},
+            }
+            cfg = OmegaConf.merge(OmegaConf.structured(Config), plain, typed)
+    except BenchError as error:
+        raise BenchError(f"{path}: {error}") from error
     assert isinstance(cfg, DictConfig)
     return cfg
 
@@ -113,6 +121,27 @@ def typed_component(registry: Registry, node: dict[str, Any]) -> Any:
     """A stored component over the schema of its class."""
     name = component_name(registry, OmegaConf.create(node))
     return OmegaConf.merge(OmegaConf.structured(schema(registry, name)), node)
+
+
+def given(overrides: Sequence[str]) -> dict[str, list[str]]:
+    """What overrides set, by key: one value, or those of a sweep, without the quotes that Hydra takes off.
+
+    For what reads settings that it does not compose: which runs they stand for, in which folder.
+
+    Raises:
+        BenchError: Hydra cannot read one.
+    """
+    with explained():
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+        return {override.key_or_group: list(map(_text, _values(override))) for override in parsed}
+
+
+def _values(override: Override) -> Iterable[Any]:
+    return override.sweep_iterator() if override.is_sweep_override() else [override._value]
+
+
+def _text(value: Any) -> str:
+    return value.text if isinstance(value, QuotedString) else Override._get_value_element_as_str(value)
 
 
 def check(overrides: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ import os
 import re
 import shlex
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
 from typing import Any
@@ -170,14 +170,26 @@ def of_key(error: OmegaConfBaseException, key: str, typed: str) -> str:
     whole, _, value = typed.partition("=") if typed else (key, "", "")
     lines = meant(root, whole, value or "VALUE")
     if not parent:
-        elsewhere = lines or alike(root, name, value or "VALUE")
-        hint = instead(elsewhere) if elsewhere else nearest(name, {*names, *groups()})
-        return f"no setting is called '{name}'. {hint}"
+        return no_setting(root, whole, value or "VALUE", {*names, *groups()})
     # What one regularizer has not, others may have, but they are others.
     if lines and not parent.startswith("reg."):
         there = f"There are: {', '.join(sorted(names))}." if names else "It has none."
         return f"{parent} has no setting '{name}'. {instead(lines)} {there}"
     return f"{parent} has no setting '{name}'. " + (nearest(name, names) if names else "It has none.")
+
+
+def no_setting(root: Any, key: str, value: str, names: Iterable[str]) -> str:
+    """That no setting begins as a key does, and what was meant.
+
+    Args:
+        root: the whole configuration.
+        key: as it was typed.
+        value: the same.
+        names: what keys can begin with.
+    """
+    name = key.partition(".")[0]
+    elsewhere = meant(root, key, value) or alike(root, name, value)
+    return f"no setting is called '{name}'. {instead(elsewhere) if elsewhere else nearest(name, names)}"
 
 
 def instead(overrides: Sequence[str]) -> str:

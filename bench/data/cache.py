@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 from bench.data.config import DataConfig
 from bench.data.source import DATASETS, Source, say
 from bench.errors import BenchError, EnvironmentFault
-from bench.files import whole
+from bench.files import at_home, whole
 from bench.ranges import Numbers
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def status(root: Path | str) -> list[dict[str, Any]]:
         copy, images (training + test), classes, bytes (of the cache file), checksum, path, note. What is
         not known is None.
     """
-    root = Path(root).expanduser()
+    root = _folder(root)
     rows = []
     for name, cls in DATASETS.items():
         if name == "folder":
@@ -179,14 +179,19 @@ def _root(root: str) -> str:
     return str(OmegaConf.create({"root": root}).root)
 
 
+def _folder(root: str | Path) -> Path:
+    """The data root; an empty one, as of an empty $BENCH_DATA, is `data`."""
+    return at_home(Path(root or "data"), "the data root")
+
+
 def _source(cfg: DataConfig) -> Source:
     return _make_source(cfg.name, _root(cfg.root), cfg.path, cfg.size)
 
 
 def _make_source(name: str, root: str, path: str | None, size: int | None) -> Source:
     Numbers("data.", "{key}={exact} must {wanted}").at_least(1, size=size)
-    folder = Path(path).expanduser() if path else None
-    source: Source = DATASETS.get(name)(Path(root).expanduser(), folder, size)
+    folder = at_home(Path(path), "data.path") if path else None
+    source: Source = DATASETS.get(name)(_folder(root), folder, size)
     return source
 
 

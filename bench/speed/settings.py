@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from omegaconf import OmegaConf
+
+from bench.config.compose import given
+from bench.config.explain import no_setting
 from bench.config.options import groups
 from bench.config.schema import Config
 from bench.errors import BenchError, nearest
@@ -51,9 +56,14 @@ def parse(arguments: Sequence[str]) -> Settings:
         if not sign:
             raise BenchError(f"cannot read '{argument}': write key=value, as in model=sew")
         if key in names:
+            value = ",".join(given([argument])[key])
             own[key] = peers_of(value) if key == "peers" else number(key, value)
+        elif key == "trainer.batch_size":
+            raise BenchError(f"'{argument}': bench speed has a setting of its own for that, batch_size={value}")
         elif key.isidentifier() and key not in known:
-            raise BenchError(f"no setting is called '{key}'. {nearest(key, known)}")
+            if difflib.get_close_matches(key, names, cutoff=0.8):
+                raise BenchError(f"no setting is called '{key}'. {nearest(key, known)}")
+            raise BenchError(no_setting(OmegaConf.structured(Config), key, value, known))
         else:
             overrides[key] = argument
     chosen = {key: f"{key}={value}" for key, value in DEFAULTS.items()} | overrides

@@ -16,11 +16,17 @@ from bench.errors import BenchError
 from bench.models.base import SpikingNetwork
 from bench.regularizers.base import Regularizer
 from bench.seeds import seed_everything
-from bench.training import distributed
+from bench.training import contract, distributed
 from bench.training.base_task import BaseTask
 from bench.training.graph import CapturedStep
 
 CHECK_EVERY = 20  # steps between looks at the loss: each look makes the CPU wait for a GPU
+
+
+OPTIMIZERS: dict[Optimizer, type[torch.optim.Optimizer]] = {
+    Optimizer.sgd: torch.optim.SGD,
+    Optimizer.adamw: torch.optim.AdamW,
+}
 
 
 class Diverged(Exception):
@@ -51,7 +57,7 @@ class Task(BaseTask):
         BenchError: more than one regularizer replaces the loss, or the optimizer is none of those it takes.
     """
 
-    takes = (Optimizer.sgd, Optimizer.adamw)
+    takes = tuple(OPTIMIZERS)
 
     def __init__(
         self,
@@ -63,6 +69,7 @@ class Task(BaseTask):
         **base: Any,
     ) -> None:
         super().__init__(model, regularizers, optim, **base)
+        contract.head(model)
         for regularizer in regularizers.values():
             regularizer.attach(model)
         losses = [n for n, r in regularizers.items() if type(r).loss is not Regularizer.loss]
@@ -95,14 +102,17 @@ class Task(BaseTask):
             layer.lean = not keep_spikes
         # The kernels want the channels last; what follows the first convolution keeps its layout.
         features = self.model.features(x.contiguous(memory_format=torch.channels_last))
+        features = contract.features(self.model, features, len(x))
         return features, activity_of(self.model) if self.spiking else {}
 
     def logits_and_loss(self, features: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Logits `[N, classes]` and the task's loss, from features `[T, N, F]`."""
         if self.loss_name is not None:
             logits_t = self.model.head(features)
-            return self.model.read(logits_t), self.regularizers[self.loss_name].loss(logits_t, y)  # type: ignore[operator]
-        logits = self.model.logits(features)
+            loss = self.regularizers[self.loss_name].loss(logits_t, y)  # type: ignore[operator]
+            logits = contract.logits(self.model, self.model.read(logits_t), len(y))
+            return logits, contract.loss(self.loss_name, loss, logits_t)
+        logits = contract.logits(self.model, self.model.logits(features), len(y))
         return logits, F.cross_entropy(logits.float(), y)
 
     def objective(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor], Activity]:
@@ -119,19 +129,7 @@ class Task(BaseTask):
         logits, loss = self.logits_and_loss(features, y)
         total, penalties = loss, dict[str, Tensor]()
         for own, reg in self.regularizers.items():
-            terms = reg.penalty(activity)  # type: ignore[operator]
-            if not isinstance(terms, dict):
-                raise BenchError(
-                    f"regularizer '{own}': its penalty returns a {type(terms).__name__}, it must return "
-                    "{name: scalar}, of tensors"
-                )
-            for name, term in terms.items():
-                if not isinstance(term, Tensor) or term.numel() != 1:
-                    given = f"of shape {list(term.shape)}" if isinstance(term, Tensor) else f"a {type(term).__name__}"
-                    raise BenchError(
-                        f"regularizer '{own}': its penalty's '{name}' is {given}, it must return "
-                        "{name: scalar}, of tensors"
-                    )
+            for name, term in contract.penalties(own, reg.penalty(activity)).items():  # type: ignore[operator]
                 total = total + term
                 penalties[name] = penalties.get(name, 0.0) + term
         return total, logits, loss, penalties, activity
@@ -148,8 +146,8 @@ class Task(BaseTask):
             Diverged: the loss became NaN or infinite.
         """
         self._seed()
-        for reg in self.regs:
-            x, y = reg.batch(x, y)
+        for name, reg in self.regularizers.items():
+            x, y = contract.images_and_labels(name, reg.batch(x, y), x, self.model.spec.classes)  # type: ignore[operator]
         if self.captured is None:
             self.descend(x, y, optimizer)
         else:
@@ -308,8 +306,9 @@ class Task(BaseTask):
     def parameter_groups(self) -> list[dict[str, Any]]:
         """One optimizer group for each distinct set of options that the regularizers ask for."""
         options: dict[nn.Parameter, dict[str, Any]] = {p: {} for p in self.parameters() if p.requires_grad}
-        for reg in self.regs:
-            for group in reg.param_groups(self.model):
+        for name, reg in self.regularizers.items():
+            asked = reg.param_groups(self.model)  # type: ignore[operator]
+            for group in contract.groups(name, asked, options, OPTIMIZERS[self.optim.name]):
                 for parameter in group["params"]:
                     options[parameter].update({k: v for k, v in group.items() if k != "params"})
         groups: dict[str, dict[str, Any]] = {}
@@ -328,6 +327,9 @@ class Task(BaseTask):
         moving = self.unreplayable is None if in_tensors is None else in_tensors
         lr: Any = torch.tensor(optim.lr, device=self.device) if moving else optim.lr
         how: dict[str, Any] = {"fused": True} if moving else {}
+        for group in groups if moving else ():
+            if "lr" in group:
+                group["lr"] = torch.as_tensor(group["lr"], device=self.device)
         # Without a regularizer nothing decays: AdamW's own default is 0.01.
         if optim.name is Optimizer.sgd:
             return torch.optim.SGD(groups, lr=lr, momentum=optim.momentum, weight_decay=0.0, **how)

@@ -299,3 +299,35 @@ def test_the_module_exits_with_the_status() -> None:
     assert (done.returncode, done.stdout) == (2, "")
     said = "no model is called 'swe'. Did you mean 'sew'? There are: cnn, convmixer, diehl_cook, diet, mlp, sew, srm."
     assert done.stderr == f"error: {said}\n"
+
+
+RUN = ["run", "budget=smoke", "logger=none"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "place", "status", "said"),
+    [
+        (["--help"], "/dev/full", 1, True),
+        (["list", "probes"], "/dev/full", 1, True),
+        (RUN, "/dev/full", 1, True),
+        (["--help"], "closed", 0, False),
+        (["list", "probes"], "closed", 0, False),
+        (["list", "probes"], "unread", 141, False),
+        (RUN, "unread", 141, False),
+        ([*RUN, "-m", "seed=0,1"], "unread", 141, False),
+    ],
+)
+def test_output_that_nobody_takes_is_no_traceback(
+    arguments: list[str], place: str, status: int, said: bool, tmp_path: Path, shared_data: Path
+) -> None:
+    """On a full disk, closed from the start, or with a reader that has gone."""
+    to = {"/dev/full": ">/dev/full", "closed": ">&-", "unread": "| true"}[place]
+    line = f"{shlex.join([sys.executable, '-m', 'bench', *arguments])} {to}; exit ${{PIPESTATUS[0]}}"
+    environment = {
+        **os.environ, "PYTHONPATH": str(ROOT), "BENCH_RUNS": str(tmp_path / "runs"), "BENCH_DATA": str(shared_data),
+    }  # fmt: skip
+    done = subprocess.run(["bash", "-c", line], env=environment, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    assert done.returncode == status, done.stderr
+    assert "Traceback" not in done.stderr
+    full = "error: a file or the output could not be written: No space left on device"
+    assert [full] * said == [line for line in done.stderr.splitlines() if line.startswith("error")]

@@ -16,6 +16,7 @@ import pytest
 from hydra._internal.utils import get_args_parser
 
 from bench.commands import COMMANDS, completion, words
+from bench.commands.run import REFUSED
 from bench.errors import BenchError
 from bench.registry import MODELS
 
@@ -118,7 +119,7 @@ def accepted(parser: argparse.ArgumentParser, typed: list[str]) -> bool:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_all_options_are_offered_and_nothing_that_the_parser_refuses(offered: Offered, name: str) -> None:
     """After nothing, after each option with its value, and after each of the first and the last word offered."""
-    parser = get_args_parser() if name == "run" else COMMANDS[name].load().parser()
+    parser = COMMANDS[name].load().parser()
     options = [action for action in parser._actions if action.option_strings and action.help != argparse.SUPPRESS]
     flags = {flag: action for action in options for flag in action.option_strings}
     assert {word.strip() for word in offered(f"bench {name} -")} == set(flags)
@@ -141,13 +142,21 @@ def test_all_options_are_offered_and_nothing_that_the_parser_refuses(offered: Of
             assert offered(f"bench {name} {flag}=") == [f"{flag}={choice}" for choice in choices]
 
 
-def test_the_flags_of_run_are_hydras() -> None:
+def test_the_flags_of_run_are_those_of_hydras_that_it_takes() -> None:
     """`bench run` has a list of its own, since Hydra takes longer to import than TAB may take."""
 
     def described(parser: argparse.ArgumentParser) -> dict[str, tuple[list[str], bool, Any]]:
         return {a.dest: (sorted(a.option_strings), a.nargs == 0, a.choices) for a in parser._actions}
 
-    assert described(COMMANDS["run"].load().parser()) == described(get_args_parser())
+    hydras = {dest: flag for dest, flag in described(get_args_parser()).items() if dest not in REFUSED}
+    assert described(COMMANDS["run"].load().parser()) == hydras
+
+
+@pytest.mark.parametrize("flag", ["--config-path", "--config-name", "--experimental-rerun"])
+def test_flags_that_run_refuses_are_not_offered(offered: Offered, flag: str) -> None:
+    with pytest.raises(BenchError, match=f"^{flag} is not taken"):
+        COMMANDS["run"].load().main([flag, "x"])
+    assert offered(f"bench run {flag[:-1]}") == []
 
 
 def test_the_settings_of_eval_and_speed_are_those_of_their_help(offered: Offered) -> None:
@@ -240,3 +249,8 @@ def test_bash_completes(cache: Path, tmp_path: Path, line: str, replies: list[st
     done = subprocess.run([bash, "--norc", "-c", script], env=environment, capture_output=True, text=True)
     assert done.stderr == ""
     assert done.stdout.splitlines() == replies
+
+
+def test_without_a_shell_it_says_which_there_are() -> None:
+    with pytest.raises(BenchError, match=r"^for which shell\? There are: bash, fish, zsh\.$"):
+        completion.main([])

@@ -250,6 +250,12 @@ def test_without_a_key_it_says_how_to_get_one(bench: Bench) -> None:
     assert done.stdout == "", "no work was done in vain"
 
 
+def test_a_mistake_is_said_before_a_key_is_asked_for(bench: Bench) -> None:
+    done = bench("dashboard", "suite/precision", "lr=1")
+    assert done.stderr == "error: the dashboard takes experiments and budget=, not 'lr=1'\n"
+    assert done.returncode == 2
+
+
 def test_without_the_package_it_says_what_to_install(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['wandb_workspaces'] = None")
     path = f"{tmp_path}{os.pathsep}{ROOT}"

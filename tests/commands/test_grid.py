@@ -250,3 +250,16 @@ def test_reproduce_runs_and_then_reports_even_when_a_run_failed(
     assert len(asked) == 4
     words = ["nandan2022/table4_2", "budget=cpu", f"seed={seeds}", "runs=here"]
     assert reported == [(words, False, "here", Path("there"), False)]
+
+
+def test_reproduce_reports_what_hydra_has_understood(
+    cli: Cli, asked: list[DictConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Quotes around a folder and a budget are Hydra's: neither the runs nor the report may see them."""
+    reported: list[Any] = []
+    monkeypatch.setattr("bench.commands.reproduce.report", lambda *given: reported.append(given))
+    quoted = ('budget="cpu"', 'runs="~/x y"', "seed='0'")
+    assert cli("reproduce", "nandan2022/table4_2", *quoted)[0] == 0
+    assert {(cfg.budget, cfg.runs, cfg.seed) for cfg in asked} == {("cpu", "~/x y", 0)}
+    (words, _, runs, _, _) = reported[0]
+    assert (words[:2], runs) == (["nandan2022/table4_2", "budget=cpu"], "~/x y")

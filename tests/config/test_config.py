@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from bench.config.component import build, component_name, settings
-from bench.config.compose import compose
+from bench.config.compose import compose, given, read_config
 from bench.config.options import config_dir, groups, options
 from bench.errors import BenchError
 from bench.models.base import Spec
@@ -320,3 +320,39 @@ def test_the_files_are_found_in_a_wheel_and_in_a_checkout(monkeypatch: pytest.Mo
     (tmp_path / "bench" / "_configs").mkdir(parents=True)
     monkeypatch.setattr("bench.config.options.__file__", str(tmp_path / "bench" / "config" / "options.py"))
     assert config_dir() == tmp_path / "bench" / "_configs"
+
+
+def test_values_are_read_off_overrides_as_hydra_reads_them() -> None:
+    lines = ['runs="~/x"', "data.root='a b'", 'budget=cpu,"short"', "seed=range(3)", "reg=[a,b]", "init_seed=null"]
+    assert given(lines) == {
+        "runs": ["~/x"],
+        "data.root": ["a b"],
+        "budget": ["cpu", "short"],
+        "seed": ["0", "1", "2"],
+        "reg": ["[a,b]"],
+        "init_seed": ["null"],
+    }
+    with pytest.raises(BenchError, match="cannot read 'runs=~/x': its value needs quotes"):
+        given(["runs=~/x"])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "{path} is damaged: it holds no settings"),
+        ("[1]", "{path} is damaged: it holds no settings"),
+        ("seed: 1", "{path} is damaged: it lacks the settings of the model or of the regularizers"),
+        ("model: 3\nreg: []", "{path} is damaged: it lacks the settings of the model or of the regularizers"),
+        ("model: {{}}\nreg: {none: 3}", "{path} "),
+        ("model: {}\nreg: {}", "{path}: "),
+        ("model: {_target_: bench.nowhere.Net}\nreg: {}", "{path}: _target_ is 'bench.nowhere.Net', which is no "),
+        ("\xff", "{path} "),
+    ],
+)
+def test_a_stored_configuration_that_is_damaged_is_named(text: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(BenchError) as caught:
+        read_config(path)
+    assert str(caught.value).startswith(said.format(path=path))
+    assert "\n" not in str(caught.value)

@@ -229,6 +229,16 @@ def test_every_row_is_compared_with_the_baseline_of_its_group() -> None:
         assert (base.label, base.group) == ("none", row.group)
 
 
+def test_a_quoted_budget_is_the_budget() -> None:
+    """Under `paper` the networks are the papers', quoted or not."""
+    experiment = load("nandan2022/table2_1")
+    for budget in ("paper", "cpu"):
+        plain = expand(experiment, [f"budget={budget}", "seed=1"])
+        quoted = expand(experiment, [f'budget="{budget}"', "seed='1'"])
+        assert [(job.row, job.seed) for job in quoted] == [(job.row, job.seed) for job in plain]
+        assert [name for _, name, _ in identified(quoted, DATA)] == [name for _, name, _ in identified(plain, DATA)]
+
+
 def test_the_command_line_wins_over_the_file() -> None:
     experiment = load("nandan2022/table2_1")
     jobs = expand(experiment, ["budget=cpu", "seed=4,5", "time_steps=1,2"])

@@ -52,6 +52,10 @@ CEILINGS = ("conv_fp32_flops", "conv_bf16_flops", "copy_bytes")
         ("peers=spikingjely_eager", "no peer is called 'spikingjely_eager'. Did you mean 'spikingjelly_eager'"),
         ("peers=nrose", "Did you mean 'norse'"),
         ("round=3", "no setting is called 'round'. Did you mean 'rounds'"),
+        ("lr=1", "no setting is called 'lr'. Did you mean 'optim.lr=1'?\n"),
+        ("T=2", "no setting is called 'T'. Did you mean 'time_steps=2'?\n"),
+        ("batchsize=8", "no setting is called 'batchsize'. Did you mean 'batch_size' or"),
+        ("trainer.batch_size=8", "bench speed has a setting of its own for that, batch_size=8\n"),
         ("modell=cnn", "no setting is called 'modell'. Did you mean 'model'?"),
         ("model=swe", "no model is called 'swe'. Did you mean 'sew'?"),
         ("data=cifar", "no data set is called 'cifar'. Did you mean 'cifar10'"),
@@ -69,6 +73,12 @@ def test_a_mistake_is_one_line(capsys: pytest.CaptureFixture[str], typed: str, s
     out, err = capsys.readouterr()
     assert (status, out, err.count("\n")) == (2, "", 1)
     assert said in err
+
+
+def test_quotes_are_taken_off_as_hydra_does() -> None:
+    asked = settings.parse(["rounds='3'", 'peers="norse",snntorch', 'seconds="0.5"', 'model="sew"'])
+    assert (asked.rounds, asked.peers, asked.seconds) == (3, ("norse", "snntorch"), 0.5)
+    assert 'model="sew"' in asked.overrides
 
 
 def test_json_table_and_chart(here: list[dict[str, Any]], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
