@@ -66,9 +66,14 @@ class StoredRun:
         return self.result["status"] == "finished"
 
     def number(self, key: str) -> float | None:
-        """A number by its dotted key, `test.acc`, or `probes.noise.` and its name in that probe's headline; None where
-        it was not measured."""
-        if key.startswith("probes."):
+        """A number by its dotted key, `test.acc`, or `probes.noise.` and its name in that probe's headline, or
+        `epochs.0.` and its key in that epoch's line, the first being 0; None where it was not measured."""
+        if key.startswith("epochs."):
+            _, epoch, number = key.split(".", 2)
+            value: Any = self.epochs[int(epoch)] if int(epoch) < len(self.epochs) else None
+            for part in number.split("."):
+                value = None if value is None else value.get(part)
+        elif key.startswith("probes."):
             _, name, number = key.split(".", 2)
             value = self.probes.get(name, {}).get("headline", {}).get(number)
         else:

@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from bench.published import papers
 from bench.report.analysis import Analysis
 from bench.report.collect import StoredRun
-from bench.report.stats import Estimate, Paired, estimate, holm, paired
+from bench.report.stats import ALPHA, Estimate, Paired, estimate, holm, paired
 from bench.report.tables import Line
-
-_ALPHA = 0.05
 
 
 @dataclass(frozen=True)
@@ -153,4 +151,4 @@ def _cell(mean: Estimate | None, pair: Paired | None, p: float | None) -> str:
         return text
     # 0 added: what rounds to 0 from below has no sign.
     difference = f"{pair.difference.mean + 0.0:+.4g}"
-    return f"{text}; " + (f"**{difference}**" if p is not None and p < _ALPHA else difference)
+    return f"{text}; " + (f"**{difference}**" if p is not None and p <= ALPHA else difference)

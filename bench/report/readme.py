@@ -21,6 +21,7 @@ from bench.report.words import (
     p_value,
     rank_text,
     replicates_text,
+    seeds_note,
     shared,
     shared_short,
     verdict_text,
@@ -121,8 +122,8 @@ def _against(analysis: Analysis) -> str:
         "from 20 seeds on). Difference: to the baseline, paired by seed. The verdict is a paired t test at 5 %, "
         "corrected by Holm's method for all comparisons of this table. Rank: among all rows"
         f"{' of the panel' if len(analysis.table.panels) > 1 else ''}, with the 95 % interval that resampled seeds "
-        "leave; runs that diverged rank last. Gap: clean train minus test accuracy. Intervals are over seeds, on one "
-        "test set."
+        "leave; runs that diverged rank last. Gap: clean train minus test accuracy. "
+        f"{seeds_note(analysis.table.records)}"
     )
     return f"{text}\n\n{numbers_table(head, body)}"
 
@@ -144,7 +145,10 @@ def _costs(analysis: Analysis) -> str:
 
 def _findings(analysis: Analysis) -> str:
     body = [(finding.says, f"**{finding.outcome}**", finding.why) for finding in analysis.findings]
-    text = "Each claim is tested on our runs, paired by seed, with Holm's correction; `open`: they cannot tell."
+    text = (
+        "Each claim is tested on our runs, paired by seed, with Holm's correction; `open`: they cannot tell. "
+        "Spike rates, counts and energies are compared by their ratio, on the log scale; all else by its difference."
+    )
     return f"{text}\n\n{numbers_table(('the paper says', 'in our runs', 'numbers'), body)}"
 
 

@@ -1,8 +1,8 @@
-"""Statistics over seeds: intervals, paired differences with verdicts, Holm, selection, Pareto, areas, ranks.
+"""Statistics over seeds: intervals, paired differences with verdicts, trends, Holm, selection, Pareto, curves, ranks.
 
 Pure functions of numbers. A run that diverged has no number: callers leave it out of means and count it, and
-`ranks` puts it last. All intervals are over seeds on one test set: they say how much training varies, not how
-much another test set would.
+`ranks` puts it last. All intervals are over seeds, which draw the test images too where a run takes a part
+of them: they say how much training varies, not how much another test set would change.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from typing import Any
 
 import numpy as np
 
-LEVEL = 0.95
+ALPHA = 0.05
+"""Chance, over all comparisons of a table, that what does not differ is called different."""
+LEVEL = 1 - ALPHA
 BOOTSTRAP_FROM = 20
 """Seeds from which on the interval is a bootstrap. Resampling fewer covers too little where 95 % is meant (BCa on
 normal values: 88 % at 8, 90 % at 10, 93.5 % at 20, against 94-96 % of Student's t)."""
@@ -163,6 +165,55 @@ def sign_flip(differences: Sequence[float]) -> float:
     return float((np.sum(np.abs(signs @ d) >= observed - slack) + 1) / 100_001)
 
 
+@dataclass(frozen=True)
+class Trend:
+    """Whether a number falls along ordered settings.
+
+    Attributes:
+        falls: number of steps at which the mean over seeds falls.
+        steps: number of steps.
+        n: number of seeds.
+        down: whether the order of the numbers within the seeds speaks for falling.
+        p: two-sided p-value of no order; None with fewer than two seeds.
+    """
+
+    falls: int
+    steps: int
+    n: int
+    down: bool
+    p: float | None
+
+
+def trend(columns: Sequence[Mapping[int, float]]) -> Trend | None:
+    """Page's trend test (Page 1963, Journal of the American Statistical Association 58, pp. 216-230).
+
+    Each seed ranks its own settings, so neither what a seed does to all of them nor the scale matters. It asks whether
+    the settings order the numbers, not whether every single step does: neighbours nearer to each other than seeds are
+    may swap places.
+
+    Args:
+        columns: for each setting, in order, seed -> number.
+
+    Returns:
+        None with fewer than three settings, or no seed that all have.
+    """
+    from scipy import stats
+
+    seeds = sorted(set.intersection(*map(set, columns))) if columns else []
+    if len(columns) < 3 or not seeds:
+        return None
+    table = np.array([[column[seed] for column in columns] for seed in seeds])
+    ranked = stats.rankdata(-table, axis=1).sum(axis=0)
+    means = table.mean(axis=0)
+    slope = float(ranked @ (np.arange(len(columns)) - (len(columns) - 1) / 2))
+    p = None
+    if len(seeds) > 1:
+        # One tail after the other, as scipy has one: that the columns rise in the order in which they are given.
+        tails = (stats.page_trend_test(values).pvalue for values in (table[:, ::-1], table))
+        p = min(1.0, 2 * float(min(tails)))
+    return Trend(int((np.diff(means) < 0).sum()), len(columns) - 1, len(seeds), slope > 0, p)
+
+
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
     """p-values adjusted for having looked at all of them (Holm 1979, step down); None stays and does not count."""
     tested = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
@@ -174,7 +225,7 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     return adjusted
 
 
-def verdict(pair: Paired, adjusted: float | None, alpha: float = 1 - LEVEL) -> Verdict | None:
+def verdict(pair: Paired, adjusted: float | None, alpha: float = ALPHA) -> Verdict | None:
     """The verdict on a paired comparison, more being better; None where there are fewer than two pairs to judge by.
 
     Args:
@@ -270,6 +321,51 @@ def area(strengths: Sequence[float], values: Sequence[float]) -> float | None:
     if len(x) < 2 or x[0] == x[-1]:
         return None
     return float(np.trapezoid(y, x) / (x[-1] - x[0]))
+
+
+def lead(above: Sequence[tuple[float, float]], below: Sequence[tuple[float, float]], chance: float) -> float | None:
+    """By how much one curve of accuracy over cost lies above another where cost is low: the mean difference over the
+    lower half, in log cost, of the costs that both reach.
+
+    Cost is an outcome here, as accuracy is, and only as long as a network learns do both fall together: collapsed
+    ones spike much or little as chance has it, so no line through their points is a function of the cost. Two rules
+    make it one. A run that keeps less than half of the best run's lead over chance has collapsed and is left out. What
+    is left is fitted by the nearest curve that never falls (isotonic regression by pooling adjacent violators), linear
+    between the centres of its pools. Pairing runs by the penalty's weight instead would compare networks at unequal
+    costs; taking the cost in as a covariate mends that only where the curve is a line.
+
+    Args:
+        above: cost, above 0, and accuracy in percent of each run of one seed.
+        below: the same of the other curve.
+        chance: accuracy of guessing, in percent.
+
+    Returns:
+        In points; None where a curve has fewer than two pools, or the two share no costs.
+    """
+    if not above or not below:
+        return None
+    # One bound for both: else the curve that is worse would be allowed more.
+    bound = (chance + max(accuracy for _, accuracy in [*above, *below])) / 2
+    (x1, y1), (x2, y2) = (_rising([point for point in curve if point[1] > bound]) for curve in (above, below))
+    if len(x1) < 2 or len(x2) < 2:
+        return None
+    low, high = max(x1[0], x2[0]), min(x1[-1], x2[-1])
+    if low >= high:
+        return None
+    at = np.linspace(low, (low + high) / 2, 50)
+    return float(np.mean(np.interp(at, x1, y1) - np.interp(at, x2, y2)))
+
+
+def _rising(points: Sequence[tuple[float, float]]) -> tuple[np.ndarray, np.ndarray]:
+    """Log cost and accuracy at the centres of the pools of an isotonic regression."""
+    from scipy.optimize import isotonic_regression  # type: ignore[import-untyped]
+
+    if not points:
+        return np.array([]), np.array([])
+    x, y = np.array(sorted((math.log(cost), accuracy) for cost, accuracy in points)).T
+    pools = isotonic_regression(y).blocks[:-1]
+    sizes = np.diff([*pools, len(x)])
+    return np.add.reduceat(x, pools) / sizes, np.add.reduceat(y, pools) / sizes
 
 
 @dataclass(frozen=True)

@@ -111,6 +111,21 @@ def replicates_text(records: Sequence[StoredRun]) -> str:
     return "; ".join([f"{runs}{count}", *texts])
 
 
+def seeds_note(records: Sequence[StoredRun]) -> str:
+    """What the intervals over seeds are over."""
+    drawn = {
+        f"{part}.{key}"
+        for record in records
+        for part, key in (("data", "test_limit"), ("trainer", "limit_test_batches"))
+        if (record.config.get(part) or {}).get(key) is not None
+    }
+    if drawn:
+        settings = ", ".join(f"`{key}`" for key in sorted(drawn))
+        return f"Intervals are over seeds, each of which draws its own test images ({settings})."
+    # Records without their settings may have drawn theirs too.
+    return "Intervals are over seeds" + (", on one test set." if all(record.config for record in records) else ".")
+
+
 def budget_note(table: Table) -> str:
     """What kind of numbers a table has: the papers' recipe or, in bold, a reduced run."""
     records = table.records

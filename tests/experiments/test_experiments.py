@@ -33,7 +33,7 @@ ROWS = {
     "antonov2024/table1": 3,
     "antonov2024/figure2": 5,
     "antonov2024/table1_surrogate": 10,
-    "gutekunst/diet_snn": 3 * 5,
+    "gutekunst/diet_snn": 3 * 6,
     "gutekunst/diehl_cook": 6,
     "gutekunst/decision_time": 5,
     "lyu2023/figures2_5": 10,

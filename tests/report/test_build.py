@@ -20,6 +20,7 @@ import yaml
 
 from bench.errors import BenchError
 from bench.experiments import load as load_experiment
+from bench.experiments import names
 from bench.published import papers
 from bench.report import build, join
 from bench.report.analysis import Analysis, analyse
@@ -61,10 +62,19 @@ def test_published_numbers_are_the_facts_and_claims_point_at_rows() -> None:
             by_column = [dict(zip(published.columns, row, strict=True)) for row in published.rows]
             for claim in table.get("claims", ()):
                 rows = [value for value in claim.values() if isinstance(value, dict)]
-                assert rows
+                assert rows or claim["over"] in published.columns
                 for wanted in rows:
                     fits = [row for row in by_column if wanted.items() <= row.items()]
                     assert len(fits) == 1, (number, wanted)
+        # A figure's claims, which name rows by group and label, stand in the experiment called like it.
+        figures = {
+            f"{content['key']}/figure{number.replace('.', '_')}": figure.get("claims", ())
+            for number, figure in content.get("figures", {}).items()
+        }
+        for name in figures.keys() & {*names()}:
+            rows = {f"{row.group}: {row.label}" for row in load_experiment(name).rows}
+            sides = [value for claim in figures[name] for value in claim.values() if isinstance(value, dict)]
+            assert {side["label"] for side in sides if "label" in side} <= rows, name
         for item, entry in content.get("experiments", {}).items():
             experiment = load_experiment(f"{content['key']}/{item}")
             labels = {row.label for row in experiment.rows} | {f"{row.group}: {row.label}" for row in experiment.rows}
@@ -90,7 +100,8 @@ def test_a_table_of_a_paper(records: SimpleNamespace, tmp_path: Path) -> None:
     # Ours minus published, by hand: mean of 60 + noise + seed, noise 0.05 * ((7 s + 1) mod 3) = .05, .1, 0.
     assert first.off("test_acc") == pytest.approx(60 + 0.05 + 1 - 87.04)
     outcomes = [finding.outcome for finding in analysis.findings]
-    assert outcomes == ["holds", "holds", "holds", "holds"]
+    # Rates fall and a penalty of 10 costs accuracy; one of 0.05 moves it by less than the noise, and no gap.
+    assert outcomes == ["holds", "open", "open", "holds"]
     page = readme(analysis, [])
     assert page.count("educed run") >= 4
     assert "| 87.04 | 61.05 [58.63, 63.47] | -25.99 |" in page
@@ -104,7 +115,7 @@ def test_a_figure_compares_two_curves(records: SimpleNamespace, tmp_path: Path) 
     analysis = only(joined(tmp_path, "nandan2022/figure3_1"))
     assert {row.line.series for row in analysis.rows} == {"squared", "first order"}
     assert analysis.table.panels == [""]
-    assert [finding.outcome for finding in analysis.findings] == ["holds"]
+    assert [finding.outcome for finding in analysis.findings] == ["holds", "holds"]
     assert only(joined(tmp_path, "nandan2022/table3_1")).table.folder == "nandan2022/table3_1/cpu"
 
 

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+from scipy import stats
+
 from bench.report import join
 from bench.report.analysis import analyse
-from bench.report.collect import collect
+from bench.report.claims import judge
+from bench.report.collect import StoredRun, collect
 from bench.report.figures import figures, style
 from bench.report.groups import groups
 from bench.report.probes import counts
 from bench.report.readme import readme
+from bench.report.tables import Line
+from bench.report.words import seeds_note
 
 LOSS = {"none": 0.3, "dropout": 0.4, "dropout2d": 0.5, "feature_dropout": 2.2, "alpha_dropout": 0.2}
 
@@ -124,3 +132,127 @@ def test_accuracy_over_neurons(records: SimpleNamespace, tmp_path: Path) -> None
     with style():
         assert len(drawn["growth"].draw().axes) == 1
         assert len(drawn["accuracy_over_rate"].draw().axes) == 1
+
+
+def line(records: SimpleNamespace, label: str, published: dict[str, Any] | None = None, **columns: Any) -> Line:
+    """Runs of seeds 0, 1, ...: each column holds a number a seed."""
+    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    runs = [StoredRun(records.record(seed=seed, **row), Path()) for seed, row in enumerate(rows)]
+    return Line(label, label, None, runs, published=published)
+
+
+def verdict_of(claim: dict[str, Any], *lines: Line) -> tuple[str, str]:
+    (finding,) = judge([{"says": "so", **claim}], lines)
+    return finding.outcome, finding.why
+
+
+def test_rates_are_compared_by_their_ratio(records: SimpleNamespace) -> None:
+    """Ratios of 5, 20 and 80 have the geometric mean 20. Their logarithms have a standard error of ln 4 / sqrt 3 and a
+    quantile of 4.3027: the interval is 20 * 4^(+-2.4842), [0.639, 626]."""
+    rates = (line(records, "a", test__spike_rate=(0.05, 0.2, 0.8)), line(records, "b", test__spike_rate=(0.01,) * 3))
+    falls = {"falls": "test_spike_rate", "from": {"label": "a"}, "to": {"label": "b"}}
+    outcome, why = verdict_of(falls, *rates)
+    assert outcome == "open"
+    assert why.startswith("20 times [0.639, 626] over 3 seeds, p = ")
+    # t = ln 20 / (ln 4 / sqrt 3) = 3.743 on two degrees of freedom: p = 1 - t / sqrt(t^2 + 2).
+    assert why.endswith("p = 0.065")
+    outcome, why = verdict_of({**falls, "times": 20}, *rates)
+    assert why == "20 times [0.639, 626] over 3 seeds, bound 20, p = 1.000"
+    # Accuracies stay differences, unless the claim says otherwise.
+    accuracies = (line(records, "a", test__acc=(80.0, 82.0, 84.0)), line(records, "b", test__acc=(40.0, 41.0, 42.0)))
+    better = {"better": {"label": "a"}, "than": {"label": "b"}, "in": "test_acc"}
+    assert verdict_of(better, *accuracies)[1].startswith("+41.00 [")
+    assert verdict_of({**better, "scale": "log"}, *accuracies)[1].startswith("2 times over 3 seeds")
+
+
+def test_a_count_of_0_stands_as_half_a_spike(records: SimpleNamespace) -> None:
+    """The fixture's network has 43,008 neurons, 4 steps and 360 test images: half a spike is a rate of 8.07e-9."""
+    base, silent = (0.1, 0.2, 0.1), (0.0, 0.1, 0.0)
+    lines = line(records, "a", test__spike_rate=base), line(records, "b", test__spike_rate=silent)
+    claim = {"falls": "test_spike_rate", "from": {"label": "a"}, "to": {"label": "b"}}
+    half = 0.5 / (43_008 * 4 * 360)
+    mean = (0.1 / half * 2 * 0.1 / half) ** (1 / 3)
+    outcome, why = verdict_of(claim, *lines)
+    assert outcome == "open"
+    assert why.startswith(f"{mean:,.0f} times [")
+    assert "over 3 seeds, 2 counts of 0 taken as half a count, p = " in why
+    # How much was counted is not known of a mean over validation images.
+    runs = [
+        replace(run, result=run.result | {"val": {"acc": 50.0, "loss": 1.0, "spike_rate": rate}})
+        for run, rate in zip(lines[1].records, silent, strict=True)
+    ]
+    again = Line("b", "b", None, runs)
+    claim = {**claim, "falls": "val.spike_rate", "from": {"label": "b"}}
+    assert verdict_of(claim, again) == ("open", "a number is 0 and has no ratio")
+
+
+def test_a_metric_falls_along_a_column(records: SimpleNamespace) -> None:
+    rates = {0.5: (0.05, 0.06), 0.0: (0.2, 0.3), 0.1: (0.1, 0.2), 5.0: (0.01, 0.02), 1.0: (0.04, 0.03)}
+    lines = [
+        line(records, str(weight), {"penalty": weight}, test__spike_rate=values) for weight, values in rates.items()
+    ]
+    claim = {"falls": "test_spike_rate", "over": "penalty"}
+    outcome, why = verdict_of(claim, *lines)
+    # Both seeds in full order: 1 of 120 ways each, two-sided.
+    assert (outcome, why) == ("holds", "falls at 4 of 4 steps over 2 seeds, p < 0.001")
+    rising = [replace_rates(one, 0.01, rates) for one in lines]
+    assert verdict_of(claim, *rising) == ("does not hold", "falls at 0 of 4 steps over 2 seeds, p < 0.001")
+    assert verdict_of(claim, *lines[:2])[0] == "not run"
+
+
+def replace_rates(one: Line, top: float, rates: dict[float, Any]) -> Line:
+    """The line with spike rates that rise with its penalty."""
+    assert one.published is not None
+    place = sorted(rates).index(one.published["penalty"])
+    runs = [
+        replace(run, result=run.result | {"test": {**run.result["test"], "spike_rate": top * (1 + place)}})
+        for run in one.records
+    ]
+    return Line(one.label, one.series, None, runs, published=one.published)
+
+
+def test_alike_is_two_one_sided_tests(records: SimpleNamespace) -> None:
+    """Against scipy's one-sided tests at the nearer bound."""
+    differences = np.array([0.2, 0.3, 0.1, 0.4])
+    lines = line(records, "a", test__acc=tuple(90 + differences)), line(records, "b", test__acc=(90.0,) * 4)
+    claim = {"alike": {"label": "a"}, "with": {"label": "b"}, "in": "test_acc"}
+    for within, wanted in ((1, "holds"), (0.3, "open"), (0.05, "open"), (0.01, "does not hold")):
+        outcome, why = verdict_of({**claim, "within": within}, *lines)
+        side = "less" if within > 0.25 else "greater"
+        p = 2 * stats.ttest_1samp(differences, within, alternative=side).pvalue
+        assert outcome == wanted, within
+        assert why.endswith(f"within {within:g}, p = {p:.3f}"), why
+        assert ("not within" in why) == (within < 0.25)
+
+
+def test_the_two_orders_at_equal_rates(records: SimpleNamespace, tmp_path: Path) -> None:
+    """The first order has 5 points less at each rate, which it reaches at other weights, and collapses at the last."""
+
+    def numbers(row: Any, seed: int) -> tuple[float, float]:
+        weight, first = float(row.label), row.group == "first order"
+        if weight == 10:
+            return 12.0, 0.05
+        rate = 0.1 / (1 + (3 if first else 2) * weight)
+        return 80 + 20 * math.log10(rate / 0.1) - 5 * (first and weight > 0) + 0.1 * seed * (first + 1), rate
+
+    records.of_experiment(tmp_path, "nandan2022/figure3_1", "cpu", 3, numbers)
+    (table,) = join.tables(collect([tmp_path]), ["nandan2022/figure3_1"], (), [])
+    alike, above = analyse(table).findings
+    assert alike.outcome == "does not hold"  # at 0.1 5 points and 20 log10(1.3 / 1.2) apart
+    assert above.outcome == "holds"
+    assert above.why.startswith("+4.90 [")  # 5 less 0, 0.1 and 0.2, by seed
+
+
+def test_test_images_that_the_seed_draws_are_said_to_be(records: SimpleNamespace, tmp_path: Path) -> None:
+    def note(settings: dict[str, Any]) -> str:
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        for seed in (0, 1):
+            result = records.record(run_id=f"digits-cnn-none-s{seed}-00000000", seed=seed)
+            records.put(folder, result, config={"data": settings})
+        return seeds_note(collect([folder]).records)
+
+    assert note({"test_limit": None}) == "Intervals are over seeds, on one test set."
+    assert note({"test_limit": 200}) == (
+        "Intervals are over seeds, each of which draws its own test images (`data.test_limit`)."
+    )
+    assert seeds_note([StoredRun(records.record(), Path())]) == "Intervals are over seeds."

@@ -127,3 +127,14 @@ def test_unfinished_runs_are_counted_and_cut_curves_not_used(records: SimpleName
     assert names(collection) == ["cut"]
     assert collection.records[0].epochs == []
     assert collection.lines() == ["1 records, 1 runs unfinished"]
+
+
+def test_a_number_of_an_epoch(records: SimpleNamespace, tmp_path: Path) -> None:
+    """The fixture's three epochs reach 32, 64 and 96 % of the training images; the first tests at 94 / 3 %."""
+    records.put(tmp_path, records.record())
+    (run,) = collect([tmp_path]).records
+    assert run.number("epochs.0.train.acc") == pytest.approx(32)
+    assert run.number("epochs.2.train.acc") == pytest.approx(96)
+    assert run.number("epochs.0.test.acc") == pytest.approx(94 / 3)
+    assert run.number("epochs.3.train.acc") is None
+    assert run.number("epochs.0.val.acc") is None

@@ -270,3 +270,76 @@ def test_bands() -> None:
     assert high[0] == pytest.approx(2 + 12.7062, abs=1e-3)
     assert low[1] == high[1] == 2.0
     assert [list(end) for end in stats.band([[1.0, 2.0]])] == [[1.0, 2.0]] * 3
+
+
+def test_a_trend_by_hand() -> None:
+    """Page's statistic of two seeds and three settings is at most 28 of which there is one way in 36; with one swap 27,
+    reached or passed in 5 of 36 ways."""
+    falling = [{0: 3.0, 1: 30.0}, {0: 2.0, 1: 20.0}, {0: 1.0, 1: 10.0}]
+    found = stats.trend(falling)
+    assert found is not None
+    assert (found.falls, found.steps, found.n, found.down) == (2, 2, 2, True)
+    assert found.p == pytest.approx(2 / 36)
+    rising = stats.trend(falling[::-1])
+    assert rising is not None
+    assert not rising.down
+    assert rising.p == pytest.approx(2 / 36)
+    swapped = stats.trend([{0: 3.0, 1: 30.0}, {0: 2.0, 1: 10.0}, {0: 1.0, 1: 20.0}])
+    assert swapped is not None
+    assert swapped.p == pytest.approx(10 / 36)
+
+
+def test_a_trend_needs_three_settings_and_two_seeds() -> None:
+    assert stats.trend([]) is None
+    assert stats.trend([{0: 2.0, 1: 2.0}, {0: 1.0, 1: 1.0}]) is None
+    assert stats.trend([{0: 2.0}, {1: 1.0}, {0: 0.0}]) is None
+    alone = stats.trend([{0: 3.0}, {0: 2.0}, {0: 1.0, 1: 5.0}])
+    assert alone is not None
+    assert (alone.n, alone.p) == (1, None)
+
+
+def test_the_lead_of_a_curve_by_hand() -> None:
+    """Ten points a decade: from 0.01 to 0.1 one curve has 60 to 70 %, the other, run at other costs, 4 points less;
+    what has collapsed says nothing, and a point out of order is pooled with its neighbour."""
+    above = [(0.01, 60.0), (0.1, 70.0), (0.03, 12.0), (0.2, 15.0)]
+    below = [(0.005, 56 - 10 * math.log10(2)), (0.2, 66 + 10 * math.log10(2)), (0.0001, 30.0)]
+    assert stats.lead(above, below, 10.0) == pytest.approx(4.0)
+    assert stats.lead(below, above, 10.0) == pytest.approx(-4.0)
+    # (0.01, 61) and (0.01, 59) pool to 60.
+    assert stats.lead([(0.01, 61.0), (0.01 + 1e-12, 59.0), *above[1:]], below, 10.0) == pytest.approx(4.0)
+    assert stats.lead(above, [(0.5, 66.0), (0.6, 67.0)], 10.0) is None
+    assert stats.lead(above, [(0.05, 66.0)], 10.0) is None
+    assert stats.lead([], below, 10.0) is None
+
+
+def curve(rng: np.random.Generator, shift: float, collapses: float, gap: float) -> list[tuple[float, float]]:
+    """Eleven runs of one seed as the small cnn has them: accuracy falls with the log of the rate, the last two collapse
+    now and then, to accuracies and rates that chance picks."""
+    rates = np.log([0.1414, 0.1376, 0.119, 0.0889, 0.038, 0.0253, 0.0199, 0.0158, 0.0129, 0.0085, 0.0055])
+    rates = rates + shift * (np.arange(11) > 3) + rng.normal(0, 0.07, 11)
+    knots = np.log([0.003, 0.006, 0.0095, 0.0129, 0.014, 0.02, 0.0253, 0.038, 0.09, 0.14])
+    accuracies = np.interp(rates, knots, [22, 26, 32, 38, 44, 48, 51, 54, 55, 55.2]) + rng.normal(0, 1, 11)
+    accuracies -= gap * np.clip(math.log(0.04) - rates, 0, 1)
+    dead = rng.random(11) < collapses * (np.arange(11) > 8)
+    rates = np.where(dead, rng.uniform(math.log(1e-4), math.log(0.02), 11), rates)
+    accuracies = np.where(dead, rng.uniform(9.5, 21.5, 11), accuracies)
+    return [(math.exp(rate), float(accuracy)) for rate, accuracy in zip(rates, accuracies, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("shift", "collapses", "gap", "low", "high"),
+    # Bounds: 3.5 standard deviations of 500 draws around 5 %, where the curves are the same one.
+    [(0.0, 0.4, 0.0, 0.016, 0.085), (-0.15, 0.95, 0.0, 0.016, 0.085), (-0.15, 0.95, 6.0, 0.8, 1.0)],
+    ids=["same", "same, reached elsewhere and collapsing more", "six points apart at low rates"],
+)
+def test_a_lead_is_found_where_there_is_one_and_only_there(
+    shift: float, collapses: float, gap: float, low: float, high: float
+) -> None:
+    rng = np.random.default_rng(0)
+    found = 0
+    for _ in range(500):
+        leads = [stats.lead(curve(rng, 0, 0.4, 0), curve(rng, shift, collapses, gap), 10.0) for _ in range(4)]
+        known = {seed: value for seed, value in enumerate(leads) if value is not None}
+        pair = stats.paired(known, dict.fromkeys(known, 0.0))
+        found += pair.p is not None and pair.p <= 0.05
+    assert low <= found / 500 <= high
