@@ -184,6 +184,8 @@ def current(
         return None
     try:
         content = probe_file.read(file, record)
+    except probe_file.Outdated:
+        return None
     except BenchError as error:
         raise BenchError(f"{error}; force=true measures it again") from error
     if content is None:
@@ -212,7 +214,13 @@ def load(path: Path, record: dict[str, Any], cfg: DictConfig) -> Subject:
     device = setup.pick_device(cfg.eval.accelerator.value)
     setup.pick_kernels(cfg.eval.ops, device)
     batch_size = setup.eval_batch_size(own.trainer.batch_size)
-    splits = prepare(settings(own.data), seed=own.seed, batch_size=own.trainer.batch_size, eval_batch_size=batch_size)
+    splits = prepare(
+        settings(own.data),
+        seed=own.seed,
+        batch_size=own.trainer.batch_size,
+        eval_batch_size=batch_size,
+        max_train_images=own.trainer.max_train_images,
+    )
     if splits.dataset.checksum != record["data_checksum"]:
         raise BenchError(f"{path.name} was trained on another copy of {record['data']}; root=DIR names where it lies")
     task = setup.make_task(own, splits)
@@ -239,6 +247,7 @@ def compile_probe(
     return {
         "schema_version": probe_file.SCHEMA_VERSION,
         "probe": name,
+        "version": probe_file.version(name),
         "run_id": record["run_id"],
         "run_finished": record["finished"],
         "settings": asked,

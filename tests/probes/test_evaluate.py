@@ -22,7 +22,7 @@ from bench.models.base import Spec
 from bench.models.mlp import MLP
 from bench.probes import evaluate
 from bench.probes.evaluate import parse, shown
-from bench.records.probe import SCHEMA_VERSION
+from bench.records.probe import SCHEMA_VERSION, VERSIONS
 from bench.registry import MODELS, PROBES
 from tests.probes.conftest import POISSON, POISSON_REG
 
@@ -97,6 +97,20 @@ def test_a_run_trained_anew_is_probed_anew(
     assert status == 0
     assert "measured before" not in out
     assert read_json(run / "probes" / "noise.json")["run_finished"] == record["finished"]
+
+
+def test_what_an_earlier_rule_measured_is_measured_anew(
+    poisson_run: Path, copied: Copied, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = copied(poisson_run)
+    assert call(capsys, str(run), *SMALL)[0] == 0
+    assert read_json(run / "probes" / "noise.json")["version"] == 1
+    monkeypatch.setitem(VERSIONS, "noise", 2)
+    status, out, _ = call(capsys, str(run), *SMALL)
+    assert status == 0
+    assert "measured before" not in out
+    assert read_json(run / "probes" / "noise.json")["version"] == 2
+    assert "measured before" in call(capsys, str(run), *SMALL)[1]
 
 
 def test_other_settings_are_not_taken_for_the_same(
@@ -277,9 +291,12 @@ def test_reproducing_a_table_probes_its_finished_runs(
 def test_tables_name_probes_that_exist() -> None:
     wanted = {name: load(name).probes for name in names()}
     assert wanted["antonov2024/table1_surrogate"] == ("noise",)
-    words = [word for probes in wanted.values() for word in probes]
-    assert {word for word in words if "=" not in word} <= set(PROBES.names())
-    assert list(parse(["probe=noise", *(word for word in words if "=" in word)]).noise.unknown) == [9, 2, 1]
+    own = {word for probes in wanted.values() for word in probes if "=" not in word}
+    assert own <= set(PROBES.names())
+    settings = [word for probes in wanted.values() for word in probes if "=" in word]
+    cfg = parse([f"probe={','.join(own)}", *settings])
+    assert list(cfg.noise.unknown) == [9, 2, 1]
+    assert list(cfg.decision.confusions) == ["9-0", "4-9"]
 
 
 def test_the_surrogate_twin_has_the_papers_network_and_classes() -> None:
