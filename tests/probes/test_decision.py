@@ -11,13 +11,18 @@ import numpy as np
 import pytest
 import torch
 
+from bench.config.component import build
 from bench.errors import BenchError
+from bench.experiments import load
 from bench.local.readout import NO_ANSWER
 from bench.models.base import Spec
 from bench.models.diehl_cook import DiehlCook
 from bench.neurons import NeuronConfig
 from bench.probes.base import Subject
 from bench.probes.decision import Answered, DecisionProbe
+from bench.probes.evaluate import parse
+from bench.registry import PROBES
+from bench.report.claims import claims
 from tests.probes.conftest import train
 
 SubjectOf = Callable[..., Subject]
@@ -25,6 +30,9 @@ TINY = (
     "data=digits", "data.classes=[0,1]", "model=diehl_cook", "model.rule=stdp", "model.neurons=8", "model.present=60",
     "trainer.batch_size=8", "trainer.epochs=1", "trainer.precision=fp32", "logger=none",
 )  # fmt: skip
+
+
+EXPERIMENT = load("gutekunst/decision_time")
 
 
 def silent(line: str) -> None:
@@ -61,12 +69,12 @@ def answered(y: list[int], *first: tuple[list[int], list[float]]) -> Answered:
 def probed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """probed(probe, test, train): what a probe makes of some answers."""
 
-    def measure(probe: DecisionProbe, test: Answered, train: Answered) -> Any:
+    def measure(probe: DecisionProbe, test: Answered, train: Answered, classes: int = 2) -> Any:
         torch.manual_seed(0)
         model = DiehlCook(Spec((1, 8, 8), 2, neuron=NeuronConfig("lif")))
         subject: Any = SimpleNamespace(
             task=SimpleNamespace(model=model),
-            splits=SimpleNamespace(classes=2),
+            splits=SimpleNamespace(classes=classes),
             test_images=lambda count: (test, None),
             training_images=lambda count: (train, None),
         )
@@ -105,6 +113,17 @@ def test_the_threshold_is_chosen_on_training_images(probed: Callable[..., Any]) 
 def test_the_lowest_of_equally_good_thresholds_counts(probed: Callable[..., Any]) -> None:
     same = answered([0, 1], ([0, 1], [9.0, 9.0]), ([0, 1], [2.0, 2.0]))
     assert probed(DecisionProbe(thresholds=[5, 2]), same, same).headline["threshold (spikes)"] == 2
+
+
+def test_the_papers_claims_are_about_numbers_that_the_probe_gives(probed: Callable[..., Any]) -> None:
+    """As the experiment has it measured."""
+    cfg = parse([f"probe={','.join(word for word in EXPERIMENT.probes if '=' not in word)}", *EXPERIMENT.probes[1:]])
+    same = answered([0, 1], *[([0, 1], [9.0, 9.0])] * 7)
+    headline = probed(build(PROBES, cfg.decision), same, same, classes=10).headline
+    words = [value for claim in claims(EXPERIMENT.name) for value in claim.values() if isinstance(value, str)]
+    named = {word.removeprefix("probes.decision.") for word in words if word.startswith("probes.decision.")}
+    assert len(named) > 5
+    assert named <= headline.keys()
 
 
 def wrong() -> Iterator[tuple[dict[str, Any], str]]:
