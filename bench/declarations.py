@@ -13,8 +13,11 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, cached_property
+from importlib.machinery import ModuleSpec, PathFinder
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -22,6 +25,12 @@ from bench.errors import BenchError, one_line
 
 REQUIRED: Any = inspect.Parameter.empty
 """The default of an argument that has none."""
+
+SUITE = {"bench", "hydra_plugins"}
+"""The suite's own packages, whose code its commit names."""
+
+LIBRARIES = {"site-packages", "dist-packages"}
+"""Folders in which everything lies beside everything."""
 
 CONTEXT = {"self", "spec"}
 """What a run gives to a constructor, so that it is no setting."""
@@ -98,12 +107,24 @@ class LiveDeclaration(Declaration):
     Attributes:
         cls: the class.
         file: that its module was imported from; None where there is none.
-        sha256: of that file when the class was registered, the first 12 hex digits; None without a file.
+        files: that file and those beside it which it imports, each with the first 12 hex digits of its sha256 when the
+            class was registered; none without a file.
     """
 
     cls: type
     file: Path | None
-    sha256: str | None
+    files: tuple[tuple[Path, str], ...]
+
+    @property
+    def sha256(self) -> str | None:
+        """Of all its code: the file's own where it imports nothing beside it, else of the files' names and sums."""
+        if len(self.files) < 2:
+            return self.files[0][1] if self.files else None
+        return digest("".join(f"{self.named(file)} {sha256}\n" for file, sha256 in self.files).encode())
+
+    def named(self, file: Path) -> str:
+        """One of its files as others may see it: without the folders, which are a machine's."""
+        return file.name if self.file is None else file.relative_to(self.file.parent).as_posix()
 
     @cached_property
     def arguments(self) -> tuple[Argument, ...]:
@@ -126,8 +147,81 @@ def declaration_of(name: str, cls: type) -> LiveDeclaration:
     """Of an imported class; asked when it is registered, its hash is that of the code that runs."""
     path = getattr(sys.modules.get(cls.__module__), "__file__", None)
     file = Path(path) if path is not None and Path(path).is_file() else None
-    sha256 = None if file is None else digest(file.read_bytes())
-    return LiveDeclaration(name, cls.__module__, cls.__qualname__, cls.__doc__ or "", cls, file, sha256)
+    files = () if file is None else tuple((each, digest(each.read_bytes())) for each in _code(cls.__module__, file))
+    return LiveDeclaration(name, cls.__module__, cls.__qualname__, cls.__doc__ or "", cls, file, files)
+
+
+def _code(module: str, file: Path) -> list[Path]:
+    """A plugin's file, then those in its folder or below that it imports, directly or through each other, by name."""
+    code: dict[Path, None] = {file: None}
+    if file.parent.name not in LIBRARIES:
+        waiting = [(module, file)]
+        while waiting:
+            for name in _imported(*waiting.pop()):
+                for found, other in _sources(name, file.parent):
+                    if other not in code:
+                        code[other] = None
+                        waiting.append((found, other))
+    return [file, *sorted(other for other in code if other != file)]
+
+
+def _imported(module: str, file: Path) -> Iterator[str]:
+    """The dotted names that a module's file may import, those inside functions too."""
+    package = module if file.stem == "__init__" else module.rpartition(".")[0]
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            with suppress(ImportError):  # a relative import that leaves its package
+                base = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+                # What is imported from a package may be a module of it.
+                yield from (f"{base}.{alias.name}" for alias in node.names)
+
+
+def _sources(name: str, folder: Path) -> Iterator[tuple[str, Path]]:
+    """The modules on the way to a dotted name that lie in a folder, with their files; none is imported for it."""
+    places: list[str] = []
+    for module in accumulate(name.split("."), "{}.{}".format):
+        spec = _spec(module, places)
+        if spec is None or module in SUITE:
+            return
+        file = Path(spec.origin).resolve() if spec.origin and spec.origin.endswith(".py") else None
+        places = list(spec.submodule_search_locations or ())
+        home = Path(places[0]).resolve() if places else None if file is None else file.parent
+        if home is not None and "." not in module and not _beside(home, folder.resolve(), bool(places)):
+            return
+        if file is not None and file.is_relative_to(folder.resolve()):
+            yield module, folder / file.relative_to(folder.resolve())
+
+
+def _spec(module: str, places: list[str]) -> ModuleSpec | None:
+    """Where a module comes from; None where only an import would tell.
+
+    Args:
+        module: its dotted name.
+        places: the folders of the package that it is of.
+    """
+    try:
+        if module in sys.modules:
+            return sys.modules[module].__spec__
+        if places:
+            return PathFinder.find_spec(module, places)
+        # It would import the package.
+        return importlib.util.find_spec(module) if module.rpartition(".")[0] in {"", *sys.modules} else None
+    except (AttributeError, ImportError, ValueError):
+        return None
+
+
+def _beside(home: Path, folder: Path, package: bool) -> bool:
+    """Whether a module, or a package by its folder, lies in a plugin's folder, or is the package that this is of.
+
+    An environment's libraries may lie deeper in the folder: they are not the plugin's.
+    """
+    return home == folder or (package and (home.parent == folder or folder.is_relative_to(home)))
 
 
 def digest(source: bytes) -> str:

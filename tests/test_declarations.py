@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
 import subprocess
 import sys
@@ -15,6 +17,7 @@ from bench.data import DATASETS
 from bench.declarations import Declaration, Source, Unreadable, arguments_of, declared
 from bench.errors import BenchError
 from bench.registry import MODELS, PROBES, REGULARIZERS, Registry
+from tests.conftest import ROOT
 
 EVERYTHING = [(registry, name) for registry in (MODELS, REGULARIZERS, PROBES, DATASETS) for name in registry.names()]
 SETTABLE = [(registry, name) for registry, name in EVERYTHING if registry is not DATASETS]
@@ -152,3 +155,99 @@ def test_two_files_of_a_package_with_one_name_are_refused(package: Any) -> None:
     with pytest.raises(BenchError, match=f"^{re.escape(line)}$"):
         declared(name)
     assert not {"parts.own", "parts.copied"} & set(sys.modules)
+
+
+# -- the code of a plugin: its file, and what it imports beside it -------------------------------------
+
+MINE = """
+IMPORTS
+from bench.registry import REGULARIZERS
+from bench.regularizers.base import Regularizer
+
+@REGULARIZERS.register("mine")
+class Mine(Regularizer):
+    def penalty(self, activity):
+        LATER
+        return {}
+"""
+TELL = """
+import sys
+from bench.registry import REGULARIZERS
+mine = REGULARIZERS.declaration("mine")
+print(mine.sha256, *(mine.named(file) for file, _ in mine.files))
+print("late" in sys.modules)
+"""
+
+
+def told(folder: Path, plugin: str = "mine.py") -> tuple[str, list[str], bool]:
+    """What a process that finds modules in a folder says of a plugin: its hash, its files, whether `late` is there."""
+    path = os.pathsep.join((str(folder), str(ROOT)))
+    named = str(folder / plugin) if plugin.endswith(".py") else plugin
+    env = {**os.environ, "PYTHONPATH": path, "BENCH_PLUGINS": named, "PYTHONDONTWRITEBYTECODE": "1"}
+    done = subprocess.run([sys.executable, "-c", TELL], capture_output=True, text=True, env=env, cwd=folder.parent)
+    assert done.returncode == 0, done.stderr
+    (sha256, *files), (late,) = (line.split() for line in done.stdout.splitlines())
+    return sha256, files, late == "True"
+
+
+def mine(folder: Path, imports: str = "", later: str = "pass") -> bytes:
+    """A plugin's source, written to `mine.py`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    source = MINE.replace("IMPORTS", imports).replace("LATER", later)
+    (folder / "mine.py").write_text(source)
+    return source.encode()
+
+
+def short(source: bytes) -> str:
+    return hashlib.sha256(source).hexdigest()[:12]
+
+
+def test_a_file_that_imports_nothing_beside_it_has_its_own_hash(tmp_path: Path) -> None:
+    """Nor do a neighbour that it leaves alone, the suite and an environment's libraries below the folder count."""
+    folder = tmp_path / "own"
+    source = mine(folder, "import json, torch, bench.seeds")
+    (folder / "other.py").write_text("")
+    assert told(folder) == (short(source), ["mine.py"], False)
+
+
+def test_what_a_plugin_imports_beside_it_is_part_of_its_code(tmp_path: Path) -> None:
+    """At the top, inside a function without importing it now, through each other, and a package's modules."""
+    folder = tmp_path / "own"
+    source = mine(folder, "import helper\nfrom tools import scale", "from late import later")
+    (folder / "helper.py").write_text("import mine_too\n")
+    (folder / "mine_too.py").write_text("import helper\n")
+    (folder / "late.py").write_text("def later(: this is no Python")
+    (folder / "tools").mkdir()
+    (folder / "tools" / "__init__.py").write_text("")
+    (folder / "tools" / "scale.py").write_text("from . import base\n")
+    (folder / "tools" / "base.py").write_text("BASE = 1\n")
+    (folder / "tools" / "unused.py").write_text("")
+    names = ["mine.py", "helper.py", "late.py", "mine_too.py", "tools/__init__.py", "tools/base.py", "tools/scale.py"]
+    sha256, files, late = told(folder)
+    assert (files, late) == (names, False)
+    sums = "".join(f"{name} {short((folder / name).read_bytes())}\n" for name in names)
+    assert sha256 == short(sums.encode()) != short(source)
+    (folder / "tools" / "base.py").write_text("BASE = 2\n")
+    assert told(folder)[0] != sha256
+
+
+def test_a_module_of_a_package_counts_its_neighbours(tmp_path: Path) -> None:
+    package = tmp_path / "path" / "kit" / "regs"
+    mine(package, "from .helper import x\nfrom kit.regs.second import y\nfrom kit import above")
+    (package / "helper.py").write_text("x = 1\n")
+    (package / "second.py").write_text("y = 1\n")
+    (package.parent / "above.py").write_text("")
+    assert told(tmp_path / "path", "kit.regs.mine")[1] == ["mine.py", "helper.py", "second.py"]
+
+
+def test_libraries_beside_a_plugin_are_not_its_code(tmp_path: Path) -> None:
+    """Where everything is installed, and deeper in the folder."""
+    installed = tmp_path / "site-packages"
+    source = mine(installed, "import library")
+    (installed / "library.py").write_text("")
+    assert told(installed)[:2] == (short(source), ["mine.py"])
+    folder = tmp_path / "own"
+    source = mine(folder, f"import sys\nsys.path.append({str(folder / 'env' / 'lib')!r})\nimport library")
+    (folder / "env" / "lib").mkdir(parents=True)
+    (folder / "env" / "lib" / "library.py").write_text("")
+    assert told(folder)[:2] == (short(source), ["mine.py"])

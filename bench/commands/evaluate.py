@@ -19,6 +19,7 @@ settings, with their defaults; a probe's own are written PROBE.KEY=VALUE:
   seed=0            of the probes, not of the runs
   bake=true         fold what regularizers did into plain weights first, as for export
   root=null         where the data sets lie, if no longer where the run had them
+  path=null         likewise the folder of images of data=folder
   accelerator=auto  auto, cpu or gpu
   ops=auto          which kernels
 """

@@ -96,6 +96,11 @@ class Batches:
         return len(self._images)
 
     @property
+    def stored(self) -> tuple[Tensor, Tensor]:
+        """The split as it is kept: images uint8 [M, C, H, W], neither normalized nor augmented; labels int64 [M]."""
+        return self._images, self._labels
+
+    @property
     def sampler(self) -> Batches:
         """Itself: Lightning calls `sampler.set_epoch(epoch)` before each epoch."""
         return self

@@ -94,6 +94,11 @@ class Subject:
         """
         return self.choose(self.splits.dataset.test_images, self.splits.dataset.test_labels, count)
 
+    def training_images(self, count: int) -> tuple[Tensor, Tensor]:
+        """As `test_images`, of those that the network was trained on: after validation and data.limit, without
+        augmentation. What a probe chooses for itself, a threshold say, it chooses on these."""
+        return self.choose(*self.splits.train.stored, count)
+
     def choose(self, images: Tensor, labels: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """As `test_images`, from any images; labels of at least one image each, from 0."""
         if count < len(labels):

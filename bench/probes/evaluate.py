@@ -17,7 +17,7 @@ from bench.config.explain import explained
 from bench.config.schema import Accelerator
 from bench.declarations import LiveDeclaration
 from bench.errors import BenchError, EnvironmentFault, nearest
-from bench.files import write_atomic
+from bench.files import read_json, write_atomic
 from bench.ops import Backend
 from bench.records import probe as probe_file
 from bench.records import provenance
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from bench.probes.base import Outcome, Say, Subject
 
 
+MOVED = ("data.root", "data.path")
+"""Settings of a run that say where its data lie, by the names that `bench run` has for them."""
+
+
 @dataclass
 class EvalConfig:
     """The settings of `bench eval`; each probe's own stand under its name.
@@ -38,7 +42,8 @@ class EvalConfig:
         force: measure again what is there.
         seed: of the probes; the same for all runs, whatever theirs.
         bake: fold what regularizers did into plain weights first, as for export.
-        root: where the data sets lie; null is where the run had them.
+        root: where the data sets lie, also written data.root; null is where the run had them.
+        path: the folder of images of data=folder, also written data.path; likewise.
         accelerator: where to compute.
         ops: which kernels.
     """
@@ -48,6 +53,7 @@ class EvalConfig:
     seed: int = 0
     bake: bool = True
     root: str | None = None
+    path: str | None = None
     accelerator: Accelerator = Accelerator.auto
     ops: Backend = Backend.auto
 
@@ -96,6 +102,8 @@ def place_of(key: str, cfg: DictConfig) -> str:
     own = fields.pop("eval")
     if not dot and key in own:
         return f"eval.{key}"
+    if key in MOVED:
+        return f"eval.{name}"
     if probe in fields:
         if dot and name in fields[probe]:
             return key
@@ -184,6 +192,8 @@ def current(
         return None
     try:
         content = probe_file.read(file, record)
+    except probe_file.Outdated:
+        return None
     except BenchError as error:
         raise BenchError(f"{error}; force=true measures it again") from error
     if content is None:
@@ -200,21 +210,28 @@ def load(path: Path, record: dict[str, Any], cfg: DictConfig) -> Subject:
     """The trained network of a run, in evaluation mode.
 
     Raises:
-        BenchError: its files are damaged, or the data are not those it was trained on.
+        BenchError: its files are damaged, or its data or its plugins are not those it was trained with.
     """
     from bench.data import prepare
     from bench.probes.base import Subject
     from bench.training import setup
 
     own = read_config(path / "config.yaml")
-    if cfg.eval.root is not None:
-        own.data.root = cfg.eval.root
+    check_plugins(path, own)
+    place(path, own, cfg)
     device = setup.pick_device(cfg.eval.accelerator.value)
     setup.pick_kernels(cfg.eval.ops, device)
     batch_size = setup.eval_batch_size(own.trainer.batch_size)
-    splits = prepare(settings(own.data), seed=own.seed, batch_size=own.trainer.batch_size, eval_batch_size=batch_size)
+    splits = prepare(
+        settings(own.data),
+        seed=own.seed,
+        batch_size=own.trainer.batch_size,
+        eval_batch_size=batch_size,
+        max_train_images=own.trainer.max_train_images,
+    )
     if splits.dataset.checksum != record["data_checksum"]:
-        raise BenchError(f"{path.name} was trained on another copy of {record['data']}; root=DIR names where it lies")
+        where = "root=DIR" if own.data.path is None else "path=FOLDER"
+        raise BenchError(f"{path.name} was trained on another copy of {record['data']}; {where} names where it lies")
     task = setup.make_task(own, splits)
     checkpoint = setup.find_checkpoint(RunFolder(path.parent, path.name), task)
     assert checkpoint is not None
@@ -229,6 +246,47 @@ def load(path: Path, record: dict[str, Any], cfg: DictConfig) -> Subject:
     )  # fmt: skip
 
 
+def check_plugins(path: Path, own: DictConfig) -> None:
+    """Refuse a run whose network another version of a plugin would rebuild.
+
+    Args:
+        path: of the run's folder.
+        own: its configuration.
+
+    Raises:
+        BenchError: names the plugin and both versions' hashes; or `env.json` is damaged.
+    """
+    file = path / "env.json"
+    trained = provenance.plugin_hashes(read_json(file)) if file.exists() else {}
+    for _, plugin in plugins_of(own):
+        sha256 = trained.get(plugin.name, plugin.sha256)
+        if sha256 != plugin.sha256:
+            raise BenchError(
+                f"{path.name} was trained by plugin '{plugin.name}' ({provenance.plugin_file(plugin)}) as it was at "
+                f"{str(sha256)[:8]}, and now it is at {str(plugin.sha256)[:8]}: bring that code back, or train anew"
+            )
+
+
+def place(path: Path, own: DictConfig, cfg: DictConfig) -> None:
+    """Say where a run's data lie now.
+
+    Args:
+        path: of the run's folder.
+        own: its configuration; changed.
+        cfg: of `parse`.
+
+    Raises:
+        BenchError: its folder of images is not there.
+    """
+    for key in ("root", "path"):
+        if cfg.eval[key] is not None:
+            own.data[key] = cfg.eval[key]
+    if own.data.path is not None and not Path(own.data.path).expanduser().is_dir():
+        raise BenchError(
+            f"{path.name}: data.path={own.data.path} is no folder here; path=FOLDER names where its images lie"
+        )
+
+
 def compile_probe(
     name: str, asked: dict[str, Any], record: dict[str, Any], cfg: DictConfig, subject: Subject, outcome: Outcome
 ) -> dict[str, Any]:
@@ -239,6 +297,7 @@ def compile_probe(
     return {
         "schema_version": probe_file.SCHEMA_VERSION,
         "probe": name,
+        "version": probe_file.version(name),
         "run_id": record["run_id"],
         "run_finished": record["finished"],
         "settings": asked,

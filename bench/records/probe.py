@@ -11,11 +11,23 @@ from bench.files import read_json
 
 SCHEMA_VERSION = 1
 
+VERSIONS = {"decision": 2}
+"""By the name of a probe, 1 where it is not here: raised when the same settings come to measure something else."""
+
 KINDS: dict[str, type] = {
     "probe": str, "run_id": str, "run_finished": str, "settings": dict, "seed": int, "baked": bool, "headline": dict,
     "rows": list,
 }  # fmt: skip
 """Keys that others read; `bench eval` writes more."""
+
+
+class Outdated(BenchError):
+    """A probe's file was measured by an earlier rule."""
+
+
+def version(name: str) -> int:
+    """The version of what a probe measures."""
+    return VERSIONS.get(name, 1)
 
 
 def read(file: Path, record: dict[str, Any]) -> dict[str, Any] | None:
@@ -26,6 +38,7 @@ def read(file: Path, record: dict[str, Any]) -> dict[str, Any] | None:
         record: the run's `result.json`.
 
     Raises:
+        Outdated: the probe has come to measure something else since, or in the suite that measured it.
         BenchError: it is damaged, of another schema or of another run.
     """
     content = read_json(file)
@@ -39,4 +52,10 @@ def read(file: Path, record: dict[str, Any]) -> dict[str, Any] | None:
             raise BenchError(f"{file}: '{key}' is {value!r}, no finite number")
     if content["run_id"] != record["run_id"]:
         raise BenchError(f"{file} is of the run {content['run_id']}")
+    name, found = content["probe"], content.get("version", 1)
+    if found != version(name):
+        raise Outdated(
+            f"{file} was measured by another rule: version {found} of probe={name}, where this suite has version "
+            f"{version(name)}; it must be measured again"
+        )
     return content if content["run_finished"] == record["finished"] else None

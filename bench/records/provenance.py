@@ -73,7 +73,8 @@ def uncommitted(plugins: Iterable[LiveDeclaration] = ()) -> list[str]:
     """What code is in no commit: the suite's untracked files, and plugins' files.
 
     Args:
-        plugins: those that take part; each is to be in the suite's commit as it was when it was imported.
+        plugins: those that take part; each is to be in the suite's commit as it was when it was imported, with the
+            files beside it that it imports.
 
     Returns:
         Paths in the repository; of plugins the files' names, as their folders are a machine's.
@@ -85,14 +86,26 @@ def uncommitted(plugins: Iterable[LiveDeclaration] = ()) -> list[str]:
         others = _git("ls-files", "--others", "-z", "--", *CODE) or b""
         files += [name for name in others.decode().split("\0") if name.endswith(SUFFIXES)]
     for plugin in plugins:
-        if top is None or not _committed(plugin, Path(top.decode().removesuffix("\n"))):
-            files.append(plugin_file(plugin))
+        home = None if top is None else Path(top.decode().removesuffix("\n"))
+        files += [] if plugin.files else [plugin_file(plugin)]
+        files += [plugin.named(file) for file, sha256 in plugin.files if not _committed(file, sha256, home)]
     return list(dict.fromkeys(files))
 
 
 def plugin_file(plugin: LiveDeclaration) -> str:
     """The name of its file, without folders; of a class without a file that of its module."""
     return plugin.module if plugin.file is None else plugin.file.name
+
+
+def plugin_hashes(env: Mapping[str, Any]) -> dict[str, str]:
+    """What names the code of a run's plugins, by what they are registered as; records of old have none.
+
+    Args:
+        env: the content of `env.json`.
+    """
+    plugins = env.get("plugins")
+    entries = plugins.items() if isinstance(plugins, dict) else ()
+    return {name: str(entry["sha256"]) for name, entry in entries if isinstance(entry, dict) and entry.get("sha256")}
 
 
 def loose_plugins(env: Mapping[str, Any]) -> dict[str, str]:
@@ -125,11 +138,11 @@ def changes(env: Mapping[str, Any], commit: str) -> str:
     return f"tracked files differed from {commit}"
 
 
-def _committed(plugin: LiveDeclaration, top: Path) -> bool:
-    if plugin.file is None or not plugin.file.resolve().is_relative_to(top):
+def _committed(file: Path, sha256: str, top: Path | None) -> bool:
+    if top is None or not file.resolve().is_relative_to(top):
         return False
-    source = _git("cat-file", "blob", f"HEAD:{plugin.file.resolve().relative_to(top).as_posix()}")
-    return source is not None and digest(source) == plugin.sha256
+    source = _git("cat-file", "blob", f"HEAD:{file.resolve().relative_to(top).as_posix()}")
+    return source is not None and digest(source) == sha256
 
 
 def _tracked() -> bool:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from bench.__main__ import main
 from bench.commands.reproduce import probe
@@ -22,8 +27,9 @@ from bench.models.base import Spec
 from bench.models.mlp import MLP
 from bench.probes import evaluate
 from bench.probes.evaluate import parse, shown
-from bench.records.probe import SCHEMA_VERSION
+from bench.records.probe import SCHEMA_VERSION, VERSIONS
 from bench.registry import MODELS, PROBES
+from tests.conftest import ROOT
 from tests.probes.conftest import POISSON, POISSON_REG
 
 Bench = Callable[..., subprocess.CompletedProcess[str]]
@@ -99,6 +105,20 @@ def test_a_run_trained_anew_is_probed_anew(
     assert read_json(run / "probes" / "noise.json")["run_finished"] == record["finished"]
 
 
+def test_what_an_earlier_rule_measured_is_measured_anew(
+    poisson_run: Path, copied: Copied, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = copied(poisson_run)
+    assert call(capsys, str(run), *SMALL)[0] == 0
+    assert read_json(run / "probes" / "noise.json")["version"] == 1
+    monkeypatch.setitem(VERSIONS, "noise", 2)
+    status, out, _ = call(capsys, str(run), *SMALL)
+    assert status == 0
+    assert "measured before" not in out
+    assert read_json(run / "probes" / "noise.json")["version"] == 2
+    assert "measured before" in call(capsys, str(run), *SMALL)[1]
+
+
 def test_other_settings_are_not_taken_for_the_same(
     poisson_run: Path, copied: Copied, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -114,6 +134,77 @@ def test_other_settings_are_not_taken_for_the_same(
         assert f"was measured with {said}; force=true replaces it" in err
     assert call(capsys, str(run), "probe=noise", "noise.images=13", "force=true")[0] == 0
     assert read_json(run / "probes" / "noise.json")["settings"]["images"] == 13
+
+
+MINE = """
+from bench.registry import REGULARIZERS
+from bench.regularizers.base import Regularizer
+
+@REGULARIZERS.register("mine")
+class Mine(Regularizer):
+    '''Nothing. Source: me (2024), eq. 1.'''
+    scale = 1.0
+"""
+
+
+def test_a_run_is_not_probed_by_another_version_of_its_plugin(bench: Bench, tmp_path: Path) -> None:
+    plugin, runs = tmp_path / "mine.py", tmp_path / "runs"
+    plugin.write_text(MINE)
+    env = {"BENCH_PLUGINS": str(plugin)}
+    done = bench("run", "budget=smoke", "data=digits", "reg=mine", "logger=none", f"runs={runs}", env=env)
+    assert done.returncode == 0, done.stderr
+    words = ("--all", "--runs", str(runs), "probe=noise", "noise.images=12")
+    assert bench("eval", *words, env=env).returncode == 0
+    plugin.write_text(MINE.replace("1.0", "2.0"))
+    refused = bench("eval", *words, "force=true", env=env)
+    (run,) = runs.iterdir()
+    then, now = (hashlib.sha256(text.encode()).hexdigest()[:8] for text in (MINE, plugin.read_text()))
+    assert (refused.returncode, refused.stderr) == (
+        2,
+        f"error: {run.name} was trained by plugin 'mine' (mine.py) as it was at {then}, and now it is at {now}: "
+        "bring that code back, or train anew\n",
+    )
+
+
+def test_data_that_moved_are_found_by_the_settings_that_the_line_names(shared_data: Path, tmp_path: Path) -> None:
+    """A folder of images given by a relative path, asked for from elsewhere."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 2, 8, 8, 8), dtype=np.uint8)
+    for split, images in zip(("train", "test"), pixels, strict=True):
+        for name, own in zip("ab", images, strict=True):
+            (here / "images" / split / name).mkdir(parents=True)
+            for place, image in enumerate(own):
+                Image.fromarray(image).save(here / "images" / split / name / f"{place}.png")
+    there.mkdir()
+    words = ("budget=smoke", "data=folder", "data.path=images", "model=mlp", "logger=none", f"runs={tmp_path / 'runs'}")
+    code = "import sys, os; os.chdir(sys.argv.pop(1)); from bench.__main__ import main; sys.exit(main(sys.argv[1:]))"
+
+    def at(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+        env = {**os.environ, "BENCH_DATA": str(shared_data), "PYTHONPATH": str(ROOT)}
+        command = [sys.executable, "-c", code, str(folder), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, env=env, check=False)
+
+    done = at(here, "run", *words)
+    assert done.returncode == 0, done.stderr
+    (run,) = (tmp_path / "runs").iterdir()
+    probe_it = ("eval", str(run), "probe=noise", "noise.images=4", "force=true")
+    refused = at(there, *probe_it)
+    assert (refused.returncode, refused.stderr) == (
+        2, f"error: {run.name}: data.path=images is no folder here; path=FOLDER names where its images lie\n",
+    )  # fmt: skip
+    for setting in (f"path={here / 'images'}", "data.path=../here/images"):
+        found = at(there, *probe_it, setting)
+        assert found.returncode == 0, found.stderr
+    (here / "images" / "train" / "a" / "0.png").unlink()
+    other = at(there, *probe_it, "path=../here/images")
+    assert other.returncode == 2
+    assert "was trained on another copy of folder; path=FOLDER names where it lies" in other.stderr
+
+
+def test_the_data_root_has_its_name_as_a_run_has_it() -> None:
+    assert parse(["probe=noise", "data.root=elsewhere"]).eval.root == "elsewhere"
+    with pytest.raises(BenchError, match=r"bench eval has no setting 'data\.limit'"):
+        parse(["probe=noise", "data.limit=3"])
 
 
 def unfinished(run: Path) -> None:
@@ -277,9 +368,12 @@ def test_reproducing_a_table_probes_its_finished_runs(
 def test_tables_name_probes_that_exist() -> None:
     wanted = {name: load(name).probes for name in names()}
     assert wanted["antonov2024/table1_surrogate"] == ("noise",)
-    words = [word for probes in wanted.values() for word in probes]
-    assert {word for word in words if "=" not in word} <= set(PROBES.names())
-    assert list(parse(["probe=noise", *(word for word in words if "=" in word)]).noise.unknown) == [9, 2, 1]
+    own = {word for probes in wanted.values() for word in probes if "=" not in word}
+    assert own <= set(PROBES.names())
+    settings = [word for probes in wanted.values() for word in probes if "=" in word]
+    cfg = parse([f"probe={','.join(own)}", *settings])
+    assert list(cfg.noise.unknown) == [9, 2, 1]
+    assert list(cfg.decision.confusions) == ["9-0", "4-9"]
 
 
 def test_the_surrogate_twin_has_the_papers_network_and_classes() -> None:

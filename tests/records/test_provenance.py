@@ -98,3 +98,21 @@ def test_a_plugin_counts_as_it_was_imported(suite: Path, tmp_path: Path) -> None
     inside.write_text(changed)
     other = hashlib.sha256(changed.encode()).hexdigest()[:12]
     assert ask(suite, inside) == f"True ['mine.py'] {{'reg': {{'mine': '{other}'}}}}"
+
+
+def test_a_plugins_helper_counts_as_it_was_imported(suite: Path) -> None:
+    """Both files in the commit, or that which is not."""
+    inside = suite / "extras" / "mine.py"
+    inside.parent.mkdir()
+    inside.write_text(f"import sys\nsys.path.insert(0, {str(inside.parent)!r})\nimport helper\n{PLUGIN}")
+    helper = inside.with_name("helper.py")
+    helper.write_text("x = 1\n")
+    assert ask(suite, inside).startswith("True ['mine.py', 'helper.py'] {'reg': {'mine': '")
+    git(suite, "add", ".")
+    git(suite, "commit", "-q", "-m", "mine")
+    committed = ask(suite, inside)
+    assert committed.startswith("False [] {'reg': {'mine': '")
+    helper.write_text("x = 2\n")
+    changed = ask(suite, inside)
+    assert changed.startswith("True ['helper.py'] {'reg': {'mine': '")
+    assert changed[-16:] != committed[-16:]

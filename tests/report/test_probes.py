@@ -111,6 +111,21 @@ def test_what_does_not_belong_is_not_shown(runs: list[dict[str, Any]], tmp_path:
     assert len(collect([tmp_path]).records) == 6
 
 
+def test_what_an_earlier_rule_measured_is_left_out_and_said(runs: list[dict[str, Any]], tmp_path: Path) -> None:
+    """The threshold of `decision` was once chosen on the test images: such files have no version."""
+    for result, version in zip(runs, ({}, {"version": 1}, {"version": 3}, {"version": 2}), strict=False):
+        put(tmp_path, probe(result, probe="decision", headline={"vote (%)": 70.0}, **version), "decision")
+    collection = collect([tmp_path])
+    assert [record.run_id for record in collection.records if record.probes] == [runs[3]["run_id"]]
+    assert {path.parent.name: reason for path, reason in collection.left_out} == {
+        runs[place][
+            "run_id"
+        ]: f"probes/decision.json was measured by another rule: version {version} of probe=decision, "
+        "where this suite has version 2; it must be measured again"
+        for place, version in enumerate((1, 1, 3))
+    }
+
+
 def test_the_page_of_a_table_has_them(runs: list[dict[str, Any]], tmp_path: Path) -> None:
     for result in runs:
         put(tmp_path, probe(result))
@@ -162,7 +177,7 @@ def test_decisions_over_their_threshold(runs: list[dict[str, Any]], tmp_path: Pa
             {"threshold": 5, "acc": 70.0 + result["seed"], "right_ms": 40.0, "wrong_ms": 60.0 + 10 * result["seed"]},
             {"threshold": 1, "acc": 50.0, "right_ms": 10.0, "wrong_ms": None},
         ]
-        put(tmp_path, probe(result, probe="decision", rows=rows, headline={}), "decision")
+        put(tmp_path, probe(result, probe="decision", rows=rows, headline={}, version=2), "decision")
     (drawn,) = (figure for figure in figures(only(tmp_path)) if figure.name == "decisions")
     accuracy, times = drawn.draw().axes
     curve, vote = accuracy.lines
