@@ -186,12 +186,9 @@ def headline(per_image: Mapping[str, float]) -> dict[str, float | None]:
 
 
 def border(weights: Mapping[str, Any]) -> dict[str, float | None]:
-    """The mean absolute weight behind black pixels in percent of that behind others, from `input_weights`."""
-    behind = weights.get("mean_abs_behind_black")
-    if behind is None:
-        return {}
-    share = ratio(behind, weights["mean_abs_behind_others"])
-    return {"weights behind black pixels (%)": None if share is None else 100 * share}
+    """The share of weights behind black pixels that is pruned, from `input_weights`; nothing where none is black."""
+    pruned = weights.get("pruned_behind_black")
+    return {} if pruned is None else {"pruned behind black pixels (%)": 100 * pruned}
 
 
 def input_weights(subject: Subject) -> dict[str, Any]:
