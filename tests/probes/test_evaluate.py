@@ -276,7 +276,7 @@ def test_reproducing_a_table_probes_its_finished_runs(
 
 def test_tables_name_probes_that_exist() -> None:
     wanted = {name: load(name).probes for name in names()}
-    assert wanted["antonov2024/table1_surrogate"] == ("noise",)
+    assert wanted["antonov2024/table1_surrogate"] == ("noise", "adversarial")
     words = [word for probes in wanted.values() for word in probes]
     assert {word for word in words if "=" not in word} <= set(PROBES.names())
     assert list(parse(["probe=noise", *(word for word in words if "=" in word)]).noise.unknown) == [9, 2, 1]
