@@ -91,8 +91,8 @@ class TrainerConfig:
     Attributes:
         epochs: passes over the training set.
         batch_size: images a step.
-        max_train_images: at most this many training images where data.limit is not set (a budget's cap: unlike
-            data.limit, it may exceed what there is).
+        max_train_images: at most this many training images where neither data.limit nor data.per_class is set (a
+            budget's cap: unlike data.limit, it may exceed what there is).
         precision: of the forward pass.
         accelerator: auto, cpu or gpu.
         devices: how many of them share each batch.

@@ -58,6 +58,7 @@ class Batches:
         device: where batches are made.
         augment: makes it a training split.
         seed: the run's seed.
+        posterize: leading bits of each pixel that are kept, after augmentation; None keeps all.
     """
 
     def __init__(
@@ -71,11 +72,13 @@ class Batches:
         device: torch.device | str = "cpu",
         augment: Augment | None = None,
         seed: int = 0,
+        posterize: int | None = None,
     ) -> None:
         self.device = torch.device(device)
         self.batch_size = min(batch_size, len(images))
         self.augment = augment
         self.seed = seed
+        self.posterize = posterize
         self.epoch = 0
         self._share = (0, 1)
         # On a GPU a kernel's launch costs more than its work on one batch: augment many batches at a time.
@@ -133,7 +136,7 @@ class Batches:
         return self._normalize(self._images[index.to(self._images.device)].to(self.device))
 
     def _normalize(self, images: Tensor) -> Tensor:
-        return torch.addcmul(self._shift, images.float(), self._scale)
+        return torch.addcmul(self._shift, posterized(images.float(), self.posterize), self._scale)
 
     def _evaluation(self) -> Iterator[tuple[Tensor, Tensor]]:
         for images, labels in zip(
@@ -231,6 +234,21 @@ def crop_flip(images: Tensor, crop: int, offsets: Tensor, flips: Tensor | None) 
     pixel = rows[:, :, None] * (w + 2 * crop) + columns[:, None, :]
     framed = F.pad(images, (crop,) * 4) if crop else images
     return framed.reshape(n, c, -1).gather(2, pixel.view(n, 1, -1).expand(n, c, h * w)).view(n, c, h, w)
+
+
+def posterized(images: Tensor, bits: int | None) -> Tensor:
+    """Keep the leading bits of each pixel: round it down to a multiple of 2^(8 - bits).
+
+    A gradient passes straight through.
+
+    Args:
+        images: float, pixels in 0 to 255, whole numbers or not.
+        bits: from 1 to 8; None changes nothing.
+
+    Returns:
+        The same shape.
+    """
+    return images if bits is None else images - images.detach().remainder(2 ** (8 - bits))
 
 
 def rand_augment(images: Tensor, transform: RandAugment, seeds: Sequence[int]) -> Tensor:

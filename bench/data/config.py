@@ -19,6 +19,9 @@ class DataConfig:
         limit: training images, a class-balanced subset drawn by the run's seed once validation is split
             off; null takes all.
         test_limit: the same for the test set.
+        per_class: the first so many training images of each class, in the data set's order, once validation is split
+            off: the same for every seed. In place of a limit; null takes all.
+        test_per_class: the same for the test set.
         val_fraction: share of the training images split off for validation, class by class, in [0, 1).
         crop: pixels of zeros around the image before a random crop to its size; 0 is off.
         flip: mirror left and right with probability 1/2.
@@ -28,6 +31,8 @@ class DataConfig:
             the chosen classes), before padding.
         std: likewise.
         size: pad smaller images with zeros, or resize larger ones, to size x size.
+        posterize: leading bits of each pixel that the network sees, the others being 0, as Pillow and torchvision
+            posterize: 6 leaves 64 levels and makes 255 a 252; null keeps all 8.
     """
 
     name: str = MISSING
@@ -36,6 +41,8 @@ class DataConfig:
     classes: list[int | str] | None = None
     limit: int | None = None
     test_limit: int | None = None
+    per_class: int | None = None
+    test_per_class: int | None = None
     val_fraction: float = 0.0
     crop: int = 0
     flip: bool = False
@@ -44,3 +51,4 @@ class DataConfig:
     mean: list[float] | None = None
     std: list[float] | None = None
     size: int | None = None
+    posterize: int | None = None

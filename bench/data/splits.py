@@ -59,12 +59,12 @@ class Splits:
 
     @property
     def train_images(self) -> int:
-        """Training images, after validation and data.limit."""
+        """Training images, after validation and data.limit or data.per_class."""
         return self.train.images
 
     @property
     def test_images(self) -> int:
-        """Test images, after data.test_limit."""
+        """Test images, after data.test_limit or data.test_per_class."""
         return self.test.images
 
 
@@ -81,8 +81,8 @@ def prepare(
     """Open the data set and make its splits.
 
     Validation is split off first, then data.limit cuts the training set. Which images each takes depends on
-    the seed and on nothing else. Where data.limit is not set, `max_train_images` takes its place; unlike a limit, it
-    may exceed what there is. `eval_batches` cuts every evaluation split to as many batches of images drawn by the
+    the seed and on nothing else; data.per_class, in place of a limit, takes the first ones whatever the seed. Where
+    neither is set, `max_train_images` is the limit; unlike one that is set, it may exceed what there is. `eval_batches` cuts every evaluation split to as many batches of images drawn by the
     seed: the first ones of a set that is sorted by class would all be of one class.
 
     Raises:
@@ -94,14 +94,12 @@ def prepare(
     train, val = torch.arange(len(dataset.train_labels)), None
     if cfg.val_fraction:
         train, val = split_off(dataset.train_labels, cfg.val_fraction, seed, dataset.classes)
-    limit, limited_by = cfg.limit, "data.limit"
-    if limit is None and max_train_images is not None and max_train_images < len(train):
-        limit, limited_by = max_train_images, "trainer.max_train_images"
-    if limit is not None:
-        train = train[balanced(dataset.train_labels[train], limit, classes, seed, "data.limit", limited_by)]
+    train = train[_chosen_for_training(cfg, dataset.train_labels[train], dataset.classes, seed, max_train_images)]
     test = torch.arange(len(dataset.test_labels))
     if cfg.test_limit is not None:
         test = balanced(dataset.test_labels, cfg.test_limit, classes, seed, "data.test_limit")
+    elif cfg.test_per_class is not None:
+        test = _first(dataset.test_labels, cfg.test_per_class, dataset.classes, "test_per_class", "test")
 
     channels = dataset.train_images.shape[1]
     mean, std = (_per_channel(getattr(cfg, key), key, channels) for key in ("mean", "std"))
@@ -121,7 +119,9 @@ def prepare(
             shuffled = torch.randperm(len(images), generator=generator("cpu", seed, "eval_batches"))
             index = shuffled[: eval_batches * eval_batch_size].sort().values
             images, labels = images[index.to(images.device)], labels[index]
-        return Batches(images, labels, eval_batch_size, mean=mean, std=std, device=device)
+        return Batches(
+            images, labels, eval_batch_size, mean=mean, std=std, device=device, posterize=cfg.posterize
+        )  # fmt: skip
 
     images, labels = take(dataset.train_images, dataset.train_labels, train)
     augment = _augment(cfg, tuple(images.shape[1:]), mean, classes)
@@ -132,7 +132,10 @@ def prepare(
         images = images.to(device)  # once, for train and train_clean
     return Splits(
         dataset,
-        train=Batches(images, labels, batch_size, mean=mean, std=std, device=device, augment=augment, seed=seed),
+        train=Batches(
+            images, labels, batch_size, mean=mean, std=std, device=device, augment=augment, seed=seed,
+            posterize=cfg.posterize,
+        ),  # fmt: skip
         train_clean=clean(images, labels),
         val=None if val is None else clean(*take(dataset.train_images, dataset.train_labels, val)),
         test=clean(*take(dataset.test_images, dataset.test_labels, test)),
@@ -145,9 +148,32 @@ def prepare(
 def _check(cfg: DataConfig, batch_size: int, eval_batch_size: int) -> None:
     Numbers("", ASSIGNED).at_least(1, batch_size=batch_size, eval_batch_size=eval_batch_size)
     SETTINGS.at_least(0, crop=cfg.crop, mixup=cfg.mixup)
+    SETTINGS.at_least(1, per_class=cfg.per_class, test_per_class=cfg.test_per_class)
     SETTINGS.within("[0, 1)", val_fraction=cfg.val_fraction)
+    SETTINGS.within("[1, 8]", ": a pixel has 8 bits", posterize=cfg.posterize)
+    for limit, per_class, prefix in (
+        (cfg.limit, cfg.per_class, "data."), (cfg.test_limit, cfg.test_per_class, "data.test_")
+    ):  # fmt: skip
+        if limit is not None and per_class is not None:
+            raise BenchError(
+                f"{prefix}per_class={per_class} and {prefix}limit={limit} both say how many images: set one of them"
+            )
     if cfg.randaugment is not None and not RANDAUGMENT.fullmatch(cfg.randaugment):
         raise BenchError(f"data.randaugment={cfg.randaugment} is not timm's: write, say, rand-m9-n2 or rand-m9-mstd0.5")
+
+
+def _chosen_for_training(
+    cfg: DataConfig, labels: Tensor, names: Sequence[str], seed: int, max_train_images: int | None
+) -> Tensor:
+    """Indices of the training images, of those that validation has left: see `prepare`."""
+    if cfg.per_class is not None:
+        return _first(labels, cfg.per_class, names, "per_class", "training")
+    limit, limited_by = cfg.limit, "data.limit"
+    if limit is None and max_train_images is not None and max_train_images < len(labels):
+        limit, limited_by = max_train_images, "trainer.max_train_images"
+    if limit is None:
+        return torch.arange(len(labels))
+    return balanced(labels, limit, len(names), seed, "data.limit", limited_by)
 
 
 def _per_channel(values: Sequence[float] | None, key: str, channels: int) -> tuple[float, ...] | None:
@@ -178,10 +204,11 @@ def _rand_augment(text: str | None, shape: tuple[int, ...], mean: Sequence[float
     return rand_augment_transform(text, hparams)
 
 
-def _rank_in_class(labels: Tensor, classes: int, draw: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Each image's place, from 0, in a random order of its class [M]; and the classes' sizes [classes]."""
-    shuffled = torch.randperm(len(labels), generator=draw)
-    by_class = shuffled[torch.argsort(labels[shuffled], stable=True)]
+def _rank_in_class(labels: Tensor, classes: int, draw: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+    """Each image's place, from 0, in an order of its class [M], a random one or, without `draw`, the data set's; and
+    the classes' sizes [classes]."""
+    ordered = torch.arange(len(labels)) if draw is None else torch.randperm(len(labels), generator=draw)
+    by_class = ordered[torch.argsort(labels[ordered], stable=True)]
     sizes = torch.bincount(labels, minlength=classes)
     rank = torch.empty_like(labels)
     rank[by_class] = torch.arange(len(labels)) - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
@@ -217,6 +244,31 @@ def balanced(labels: Tensor, limit: int, classes: int, seed: int, key: str, limi
     # Which classes get the odd image is drawn too.
     turn = rank * classes + torch.randperm(classes, generator=draw)[labels]
     return turn.argsort()[:limit].sort().values
+
+
+def first_of_each(labels: Tensor, count: int) -> Tensor:
+    """Choose the first `count` images of each class, or all of a class that has no more.
+
+    Args:
+        labels: int64 [M].
+        count: at most so many of each class.
+
+    Returns:
+        Their indices, int64, ascending.
+    """
+    rank, _ = _rank_in_class(labels, int(labels.max()) + 1)
+    return (rank < count).nonzero().flatten()
+
+
+def _first(labels: Tensor, count: int, classes: Sequence[str], setting: str, kind: str) -> Tensor:
+    """As `first_of_each`; a BenchError where a class has fewer."""
+    sizes = torch.bincount(labels, minlength=len(classes))
+    fewest = int(sizes.argmin())
+    if count > sizes[fewest]:
+        raise BenchError(
+            f"data.{setting}={count} is more than the {sizes[fewest]} {kind} images of class '{classes[fewest]}'"
+        )
+    return first_of_each(labels, count)
 
 
 def split_off(labels: Tensor, fraction: float, seed: int, classes: Sequence[str]) -> tuple[Tensor, Tensor]:

@@ -54,7 +54,9 @@ class Subject:
             labels: `[M]`.
         """
         mean, std = self.splits.mean, self.splits.std
-        return Batches(images, labels, self.batch_size, mean=mean, std=std, device=self.device)
+        return Batches(
+            images, labels, self.batch_size, mean=mean, std=std, device=self.device, posterize=self.data.posterize
+        )  # fmt: skip
 
     def logits(self, x: Tensor) -> Tensor:
         """Logits `[N, classes]` of normalized images `[N, C, H, W]`, from rest, with their graph."""

@@ -11,13 +11,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image, ImageOps
 from timm.data.auto_augment import rand_augment_transform
 from timm.data.mixup import Mixup
 from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tvf
 
-from bench.data.batches import Augment, Batches, crop_flip, global_seed, rand_augment
+from bench.data.batches import Augment, Batches, crop_flip, global_seed, posterized, rand_augment
 from bench.errors import BenchError
 from bench.seeds import generator
 
@@ -49,6 +50,30 @@ def test_crop_and_flip_by_hand() -> None:
     assert crop_flip(image, 0, torch.zeros(2, 1, dtype=torch.int64), torch.tensor([True])).tolist() == [
         [[[2, 1], [4, 3]]]
     ]
+
+
+def test_posterize_by_hand() -> None:
+    pixels = torch.tensor([0.0, 3, 4, 7, 8, 127, 251, 252, 255])
+    assert posterized(pixels, 6).tolist() == [0, 0, 4, 4, 8, 124, 248, 252, 252]
+    assert posterized(torch.tensor([3.99, 4.01, 63.4]), 6).tolist() == [0, 4, 60]
+    assert posterized(pixels, 8).tolist() == pixels.tolist()
+    assert posterized(pixels, None) is pixels
+
+
+@pytest.mark.parametrize("bits", range(1, 9))
+def test_posterize_like_pillow(bits: int) -> None:
+    pixels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    expected = np.asarray(ImageOps.posterize(Image.fromarray(pixels), bits))
+    images = torch.from_numpy(pixels)[None, None]
+    x, _ = next(iter(Batches(images, torch.zeros(1), 1, mean=[0.0], std=[1.0], posterize=bits)))
+    assert np.array_equal((255 * x[0, 0]).round().numpy(), expected)
+
+
+def test_gradients_pass_a_posterized_image() -> None:
+    images = torch.rand(2, 1, 3, 3).mul(255).requires_grad_()
+    x, _ = next(iter(Batches(images, torch.zeros(2), 2, mean=[0.5], std=[0.25], posterize=3)))
+    (gradient,) = torch.autograd.grad(x.sum(), images)
+    torch.testing.assert_close(gradient, torch.full_like(images, 1 / (255 * 0.25)))
 
 
 @settings(max_examples=30, deadline=None)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from bench.data import DataConfig, prepare
-from bench.data.splits import balanced, fit, split_off, statistics
+from bench.data.splits import balanced, first_of_each, fit, split_off, statistics
 from bench.errors import BenchError
 
 LABELS = st.lists(st.integers(0, 3), min_size=4, max_size=60).map(lambda tail: torch.tensor([0, 1, 2, 3, *tail]))
@@ -40,6 +40,14 @@ def test_a_limit_is_drawn_by_the_seed() -> None:
     odd = [torch.bincount(labels[chosen]).tolist() for chosen in (first, second)]
     assert sorted(odd[0]) == [10] * 5 + [11] * 5
     assert odd[0] != odd[1]
+
+
+def test_the_first_of_each_class_by_hand() -> None:
+    labels = torch.tensor([1, 0, 1, 1, 0, 2])
+    assert first_of_each(labels, 1).tolist() == [0, 1, 5]
+    assert first_of_each(labels, 2).tolist() == [0, 1, 2, 4, 5]
+    assert first_of_each(labels, 3).tolist() == [0, 1, 2, 3, 4, 5]
+    assert first_of_each(torch.tensor([2, 2, 0]), 1).tolist() == [0, 2]  # a class without images
 
 
 @given(LABELS.map(lambda y: y.repeat(5)), st.floats(0.2, 0.8), st.integers(0, 1000))
@@ -95,6 +103,45 @@ def test_splits_of_digits(digits_root: Path) -> None:
     np.testing.assert_allclose(splits.mean, statistics(splits.dataset.train_images)[0])
 
 
+def test_per_class_takes_the_first_images_whatever_the_seed(digits_root: Path) -> None:
+    cfg = config(digits_root, classes=[7, 4, 6], per_class=20, test_per_class=5, mean=[0.0], std=[1.0])
+    # A budget's cap is for those who have not said how many.
+    one, two = (prepare(cfg, seed=seed, batch_size=10, max_train_images=30) for seed in (0, 1))
+    for kind, count in (("train", 20), ("test", 5)):
+        images, labels = (getattr(one.dataset, f"{kind}_{part}") for part in ("images", "labels"))
+        kept, left = [], {0: count, 1: count, 2: count}
+        for image, label in zip(images, labels.tolist(), strict=True):
+            if left[label]:
+                left[label] -= 1
+                kept.append((image / 255, label))
+        for splits in (one, two):
+            batches = list(splits.train_clean if kind == "train" else splits.test)
+            assert torch.cat([y for _, y in batches]).tolist() == [label for _, label in kept]
+            torch.testing.assert_close(torch.cat([x for x, _ in batches]), torch.stack([image for image, _ in kept]))
+    orders = [torch.cat([y for _, y in splits.train]).tolist() for splits in (one, two)]
+    assert orders[0] != orders[1]
+    assert sorted(orders[0]) == sorted(orders[1]) == [0] * 20 + [1] * 20 + [2] * 20
+
+
+def test_per_class_is_of_what_validation_leaves(digits_root: Path) -> None:
+    splits = prepare(config(digits_root, val_fraction=0.5, per_class=60), seed=0, batch_size=50)
+    assert splits.val is not None
+    train, val = (torch.cat([x for x, _ in part]) for part in (splits.train_clean, splits.val))
+    assert len(train) == 600
+    assert not {x.numpy().tobytes() for x in train} & {x.numpy().tobytes() for x in val}
+    with pytest.raises(BenchError, match=r"data.per_class=80 is more than the \d\d training images of class"):
+        prepare(config(digits_root, val_fraction=0.5, per_class=80), seed=0, batch_size=50)
+
+
+def test_posterized_images_reach_the_network(digits_root: Path) -> None:
+    splits = prepare(config(digits_root, posterize=2, mean=[0.0], std=[1.0]), seed=0, batch_size=50)
+    for split in (splits.train, splits.train_clean, splits.test):
+        x = torch.cat([x for x, _ in split])
+        assert (255 * x).round().unique().tolist() == [0, 64, 128, 192]
+    raw = splits.dataset.test_images
+    torch.testing.assert_close(torch.cat([x for x, _ in splits.test]), (raw // 64 * 64) / 255)
+
+
 def test_validation_and_training_share_no_image_and_depend_on_the_seed(digits_root: Path) -> None:
     def rows(seed: int) -> tuple[set[bytes], set[bytes]]:
         splits = prepare(config(digits_root, val_fraction=0.3), seed=seed, batch_size=50)
@@ -136,6 +183,14 @@ def test_works_with_hydras_structured_config(digits_root: Path) -> None:
         ({"limit": 0}, "data.limit=0 is too few"),
         ({"limit": -5}, "data.limit=-5 is too few"),
         ({"test_limit": 361}, "data.test_limit=361 is more than the 360 images"),
+        ({"per_class": 200}, r"data.per_class=200 is more than the 1\d\d training images of class '\d'"),
+        ({"test_per_class": 50}, r"data.test_per_class=50 is more than the 3\d test images of class '\d'"),
+        ({"per_class": 0}, "data.per_class=0 must be at least 1"),
+        ({"test_per_class": -2}, "data.test_per_class=-2 must be at least 1"),
+        ({"per_class": 5, "limit": 50}, "data.per_class=5 and data.limit=50 both say how many images: set one of them"),
+        ({"test_per_class": 5, "test_limit": 50}, "data.test_per_class=5 and data.test_limit=50 both say how many"),
+        ({"posterize": 0}, r"data.posterize=0 must lie in \[1, 8\]: a pixel has 8 bits"),
+        ({"posterize": 9}, r"data.posterize=9 must lie in \[1, 8\]"),
         ({"val_fraction": 1.0}, r"data.val_fraction=1.0 must lie in \[0, 1\)"),
         ({"val_fraction": -0.1}, r"data.val_fraction=-0.1 must lie in \[0, 1\)"),
         ({"val_fraction": float("nan")}, "data.val_fraction=nan must lie"),

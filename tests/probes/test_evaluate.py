@@ -367,7 +367,7 @@ def test_reproducing_a_table_probes_its_finished_runs(
 
 def test_tables_name_probes_that_exist() -> None:
     wanted = {name: load(name).probes for name in names()}
-    assert wanted["antonov2024/table1_surrogate"] == ("noise",)
+    assert wanted["antonov2024/table1_surrogate"] == ("noise", "adversarial")
     own = {word for probes in wanted.values() for word in probes if "=" not in word}
     assert own <= set(PROBES.names())
     settings = [word for probes in wanted.values() for word in probes if "=" in word]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,39 @@ def test_noise_is_as_bright_as_the_training_digits(poisson_run: Path, subject_of
     assert across.std() < 0.5 * sets["blurred"][0].std()
 
 
+def test_a_run_on_the_first_of_each_class_is_probed_on_them(
+    poisson_run: Path, subject_of: SubjectOf, shared_data: Path
+) -> None:
+    loaded = subject_of(poisson_run)
+    subject = replace(loaded, data=replace(loaded.data, test_per_class=5))
+    whole = open_dataset(DataConfig(name="digits", root=str(shared_data)))
+    sets = NoiseProbe(unknown=[9, 2, 1]).sets(subject)
+    for name, digits in (("known", (7, 4, 6)), ("unknown", (9, 2, 1))):
+        first = {int(place) for digit in digits for place in (whole.test_labels == digit).nonzero().flatten()[:5]}
+        expected = {whole.test_images[place].numpy().tobytes() for place in first}
+        assert {image.numpy().tobytes() for image in sets[name][0]} == expected
+        assert len(sets[name][0]) == 15
+    assert len(NoiseProbe(images=6, unknown=[9]).sets(subject)["known"][0]) == 6
+    # Of training images one a class makes the mean of noise, and says which pixels are black.
+    subject = replace(loaded, data=replace(loaded.data, per_class=1))
+    first = torch.stack([whole.train_images[(whole.train_labels == digit).nonzero()[0, 0]] for digit in (7, 4, 6)])
+    outcome = NoiseProbe(images=12).measure(subject, silent)
+    assert NoiseProbe().mean(subject)[0] == pytest.approx(first.float().mean().item() / 255, rel=1e-6)
+    assert outcome.more["input_weights"]["black_pixels"] == int((first.amax(0) == 0).sum())
+
+
+def test_noise_is_posterized_as_the_images_are(poisson_run: Path, subject_of: SubjectOf) -> None:
+    loaded = subject_of(poisson_run)
+    subject = replace(loaded, data=replace(loaded.data, posterize=6))
+    probe = NoiseProbe(images=50, level=Level.dark)
+    images, labels = probe.sets(subject)["delta"]
+    seen = torch.cat([x for x, _ in subject.batches(images, labels)])
+    pixels = 255 * (seen * subject.splits.std[0] + subject.splits.mean[0])
+    # U(0, 255 / 16), cut to multiples of 4: 0, 4, 8, 12, the last a little rarer, of mean 5.95 in place of 7.97.
+    assert pixels.round().unique().tolist() == [0, 4, 8, 12]
+    assert "cut to 6 bits" in probe.measure(subject, silent).notes["delta"]
+
+
 def test_counts_are_those_of_the_last_spiking_layer(conv_run: Path, subject_of: SubjectOf) -> None:
     """Counted again from the spikes themselves, which the probe does not keep."""
     subject = subject_of(conv_run)
@@ -100,17 +134,26 @@ def test_counts_are_those_of_the_last_spiking_layer(conv_run: Path, subject_of: 
     assert rows["delta"]["all_spikes"] == pytest.approx(sum(counts), rel=0.01)
     assert sum(counts) > 3 * counts[-1] > 0
     assert "unknown" not in rows
+    assert "pruned behind black pixels (%)" not in NoiseProbe(images=10).measure(subject, silent).headline
 
 
 def test_the_flush_prunes_what_is_behind_black_pixels(poisson_run: Path, subject_of: SubjectOf) -> None:
-    flushed = NoiseProbe(images=10).measure(subject_of(poisson_run), silent).more["input_weights"]
-    assert flushed["black_pixels"] > 3
-    assert flushed["pixels"] == 32 * 32
-    assert flushed["pruned_behind_black"] == 1.0
-    assert flushed["mean_abs_behind_black"] < 1e-6 < flushed["mean_abs_behind_others"]
+    flushed = NoiseProbe(images=10).measure(subject_of(poisson_run), silent)
+    weights = flushed.more["input_weights"]
+    assert weights["black_pixels"] > 3
+    assert weights["pixels"] == 32 * 32
+    assert weights["pruned_behind_black"] == 1.0
+    assert weights["mean_abs_behind_black"] < 1e-6 < weights["mean_abs_behind_others"]
     # The flush is what does it: the checkpoint's own weights are still there.
-    before = NoiseProbe(images=10).measure(subject_of(poisson_run, "bake=false"), silent).more["input_weights"]
-    assert before["mean_abs_behind_black"] > 0.01
+    subject = subject_of(poisson_run, "bake=false")
+    unflushed = NoiseProbe(images=10).measure(subject, silent)
+    assert unflushed.more["input_weights"]["mean_abs_behind_black"] > 0.01
+    (weight,) = (p for p in subject.task.model.parameters() if p.shape == (24, 1024))
+    lit = (subject.splits.dataset.train_images.amax((0, 1)) > 0).flatten()
+    small = weight[:, ~lit].abs() < 1e-3 * weight[:, lit].abs().mean()
+    name = "pruned behind black pixels (%)"
+    assert unflushed.headline[name] == pytest.approx(100 * float(small.double().mean()))
+    assert 0 <= unflushed.headline[name] < 50 < flushed.headline[name] == 100
 
 
 def test_a_silent_network_has_no_ratio(poisson_run: Path, subject_of: SubjectOf) -> None:

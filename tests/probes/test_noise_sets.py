@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.ndimage import gaussian_filter  # type: ignore[import-untyped]
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -75,6 +77,26 @@ def test_only_the_published_blur_mixes_samples() -> None:
     assert not torch.equal(mixed[0], mixed[1])
     # Averaging some seven samples leaves less to see.
     assert blurred(x, how=Blur.across).std() < 0.5 * blurred(x).std()
+
+
+def test_the_notebooks_stretch_the_contrast_and_keep_the_mean() -> None:
+    """Their own lines: blurred along all axes, less the least, over the most, over the quotient of the means."""
+    x = noise([0.125], count=300)
+    images = gaussian_filter(x[:, 0].double().numpy(), sigma=2)
+    images -= images.min()
+    images /= images.max()
+    images /= images.mean() / x.mean().item()
+    found = blurred(x, how=Blur.stretched)
+    np.testing.assert_allclose(found[:, 0].numpy(), images, atol=1e-5)
+    assert found.min() == 0
+    assert found.mean().item() == pytest.approx(0.125, rel=0.01)
+    assert found.std() > 4 * blurred(x, how=Blur.across).std()
+
+
+def test_what_cannot_be_stretched() -> None:
+    assert blurred(noise([0.0], count=2), how=Blur.stretched).unique().tolist() == [0]
+    with pytest.raises(BenchError, match=r"noise\.blur=stretched makes pixels of 1\.\d+ of noise whose mean is 0\.8"):
+        blurred(noise([0.8], count=10), how=Blur.stretched)
 
 
 def test_what_no_noise_can_be_is_refused() -> None:

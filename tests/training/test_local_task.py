@@ -16,6 +16,7 @@ import torch
 
 from bench.config.compose import compose
 from bench.config.schema import OptimConfig, Optimizer
+from bench.data.batches import Batches
 from bench.errors import BenchError
 from bench.local.network import Mode
 from bench.models.base import Spec
@@ -47,6 +48,19 @@ def make(**knobs: Any) -> DiehlCook:
 
 def task_of(model: DiehlCook, **regs: Any) -> LocalTask:
     return LocalTask(model, regs, OptimConfig(name=Optimizer.local, lr=1.0), seed=0, epochs=1)
+
+
+@pytest.mark.parametrize("rate", [63.75, 64.0])
+def test_posterized_pixels_fire_at_the_notebooks_rates(rate: float) -> None:
+    """A pixel of u fires at u // 4 Hz where white has 63.75 Hz, and at 256/255 of that, as in the notebooks, at 64."""
+    shades = torch.tensor([0, 3, 4, 7, 8, 127, 128, 251, 252, 255], dtype=torch.uint8)
+    images = torch.zeros(1, 1, 8, 8, dtype=torch.uint8)
+    images.view(-1)[: len(shades)] = shades
+    model = DiehlCook(Spec((1, 8, 8), 2, neuron=LIF, mean=(0.13,), std=(0.3,)), rate=rate)
+    x, _ = next(iter(Batches(images, torch.zeros(1), 1, mean=[0.13], std=[0.3], posterize=6)))
+    found = model.pixels(x)[0, : len(shades)] * model.network.constants.rate
+    by_hand = np.array([0, 0, 1, 1, 2, 31, 32, 62, 63, 63]) * (1.0 if rate == 63.75 else 256 / 255)
+    np.testing.assert_allclose(found, by_hand, atol=1e-5)
 
 
 @pytest.fixture
