@@ -208,7 +208,8 @@ class ResponseLayer(Spiking):
 
     Its slots see a sample's units with their K synapses, `[T * N, C, K]`, so that dropping a channel drops one
     presynaptic unit and dropping an element one delayed synapse: `current` the postsynaptic potentials in front of its
-    weights (the network applies it there), `spikes` what its neurons emit, branched already.
+    weights (the network applies it there), `spikes` what its neurons emit, branched already. The slot `weighted` sees
+    what the weights make of the potentials, `[T * N, H]`: there a channel and an element are one neuron.
 
     Shapes: potentials `[T * N, H]` to spikes `[T * N, H, K]`, time slowest.
 
@@ -225,9 +226,10 @@ class ResponseLayer(Spiking):
             surrogate = self.neuron.surrogate_function
             self.neuron = ResponseNeuron(surrogate, config.v_threshold, recovery, config.detach_reset)
         self.spikes.append(Branches(synapses))
+        self.weighted = nn.Sequential()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fire(x)
+        return self.fire(self.weighted(x))
 
     def _fire(self, x: Tensor) -> Tensor:
         self.neuron.store_v_seq = self.keep_potential
@@ -247,8 +249,15 @@ class SRM(SpikingNetwork):
     defaults.
 
     For dropouts a channel is one presynaptic unit with its K delayed synapses, an element one delayed synapse: on
-    `[N, C]` dropout2d would be dropout, and feature dropout alpha dropout. `at=current` drops postsynaptic potentials
-    of the pixels, `at=spikes` what hidden neurons send to the output.
+    `[N, C]` dropout2d would be dropout, and feature dropout alpha dropout. They have three places, as the paper is not
+    of one mind:
+
+    - `at=current` drops postsynaptic potentials of the pixels, in front of the weights: this suite's reading, by
+      section II.D's "channels of the input data";
+    - `at=weighted` drops the weighted sum in front of the threshold, where the paper's algorithm has its dropout; there
+      the four are two;
+    - `at=spikes` drops what hidden neurons send to the output: eq. 5's f(W x) m. Its mask has one entry a neuron, which
+      here is dropout2d's.
 
     Source: lyu2023 (Lyu & Yin), eqs. 1 to 3. Width, T, tau, delays, encoding, the read-out and `spikes=multi` are this
     suite's: the paper states none of them.

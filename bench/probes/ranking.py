@@ -124,8 +124,8 @@ def importances(subject: Subject, images: int) -> dict[str, list[float]]:
 
 
 def training(cfg: DictConfig) -> tuple[dict[str, Any], int]:
-    """What two runs must share for their neurons' numbers to mean the same: all settings but regularizers and order of
-    the batches; and the seed of the start."""
+    """What two runs must share for their neurons' numbers to mean the same: all settings but regularizers and the seed,
+    which draws what comes after the start; and the seed of the start."""
     # The data are the same file for both: their checksum would only have to be looked up.
     facts = science(cfg, ("", ""), auto="auto")
     facts["plugins"] = {kind: own for kind, own in (facts["plugins"] or {}).items() if kind != "reg"}
@@ -140,8 +140,9 @@ class RankingProbe(Probe):
     Neurons' numbers mean the same in two runs only if both start from the same weights: runs of one seed, or of several
     under one `init_seed`. The probed run is compared with all finished ones in its folder that share all settings but
     regularizer and seed, and whose regularizer is `against`. For a run without a regularizer these are the null: two
-    trainings that differ in the order of their batches alone. What a regularizer does shows in how far its agreement
-    lies below the null's, both from rows of another order.
+    trainings that differ in what their seeds draw, the order of the batches, augmentation, and the images where only
+    a part of the training set is taken. What a regularizer does shows in how far its agreement lies below the null's,
+    both from rows of another seed; headlines of two seeds share runs and are not independent.
 
     Source: lyu2023 (Lyu & Yin), table 2, which shows ten numbers of neurons without and with dropout. The definitions
     of importance, the measures and the null are this suite's.

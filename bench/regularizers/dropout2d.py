@@ -11,7 +11,7 @@ class Dropout2d(Scaled):
     """Dropout2d: zero whole channels of a sample with probability p and rescale the kept ones.
 
     On a fully connected layer a channel is one unit, which makes it `dropout`; in the spike response network (`srm`)
-    it is one unit with its delayed synapses.
+    it is one unit with its delayed synapses, so that `at=spikes` has eq. 5's mask of one entry a neuron.
 
     Source: lyu2023 (Lyu & Yin, A Discussion of Migration of Common Neural Network Regularization
     Methods on SNNs), eq. 7, and eq. 6 for the other scaling; Tompson et al. 2015 (arXiv 1411.4280),

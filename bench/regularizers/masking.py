@@ -29,9 +29,14 @@ class Mask(StrEnum):
 
 
 class At(StrEnum):
-    """`current` drops what enters the neurons, `spikes` what they emit (after spikes are counted)."""
+    """`current` drops what enters the neurons, `spikes` what they emit (after spikes are counted).
+
+    `weighted` drops the weighted sum of the inputs, which is the current but on srm, whose `current` lies in front of
+    the weights.
+    """
 
     current = "current"
+    weighted = "weighted"
     spikes = "spikes"
 
 
@@ -147,8 +152,9 @@ class Masked(Regularizer, ABC):
 
     Args:
         p: probability of being dropped, in [0, 1] (our choice for lyu2023: 0.5).
-        mask: a new mask at each time step (the paper's algorithm), or one for all steps.
-        at: on the input current (the paper's algorithm), or on the spikes.
+        mask: a new mask at each time step (lyu2023's algorithm), or one for all steps.
+        at: on the input current (lyu2023's algorithm: behind the weighted sum, in front of the threshold), or on the
+            spikes (its eq. 5: f(W x) m, f being the activation function); `weighted`: see `At`.
 
     Attributes:
         name: that the class is registered under.
@@ -183,7 +189,8 @@ class Masked(Regularizer, ABC):
         if self.p == 0:
             return
         for _, layer in model.spiking_layers():
-            slot = layer.current if self.at is At.current else layer.spikes
+            # Only a layer whose current lies in front of its weights has a slot behind them.
+            slot = getattr(layer, self.at, layer.current)
             slot.append(StepDropout(self.drop, self.p, layer.time_steps, self.mask, self.channels, self.eval_factor))
 
 

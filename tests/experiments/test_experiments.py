@@ -36,7 +36,7 @@ ROWS = {
     "gutekunst/diet_snn": 3 * 6,
     "gutekunst/diehl_cook": 6,
     "gutekunst/decision_time": 5,
-    "lyu2023/figures2_5": 10,
+    "lyu2023/figures2_5": 2 * (5 + 4 + 2),
     "lyu2023/table2": 5,
     "suite/digits": 3 * 25,
     "suite/mnist": 9,

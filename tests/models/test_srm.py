@@ -301,6 +301,66 @@ def test_a_channel_is_a_unit_and_an_element_one_of_its_synapses(name: str, at: s
         pytest.fail("potentials last longer than a step")
 
 
+def by_hand(name: str, at: str, count: int) -> SRM:
+    """The network of `test_two_inputs_by_hand` in training, after a pass of `count` equal images under p = 1/2.
+
+    Its potential is v(0 .. 5) = 0, .824361, .587820, 2.058517, 2.486951, 2.259538.
+    """
+    spec = Spec((1, 1, 2), 3, 6, NeuronConfig("if"), mean=(0.0,), std=(1.0,))
+    net = SRM(spec, hidden=1, tau=2.0, delays=[0, 1]).double().train()
+    with torch.no_grad():
+        net.synapses.weight.copy_(torch.tensor([[1.0, -0.5, 2.0, 0.25]]))
+    net.hidden.keep_potential = True
+    torch.manual_seed(0)
+    REGULARIZERS.get(name)(p=0.5, at=at).attach(net)
+    net.sent = net.features(torch.tensor([1.0, 0.6], dtype=torch.float64).expand(count, 1, 1, 2))
+    return net
+
+
+V = [0.0, 0.824361, 0.587820, 2.058517, 2.486951, 2.259538]
+
+
+@pytest.mark.parametrize("name", DROPOUTS)
+def test_weighted_masks_the_weighted_sum_in_front_of_the_threshold(name: str) -> None:
+    """Each step of each image has 2 v or 0, for alpha' a v + b or -b, and fires once it is 1: with 2 v at the first
+    step from 1 on that is kept, with 0.88641 v + 0.77920 as well: 1.50993, 1.30026, 2.60390 and so on."""
+    net = by_hand(name, "weighted", 64)
+    potential = net.hidden.potential
+    assert potential is not None
+    assert potential.shape == (6, 64, 1)
+    alpha = name in ("feature_dropout", "alpha_dropout")
+    kept = torch.tensor([0.88641 * v + 0.77920 if alpha else 2 * v for v in V], dtype=torch.float64).view(6, 1, 1)
+    gone = -0.77920 if alpha else 0.0
+    is_kept, is_gone = ((potential - value).abs() < 3e-5 for value in (kept, gone))
+    assert (is_kept | is_gone).all()
+    for step in range(1, 6):
+        assert 0 < int(is_kept[step].sum()) < 64
+    for n in range(64):
+        steps = [t for t in range(1, 6) if is_kept[t, n, 0]]
+        fired = net.hidden.fired[:, n, 0].nonzero().flatten().tolist()
+        assert fired == steps[:1]
+
+
+def test_eq_5_masks_what_the_neuron_emits() -> None:
+    """Without a mask in front of it the potential is v, which reaches 1 at step 3; the head gets that spike twofold
+    through both synapses, or through none."""
+    net = by_hand("dropout2d", "spikes", 64)
+    assert net.hidden.potential[:, 0, 0].tolist() == pytest.approx(V, abs=2e-6)
+    assert net.hidden.fired[:, :, 0].nonzero()[:, 0].tolist() == [3] * 64
+    assert (net.sent[[0, 1, 2, 4, 5]] == 0).all()
+    arrived = {tuple(pair) for pair in net.sent[3].tolist()}
+    assert arrived == {(0.0, 0.0), (2.0, 2.0)}
+    # dropout's elements are the synapses.
+    one_by_one = {tuple(pair) for pair in by_hand("dropout", "spikes", 64).sent[3].tolist()}
+    assert one_by_one == {(0.0, 0.0), (2.0, 2.0), (0.0, 2.0), (2.0, 0.0)}
+
+
+def test_on_the_weighted_sum_the_four_dropouts_are_two() -> None:
+    potentials = {name: by_hand(name, "weighted", 16).hidden.potential for name in DROPOUTS}
+    assert torch.equal(potentials["dropout"], potentials["dropout2d"])
+    assert torch.equal(potentials["feature_dropout"], potentials["alpha_dropout"])
+
+
 def test_what_the_four_dropouts_put_there() -> None:
     """p = 1/2: kept values doubled, as they are, or a x + b with b = 0.77920, a = 0.88642."""
     torch.manual_seed(0)

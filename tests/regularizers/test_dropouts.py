@@ -98,7 +98,7 @@ def test_slots_and_spike_counts(name: str, net) -> None:
         model.forget()
         features = model.features(torch.ones(2, 2, 8, 8))
         for _, layer in model.spiking_layers():
-            assert (len(layer.current), len(layer.spikes)) == ((1, 0) if at is At.current else (0, 1))
+            assert (len(layer.current), len(layer.spikes)) == ((0, 1) if at is At.spikes else (1, 0))
             # What is counted is what the neuron emitted, not what dropout made of it.
             assert set(layer.fired.unique().tolist()) <= {0.0, 1.0}
         # All is dropped: no current, no spikes; or spikes that go nowhere (alpha dropout gives 0 at p = 1).
@@ -117,7 +117,7 @@ def test_the_scaling_of_eq_6(name: str, at: At, net) -> None:
         reg = REGULARIZERS.get(name)(p=0.75, at=at, scaling=scaling)
         reg.attach(model)
         layer = model.spikings[0]
-        return reg, (layer.current if at is At.current else layer.spikes)
+        return reg, (layer.spikes if at is At.spikes else layer.current)
 
     reg, inverted = slot(Scaling.inverted)
     assert reg.identity_in_eval
