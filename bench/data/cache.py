@@ -180,8 +180,15 @@ def _root(root: str) -> str:
 
 
 def _folder(root: str | Path) -> Path:
-    """The data root; an empty one, as of an empty $BENCH_DATA, is `data`."""
-    return at_home(Path(root or "data"), "the data root")
+    """The data root; an empty one, as of an empty $BENCH_DATA, is `data`.
+
+    Raises:
+        BenchError: it is a file, or the home of that user is not known.
+    """
+    folder = at_home(Path(root or "data"), "the data root")
+    if folder.exists() and not folder.is_dir():
+        raise BenchError(f"the data root, {folder}, is no folder")
+    return folder
 
 
 def _source(cfg: DataConfig) -> Source:

@@ -12,7 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
 from bench.config.component import build, schema, settings
-from bench.config.compose import read_config
+from bench.config.compose import given, read_config
 from bench.config.explain import explained
 from bench.config.schema import Accelerator
 from bench.declarations import LiveDeclaration
@@ -70,9 +70,10 @@ def parse(lines: Sequence[str]) -> DictConfig:
     )
     with explained():
         for line in lines:
-            key, _, value = line.partition("=")
+            key = line.partition("=")[0]
             if key == "probe":
-                names = [name.strip() for name in value.strip("[]").split(",") if name.strip()]
+                names = [name.strip() for text in given([line])[key] for name in text.strip("[]").split(",")]
+                names = [name for name in names if name]
                 for name in names:
                     PROBES.get(name)
                 cfg.eval.probe = list(dict.fromkeys(names))

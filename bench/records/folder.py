@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.errors import BenchError, Busy, EnvironmentFault
-from bench.files import read_json, write_atomic
+from bench.files import at_home, read_json, write_atomic
 from bench.records.schema import validate
 from bench.records.versions import current
 
@@ -29,11 +29,7 @@ def runs_folder(named: str | Path = "") -> Path:
     Raises:
         BenchError: the home of that user is not known.
     """
-    folder = Path(named or os.environ.get("BENCH_RUNS") or "runs")
-    try:
-        return folder.expanduser()
-    except RuntimeError as error:
-        raise BenchError(f"the folder of the runs, {folder}: there is no home of that user") from error
+    return at_home(Path(named or os.environ.get("BENCH_RUNS") or "runs"), "the folder of the runs")
 
 
 class RunFolder:
@@ -63,7 +59,9 @@ class RunFolder:
         try:
             return current(read_json(self.result_path))
         except BenchError as error:
-            raise BenchError(f"{self.result_path}: {error}; force=true runs it again") from error
+            # What cannot be read is named in the line already.
+            why = str(error).removeprefix(f"{self.result_path} ")
+            raise BenchError(f"{self.result_path}: {why}; force=true runs it again") from error
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -129,15 +127,18 @@ class RunFolder:
             raise EnvironmentFault(f"{self.metrics_path} could not be written: {error.strerror}") from error
 
     def rows(self) -> list[dict[str, Any]]:
-        """The finished epochs' lines; a last line that was cut off is left out."""
+        """The finished epochs' lines, up to the first that is damaged: a last line may have been cut off."""
         if not self.metrics_path.exists():
             return []
         rows = []
-        for line in self.metrics_path.read_text().splitlines():
+        for line in self.metrics_path.read_text(errors="replace").splitlines():
             try:
-                rows.append(json.loads(line))
+                row = json.loads(line)
             except json.JSONDecodeError:
                 break
+            if not isinstance(row, dict):
+                break
+            rows.append(row)
         return rows
 
     def cut_back(self, epochs: int) -> list[dict[str, Any]]:

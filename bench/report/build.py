@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench import experiments
+from bench.config.compose import given
 from bench.errors import BenchError, EnvironmentFault
 from bench.records.identity import UNCOUNTED
 from bench.report import join, page
@@ -140,12 +141,12 @@ def write(
         BenchError: there are no records, or none of an experiment that was named.
         EnvironmentFault: a file cannot be written.
     """
-    extra = [override for override in arguments if _setting(override) not in _ASIDE]
-    loaded = [experiments.load(name) for name in names]
-    collection = gather(folders, dirty, say)
-    budget = next((override for override in arguments if override.startswith("budget=")), None)
     if arguments and not names:
         raise BenchError(f"{arguments[0]}: name the experiment too, as in nandan2022/table3_1 budget=cpu")
+    extra = [override for override in arguments if _setting(override) not in _ASIDE]
+    loaded = [experiments.load(name) for name in names]
+    budget = next((f"budget={value}" for value in given(arguments).get("budget", ())), None)
+    collection = gather(folders, dirty, say)
     # Those that were built with overrides before stay: the overview lists them.
     new = [(experiment.name, (budget or f"budget={experiment.budget}", *extra)) for experiment in loaded if extra]
     made = _derive(collection, sorted({*_variants(out), *new}))
@@ -178,8 +179,8 @@ def _setting(override: str) -> str:
 
 
 def _asked(table: Table, names: Sequence[str], budget: str | None, extra: Sequence[str]) -> bool:
-    given = [override for override in table.arguments[1:] if not override.startswith("budget=")]
-    return table.name in names and (budget in (None, f"budget={table.budget}")) and given == list(extra)
+    own = [override for override in table.arguments[1:] if not override.startswith("budget=")]
+    return table.name in names and (budget in (None, f"budget={table.budget}")) and own == list(extra)
 
 
 def _reduced(table: Table) -> str:

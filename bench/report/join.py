@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import experiments
+from bench.config.compose import given
 from bench.config.options import config_dir
 from bench.errors import BenchError
 from bench.experiments import Experiment, Row
@@ -88,12 +89,12 @@ def tables(collection: Collection, wanted: Iterable[str], arguments: Sequence[st
         left_out: gains a line for each table that cannot be made, with the reason.
     """
     joined = []
-    given = dict(override.split("=", 1) for override in arguments)
+    asked = given(arguments).get("budget")
     extra = [override for override in arguments if override.split("=", 1)[0] not in ("budget", "seed")]
     for name in wanted:
         experiment = experiments.load(name)
         budgets = sorted({str(record.result["budget"]) for record in collection.records})
-        for budget in [given["budget"]] if "budget" in given else budgets:
+        for budget in asked or budgets:
             try:
                 joined += _tables(experiment, collection.records, budget, extra)
             except BenchError as error:

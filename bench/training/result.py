@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from bench import files
+from bench.errors import BenchError
 from bench.records import provenance
 from bench.records.identity import plugins_of
 from bench.records.schema import COUNTED, FIELDS, SCHEMA_VERSION
@@ -21,6 +22,9 @@ def write_env(run: Run, splits: Splits, started: str, resumed: bool) -> dict[str
     """Write `env.json`: where, with what and on which data.
 
     A resumed run keeps its start and W&B id, and what of its code was in no commit when its first epochs ran.
+
+    Raises:
+        BenchError: that of a resumed run is damaged.
     """
     from bench.training import distributed  # which imports torch
 
@@ -49,6 +53,8 @@ def write_env(run: Run, splits: Splits, started: str, resumed: bool) -> dict[str
     }
     if resumed and path.exists():
         old = files.read_json(path)
+        if not isinstance(old, dict) or not {"started", "wandb_id"} <= set(old):
+            raise BenchError(f"{path} is damaged, so the run cannot be continued; force=true runs it again")
         env |= {"started": old["started"], "wandb_id": old["wandb_id"]}
         if old.get("numerics") != env["numerics"]:
             env["numerics"] = None  # its epochs were not all computed alike

@@ -203,6 +203,9 @@ def test_data_that_moved_are_found_by_the_settings_that_the_line_names(shared_da
 
 def test_the_data_root_has_its_name_as_a_run_has_it() -> None:
     assert parse(["probe=noise", "data.root=elsewhere"]).eval.root == "elsewhere"
+    for typed in ('probe="noise"', "probe=[noise]", "probe='noise'"):
+        assert parse([typed]).eval.probe == ["noise"]
+    assert parse(["probe=noise,adversarial"]).eval.probe == ["noise", "adversarial"]
     with pytest.raises(BenchError, match=r"bench eval has no setting 'data\.limit'"):
         parse(["probe=noise", "data.limit=3"])
 

@@ -312,8 +312,10 @@ def test_an_experiment_with_overrides_is_built_again_from_its_first_line(
         "runs=/tmp/x",
         "trainer.devices=2",
     ]
-    (folder,) = build.write([out / "records"], out, ["nandan2022/table4_2"], settings, say=said.append)
-    assert folder == out / "nandan2022" / "table4_2" / f"cpu+{extra}"
+    for quoted in ("budget=cpu", "budget='cpu'", 'budget="cpu"'):
+        settings[0] = quoted
+        (folder,) = build.write([out / "records"], out, ["nandan2022/table4_2"], settings, say=said.append)
+        assert folder == out / "nandan2022" / "table4_2" / f"cpu+{extra}"
     assert f"report nandan2022/table4_2 budget=cpu {extra}`" in (folder / "README.md").read_text()
     build.write([out / "records"], out, say=said.append)
     build.check(out, said.append)
@@ -379,11 +381,13 @@ def test_bad_command_lines(capsys: pytest.CaptureFixture[str], tmp_path: Path) -
         (["--runs", "nowhere"], "there is no such folder"),
         (["nandan2022/table3"], "no experiment is called 'nandan2022/table3'. Did you mean"),
         (["--check", "nandan2022/table3_1"], "--check takes no other arguments"),
+        (["lr=1"], "lr=1: name the experiment too"),
     ):
         assert main(["report", *arguments, "--out", out]) == 2, arguments
-        said = capsys.readouterr().err
-        assert message in said
-        assert len(said.strip().splitlines()) == 1
+        told = capsys.readouterr()
+        assert message in told.err
+        assert len(told.err.strip().splitlines()) == 1
+        assert "records" not in told.out or "no usable record" in message, "told before they are read"
 
 
 def test_an_experiment_without_records_says_so(records: SimpleNamespace, tmp_path: Path) -> None:

@@ -297,8 +297,9 @@ def test_a_result_cut_in_half(run_tiny: Run, keep: float) -> None:
     path = folder_of(result) / "result.json"
     half = path.read_text()[: int(len(path.read_text()) * keep)]
     path.write_text(half)
-    with pytest.raises(BenchError, match=r"result.json.* is damaged .*force=true runs it again"):
+    with pytest.raises(BenchError, match=r"result.json.* is damaged .*force=true runs it again") as caught:
         run_tiny()
+    assert str(caught.value).count(str(path)) == 1
     assert path.read_text() == half
     assert scientific(run_tiny("force=true")) == scientific(result)
 
@@ -327,6 +328,29 @@ def test_a_run_killed_before_its_record_only_evaluates_again(run_tiny: Run, caps
     out = capsys.readouterr().out
     assert "goes on after epoch 2 of 2" in out
     assert "epoch 1/2" not in out
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"started"', "\u20ac"])
+def test_a_damaged_env_json_of_a_run_to_continue(run_tiny: Run, content: str) -> None:
+    folder = interrupt(run_tiny())
+    (folder / "env.json").write_text(content, encoding="utf-16")
+    with pytest.raises(BenchError, match=r"env.json is damaged.*force=true runs it again|env.json is damaged"):
+        run_tiny()
+    (folder / "env.json").write_text(content)
+    with pytest.raises(BenchError, match=r"env.json is damaged"):
+        run_tiny()
+    assert run_tiny("force=true")["status"] == "finished"
+
+
+@pytest.mark.parametrize("line", [b"[]\n", b"\xff\xfe\n", b"3\n"])
+def test_a_damaged_line_of_metrics_is_told(run_tiny: Run, line: bytes) -> None:
+    folder = interrupt(run_tiny())
+    whole = (folder / "metrics.jsonl").read_bytes()
+    (folder / "metrics.jsonl").write_bytes(line + whole)
+    with pytest.raises(BenchError, match=r"metrics.jsonl has 0 epochs, its checkpoint has 2; force=true"):
+        run_tiny()
+    (folder / "metrics.jsonl").write_bytes(whole + line)
+    assert run_tiny()["status"] == "finished"
 
 
 def test_a_damaged_checkpoint(run_tiny: Run) -> None:
