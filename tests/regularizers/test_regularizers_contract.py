@@ -33,9 +33,9 @@ def variants(cls: type[Regularizer]) -> list[dict[str, Any]]:
     """The defaults, and each other value of each choice alone."""
     found: list[dict[str, Any]] = [{}]
     for name, (kind, default) in arguments(cls).items():
-        values = (
-            [not default] if kind is bool else list(kind) if inspect.isclass(kind) and issubclass(kind, Enum) else []
-        )
+        kinds = typing.get_args(kind) if isinstance(kind, types.UnionType) else [kind]
+        choices = [value for part in kinds if inspect.isclass(part) and issubclass(part, Enum) for value in part]
+        values = [not default] if kind is bool else choices
         found += [{name: value} for value in values if value != default]
     return found
 

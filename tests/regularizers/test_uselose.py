@@ -4,24 +4,41 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from bench.config.schema import OptimConfig, Optimizer
+from bench.data import Splits, prepare
+from bench.data.config import DataConfig
 from bench.errors import BenchError
+from bench.models.base import Spec, SpikingNetwork
+from bench.models.mlp import MLP, Encoding
+from bench.models.srm import SRM
+from bench.neurons import NeuronConfig
+from bench.registry import MODELS
 from bench.regularizers.uselose import (
     Form,
+    Role,
     Scope,
+    Usage,
     UseItOrLoseIt,
-    analog_layers,
     decay,
     input_usage,
+    marks,
     pair_usage,
+    roles_of,
     spread,
+    standing,
     tick,
 )
+from bench.training.task import Task
+from tests.regularizers.conftest import WIDTHS
 
 
 def linear(reg: UseItOrLoseIt, inputs: int = 3, outputs: int = 2, dtype: torch.dtype = torch.float32) -> nn.Linear:
@@ -38,29 +55,63 @@ def linear(reg: UseItOrLoseIt, inputs: int = 3, outputs: int = 2, dtype: torch.d
 
 def test_usage_by_hand() -> None:
     x = torch.tensor([[1.0, 0.0, 0.0], [1.0, 0.0, 1.0], [0.0, 0.0, 0.0], [1.0, 0.0, 0.0]])  # rates .75, 0, .25
-    assert input_usage(x, -1, r0=0.5, analog=False).tolist() == [1.0, 0.0, 0.5]
+    assert input_usage(x, -1, r0=0.5).tolist() == [1.0, 0.0, 0.5]
     # A channel's mean is over batch and space alike.
     image = x.T.reshape(1, 3, 2, 2)
-    assert input_usage(image, 1, r0=0.5, analog=False).tolist() == [1.0, 0.0, 0.5]
+    assert input_usage(image, 1, r0=0.5).tolist() == [1.0, 0.0, 0.5]
     # Analog: the share of nonzero values, negative ones too; no gradient.
     values = (-3.0 * x).requires_grad_()
-    usage = input_usage(values, -1, r0=1.0, analog=True)
+    usage = input_usage(marks(values, None), -1, r0=1.0)
     assert usage.tolist() == [0.75, 0.0, 0.25]
     assert not usage.requires_grad
 
 
+def test_marks_of_an_image_are_its_lit_pixels() -> None:
+    dim = torch.tensor([[-0.5, 1.0, 0.0]])  # each input has a black of its own
+    x = torch.tensor([[-0.51, 1.01, 0.0], [-0.49, 0.0, 0.5], [0.0, 1.0, -1.0]])
+    assert marks(x, dim).tolist() == [[0.0, 1.0, 0.0], [1.0, 0.0, 1.0], [1.0, 0.0, 0.0]]
+
+
+def test_standing_by_hand() -> None:
+    # Two images, two time steps, three channels of 1 x 2; time is slowest. Spikes of a channel in an image, of 4:
+    # the first 4, 2, 3, of mean 3; the second 0, 0, 0.
+    first = torch.tensor([[[[1.0, 1.0]], [[1.0, 0.0]], [[1.0, 1.0]]], [[[1.0, 1.0]], [[1.0, 0.0]], [[1.0, 0.0]]]])
+    x = torch.stack([first[0], torch.zeros(3, 1, 2), first[1], torch.zeros(3, 1, 2)])
+    assert standing(x, 1, r0=0.1, rows=2).tolist() == [[1.0, 0.0, 1.0], [0.0, 0.0, 0.0]]
+    # 2 of 3 is a third below the mean: half way down a ramp that ends two thirds below.
+    ramp = standing(x, 1, r0=2 / 3, rows=2)
+    torch.testing.assert_close(ramp, torch.tensor([[1.0, 0.5, 1.0], [0.0, 0.0, 0.0]]))
+    # The share of images in which they keep up, over r0.
+    assert input_usage(ramp, 1, r0=2 / 3).tolist() == pytest.approx([0.75, 0.375, 0.75])
+    # For single neurons it is to spike; where all spike alike all keep up, whatever the rounding.
+    spikes = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 0.0], [1.0, 1.0, 0.0]])
+    assert torch.equal(standing(spikes, -1, r0=0.3), spikes)
+    alike = torch.full((6, 7, 3, 3), 0.1)
+    assert input_usage(standing(alike, 1, r0=0.05), 1, r0=0.05).tolist() == [1.0] * 7
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, -0.5], ids=["silent", "saturated", "negative"])
+@pytest.mark.parametrize("r0", [0.05, 1.0, 3.0])
+def test_standing_is_finite_and_nobody_keeps_up_with_silence(value: float, r0: float) -> None:
+    x = torch.full((4, 3, 2, 2), value, requires_grad=True)
+    found = standing(x, 1, r0, rows=2)
+    assert (found == float(value > 0)).all()
+    found.sum().backward()
+    assert torch.isfinite(x.grad).all()
+
+
 def test_usage_has_a_gradient_where_all_is_silent() -> None:
     x = torch.zeros(4, 1, requires_grad=True)
-    input_usage(x, -1, r0=0.5, analog=False).sum().backward()
+    input_usage(x, -1, r0=0.5).sum().backward()
     assert x.grad.flatten().tolist() == [0.5] * 4  # 1 / (4 r0)
-    below = input_usage(torch.full((4, 1), -0.1), -1, r0=0.5, analog=False)
+    below = input_usage(torch.full((4, 1), -0.1), -1, r0=0.5)
     assert below.item() == 0.0
 
 
 def test_usage_is_exact_in_bfloat16() -> None:
     x = torch.zeros(4096, 1, dtype=torch.bfloat16)
     x[:1001] = 1
-    assert input_usage(x, -1, r0=1.0, analog=False).item() == pytest.approx(1001 / 4096, rel=1e-6)
+    assert input_usage(x, -1, r0=1.0).item() == pytest.approx(1001 / 4096, rel=1e-6)
 
 
 def test_clock_and_decay_by_hand() -> None:
@@ -104,7 +155,7 @@ def test_pair_usage_by_hand() -> None:
         layer.weight.copy_(torch.tensor([[1.0, -2.0], [1.0, 1.0]]))
     x = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 1.0], [0.0, 0.0]], requires_grad=True)
     # Unit 0's current is 1, -1, -2, 0 and unit 1's 1, 2, 1, 0: excited in {0} and in {0, 1, 2}.
-    usage = pair_usage(x, layer, r0=1.0, analog=False)
+    usage = pair_usage(x, layer, r0=1.0)
     assert usage.tolist() == [[0.25, 0.0], [0.5, 0.5]]
     usage.sum().backward()
     # Each excited unit passes 1/4 to the inputs of its sample, spiking or not.
@@ -248,6 +299,29 @@ def test_gradcheck_of_a_grouped_convolution() -> None:
     assert torch.autograd.gradcheck(apply, (torch.rand(2, 4, 4, 4, dtype=torch.float64, requires_grad=True),))
 
 
+def test_gradcheck_of_a_relative_usage() -> None:
+    torch.manual_seed(0)
+    layer = nn.Conv2d(3, 2, 3, dtype=torch.float64)
+    clock = UseItOrLoseIt(k_p=0.7, tau=3.0, r0=0.8).attach_layer(layer, Role(rows=2))
+    assert clock.relative
+    x = torch.rand(4, 3, 4, 4, dtype=torch.float64) * torch.tensor([0.5, 0.6, 0.8]).view(3, 1, 1)
+    assert (((s := standing(x, 1, 0.8, 2)) > 0) & (s < 1)).any()  # within the ramp, where the mean has a gradient
+
+    def apply(spikes: Tensor) -> Tensor:
+        clock.q.copy_(torch.arange(3.0))
+        return layer(spikes)
+
+    assert torch.autograd.gradcheck(apply, (x.requires_grad_(),))
+
+
+def test_firing_more_all_over_the_layer_brings_nothing() -> None:
+    """A relative usage has no gradient along the spikes themselves, which is where they all grow alike."""
+    x = (torch.rand(4, 3, 2, 2, dtype=torch.float64) * torch.tensor([0.5, 0.7, 0.8]).view(3, 1, 1)).requires_grad_()
+    (gradient,) = torch.autograd.grad(standing(x, 1, 0.9, 2)[:, 0].sum(), x)
+    assert gradient.abs().max() > 0.01
+    assert (gradient * x).sum().item() == pytest.approx(0.0, abs=1e-12)
+
+
 def test_gradient_reaches_the_spikes_through_the_decay_by_hand() -> None:
     # One input, W = 1, r0 = 1, clock 1 before: q = 2 (1 - a), y = x exp(-k (q / tau)^2), a = x.
     # dy/dx = D + x D (-2 k q / tau^2)(-2)
@@ -265,13 +339,151 @@ def test_gradient_reaches_the_spikes_through_the_decay_by_hand() -> None:
 # -- a network ----------------------------------------------------------------------------------------
 
 
+def analog(model: SpikingNetwork) -> dict[nn.Module, bool]:
+    """The layers before any spike, and whether they see the image."""
+    return {layer: role.dim is not None for layer, role in roles_of(model).items() if role.analog}
+
+
 def test_analog_layers_are_those_before_any_spike(net) -> None:
     for arch, first in (("cnn", "convs.0.conv"), ("sew", "stem.conv"), ("convmixer", "stem.conv")):
         model = net(arch)
-        assert analog_layers(model) == {model.get_submodule(first)}
+        assert analog(model) == {model.get_submodule(first): True}
+        assert {role.rows for layer, role in roles_of(model).items() if isinstance(layer, nn.Conv2d)} == {1, 2}
         assert model.training
     twin = net(neuron="relu")
-    assert analog_layers(twin) == {twin.convs[0].conv, twin.convs[1].conv, twin.head}
+    # What is behind a ReLU is no image: there 0 is what nothing comes from.
+    assert analog(twin) == {twin.convs[0].conv: True, twin.convs[1].conv: False, twin.head: False}
+
+
+SPEC = Spec((2, 4, 4), 3, 3, mean=(0.1, 0.6), std=(0.3, 0.2))
+
+
+def test_which_layer_sees_the_image_is_told_by_values() -> None:
+    direct, trains = MLP(SPEC, [5]), MLP(SPEC, [5], Encoding.poisson)
+    assert analog(direct) == {direct.linears[0]: True}
+    assert analog(trains) == {trains.linears[0]: False}
+    # Its ReLU twin sees the pixels themselves, each of them once for every synapse.
+    relu = SRM(replace(SPEC, neuron=NeuronConfig("relu")), 5)
+    assert analog(relu) == {relu.synapses: True, relu.head: False}
+
+
+class Patches(SpikingNetwork):
+    """Images in a frame of zeros, cut into patches, in front of a linear layer."""
+
+    def __init__(self, spec: Spec) -> None:
+        super().__init__(spec)
+        self.embed, self.fire, self.head = nn.Linear(18, 4), self.spiking(), nn.Linear(16, spec.classes)
+
+    def features(self, x: Tensor) -> Tensor:
+        patches = nn.functional.unfold(nn.functional.pad(x, (1, 1, 1, 1)), 3, stride=3).transpose(1, 2)
+        current = self.embed(patches).flatten(1)
+        return self.fire(current.repeat(self.time_steps, 1)).unflatten(0, (self.time_steps, -1))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_black_is_unused_whatever_became_of_the_image(dtype: torch.dtype) -> None:
+    """Channels with black values of their own, reshaped, framed by zeros, and rounded."""
+    net = Patches(SPEC)
+    UseItOrLoseIt().attach(net)
+    pixels = torch.zeros(5, 2, 4, 4)
+    pixels[:, 0, 1] = 1 / 255  # the darkest that is lit
+    pixels[:, 1, :, 2] = 0.6  # 0 once it is normalized
+    x = (pixels - torch.tensor(SPEC.mean).view(2, 1, 1)) / torch.tensor(SPEC.std).view(2, 1, 1)
+    net.to(dtype)(x.to(dtype))
+    # Of a channel, patch and place: row 1 of channel 0 is the patches' row 2 of 3, column 2 of channel 1 theirs 0.
+    used = [6, 7, 8, 9, 12, 15]
+    expected = torch.ones(18)
+    expected[used] = 0.0
+    assert torch.equal(net.embed.use_clock.q.float(), expected)
+
+
+@pytest.fixture(scope="module")
+def scans(shared_data: Path) -> Splits:
+    """The digits as batches of 32, normalized, cropped out of a frame of black."""
+    return prepare(DataConfig("digits", str(shared_data), crop=2), seed=0, batch_size=32, eval_batch_size=32)
+
+
+def train(model: SpikingNetwork, reg: UseItOrLoseIt, scans: Splits, steps: int) -> Tensor:
+    """Some steps on the digits; returns the images `[M, C, H, W]` that were seen, in pixels."""
+    task = Task(model, {"uselose": reg}, OptimConfig(Optimizer.adamw, 1e-3), seed=0, epochs=1)
+    optimizer, seen = torch.optim.AdamW(task.parameters(), lr=1e-3), []
+    for _, (x, y) in zip(range(steps), scans.train, strict=False):
+        features, activity = task.forward_t(x)
+        _, loss = task.logits_and_loss(features, y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        reg.after_step(activity)
+        seen.append(model.spec.pixels(x))
+    return torch.cat(seen)
+
+
+def spec_of(scans: Splits) -> Spec:
+    """What a network for these images is built for."""
+    return Spec(scans.image_shape, scans.classes, 2, mean=scans.mean, std=scans.std)
+
+
+@pytest.mark.parametrize("encoding", list(Encoding))
+def test_weights_behind_pixels_that_are_always_black_decay(encoding: Encoding, shared_data: Path) -> None:
+    # Padded with black by 4 pixels, of which a crop may take 2: the outermost 2 never see anything.
+    padded = DataConfig("digits", str(shared_data), crop=2, size=40)
+    scans = prepare(padded, seed=0, batch_size=32, eval_batch_size=32)
+    torch.manual_seed(0)
+    model = MLP(spec_of(scans), [8], encoding)
+    steps = 30
+    lit = (train(model, UseItOrLoseIt(tau=5.0), scans, steps) > 0.5 / 255).float().mean(0).flatten()
+    clock, weight = model.linears[0].use_clock.q, model.linears[0].weight
+    black = lit == 0
+    assert black.sum() >= 40**2 - 36**2
+    assert scans.mean[0] > 0.1  # so that black is not 0
+    assert (clock[black] == steps).all()
+    # exp(-(30 / 5)^2)
+    assert weight[:, black].abs().max() < 1e-15
+    busy = lit > 0.9
+    assert busy.sum() >= 3
+    assert (clock[busy] == 0).all()
+    assert torch.equal(weight[:, busy], model.linears[0].parametrizations.weight.original[:, busy])
+
+
+@pytest.mark.parametrize(
+    ("arch", "fires", "reads"),
+    [
+        ("cnn", "spikings.0", "convs.1.conv"),
+        ("sew", "spiking_stem", "stages.0.0.conv1.conv"),
+        ("convmixer", "spiking_stem", "blocks.0.depthwise.conv"),
+    ],
+)
+def test_a_channel_that_never_keeps_up_decays_though_it_fires(
+    arch: str, fires: str, reads: str, net, scans: Splits
+) -> None:
+    found = {}
+    for usage in (None, *Usage):
+        torch.manual_seed(0)
+        model = MODELS.get(arch)(spec_of(scans), **{**WIDTHS[arch], "channels" if arch != "convmixer" else "width": 8})
+        # Channel 0 gets half of the current that its neurons would have, all others more.
+        scale, shift = torch.ones(8, 1, 1), torch.full((8, 1, 1), 0.8)
+        scale[0], shift[0], shift[1] = 0.5, 0.3, 1.5
+        rates: list[Tensor] = []
+        model.get_submodule(fires).register_forward_pre_hook(
+            lambda _, x, scale=scale, shift=shift: (x[0] * scale + shift,)
+        )
+        model.get_submodule(reads).register_forward_pre_hook(
+            lambda m, x, rates=rates: rates.append(x[0].detach().mean((0, 2, 3))) if m.training else None
+        )
+        train(model, UseItOrLoseIt(tau=4.0, usage=usage), scans, 12)
+        layer: Any = model.get_submodule(reads)
+        assert min(rate[0] for rate in rates) > 0.05  # no step at which it was silent
+        found[usage] = layer.use_clock.q.clone()
+        kept = decay(layer.use_clock.q, 1.0, 4.0)
+        raw = layer.parametrizations.weight.original
+        torch.testing.assert_close(layer.weight, raw * spread(kept, raw, layer.groups))
+        busy = layer.use_clock.q == 0
+        assert busy[1]
+        assert (kept[busy] == 1).all()
+    assert torch.equal(found[None], found[Usage.relative])
+    assert found[None][0] > 9
+    assert decay(found[None], 1.0, 4.0)[0] < 0.01
+    assert (found[Usage.absolute] == 0).all()
 
 
 @pytest.mark.parametrize("arch", ["cnn", "sew", "convmixer"])
@@ -313,7 +525,7 @@ def test_bake_equals_the_frozen_effective_weights(scope: Scope, net, bench) -> N
 
 
 def test_decays_do_something_here_and_copies_are_independent(net, bench) -> None:
-    b = bench(net(), [UseItOrLoseIt(r0=0.9, tau=2.0)]).train(2)
+    b = bench(net(), [UseItOrLoseIt(r0=0.9, tau=2.0, usage=Usage.absolute)]).train(2)
     twin = copy.deepcopy(b.model)
     before = twin.convs[1].conv.use_clock.q.clone()
     weight = twin.convs[1].conv.weight.detach().clone()
