@@ -184,11 +184,13 @@ class UseClock(nn.Module):
     Attributes:
         q: `[C]`, or `[O, F]` for pairs: training steps since the last use, stored in checkpoints.
         dim: see `marks`.
+        pruned: whether any weight has decayed.
         live: the decay of the training step under way, with its graph; None between steps.
     """
 
     q: Tensor
     dim: Tensor | None
+    pruned: Tensor
 
     def __init__(self, layer: nn.Conv2d | nn.Linear, reg: UseItOrLoseIt, role: Role) -> None:
         super().__init__()
@@ -208,6 +210,8 @@ class UseClock(nn.Module):
         self.register_buffer("q", torch.zeros(shape, dtype=torch.float32, device=weight.device))
         # Known again whenever a layer gets its clock: no part of what was learned.
         self.register_buffer("dim", role.dim, persistent=False)
+        # On the device, so that no step waits to know it; of a resumed run, since then.
+        self.register_buffer("pruned", torch.zeros((), dtype=torch.bool, device=weight.device), persistent=False)
         self.live: Tensor | None = None
 
     def factor(self, weight: Tensor, share: Tensor | float = 1.0) -> Tensor:
@@ -234,6 +238,7 @@ class UseClock(nn.Module):
         if self.form is not Form.literal:
             self.live = decay(clock, self.k_p, self.tau)
         self.q.copy_(clock.detach())
+        self.pruned.logical_or_((decay(self.q, self.k_p, self.tau) < 1).any())
 
     def after(self, layer: nn.Module, inputs: Any, output: Any) -> None:
         """Let go of the step's graph once the layer has used it."""
@@ -353,6 +358,11 @@ class UseItOrLoseIt(Regularizer):
     def after_step(self, activity: Activity) -> None:
         for layer in self._layers:
             layer.use_clock.live = None
+
+    def had_effect(self) -> bool | None:
+        if not self._layers:
+            return super().had_effect()
+        return any(bool(layer.use_clock.pruned) for layer in self._layers)
 
     @torch.no_grad()
     def bake(self, model: SpikingNetwork) -> None:

@@ -18,6 +18,7 @@ from bench.commands.parsing import folders
 from bench.commands.submit import FILES, PATH, strings, submit
 from bench.commands.sync import sync
 from bench.errors import BenchError, EnvironmentFault
+from bench.records.provenance import NUMERICS
 from bench.report.collect import collect
 
 Edit = Callable[[dict[str, Any]], Any]
@@ -99,12 +100,14 @@ def test_a_record_of_later_numerics_takes_the_place(record: Path, tmp_path: Path
     submit([record], records, print)
     edit(record / "result.json", lambda of: of.update(numerics=of["numerics"] + 1))
     submit([record], records, said.append)
-    assert said[-1].endswith("in place of the record by numerics 1")
-    assert json.loads((records / record.name / "result.json").read_text())["numerics"] == 2
+    assert said[-1].endswith(f"in place of the record by numerics {NUMERICS}")
+    assert json.loads((records / record.name / "result.json").read_text())["numerics"] == NUMERICS + 1
     assert not (records / record.name / "replicates").exists()
-    edit(record / "result.json", lambda of: of.update(numerics=1))
+    edit(record / "result.json", lambda of: of.update(numerics=NUMERICS))
     submit([record], records, said.append)
-    assert json.loads((records / record.name / "result.json").read_text())["numerics"] == 2, "an earlier one does not"
+    assert json.loads((records / record.name / "result.json").read_text())["numerics"] == NUMERICS + 1, (
+        "an earlier one does not"
+    )
     (records / record.name / "result.json").write_text("{")
     with pytest.raises(BenchError, match="another record of this run, which is damaged: remove it"):
         submit([record], records, print)

@@ -82,6 +82,9 @@ def test_the_penalty_in_the_metrics_is_the_one_of_the_rates(run_tiny: Run) -> No
         (["reg=[spikepen,weight_decay]", "reg.spikepen.weight=0"], ["spikepen"]),
         (["reg=[dropout,spikepen]", "reg.dropout.p=0", "reg.spikepen.weight=0.1"], ["dropout"]),
         (["reg=weightnorm"], []),
+        # A strength above 0 that float32 cannot tell from none.
+        (["reg=uselose", "reg.uselose.k_p=1e-12"], ["uselose"]),
+        (["reg=uselose", "reg.uselose.r0=1"], []),
         (["reg=none"], []),
     ],
 )
