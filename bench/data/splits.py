@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -82,8 +82,9 @@ def prepare(
 
     Validation is split off first, then data.limit cuts the training set. Which images each takes depends on
     the seed and on nothing else; data.per_class, in place of a limit, takes the first ones whatever the seed. Where
-    neither is set, `max_train_images` is the limit; unlike one that is set, it may exceed what there is. `eval_batches` cuts every evaluation split to as many batches of images drawn by the
-    seed: the first ones of a set that is sorted by class would all be of one class.
+    neither is set, `max_train_images` is the limit; unlike one that is set, it may exceed what there is.
+    `eval_batches` cuts every evaluation split to as many batches of images drawn by the seed: the first ones of a set
+    that is sorted by class would all be of one class.
 
     Raises:
         BenchError: a setting is out of its range or does not fit the data set.
@@ -108,6 +109,7 @@ def prepare(
         mean, std = mean or own[0], std or own[1]
     SETTINGS.check("mean", list(mean), True, "be finite")
     SETTINGS.check("std", list(std), min(std) > 0, "be above 0")
+    pixels: dict[str, Any] = {"mean": mean, "std": std, "posterize": cfg.posterize}
 
     def take(images: Tensor, labels: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         if len(index) < len(images):
@@ -119,9 +121,7 @@ def prepare(
             shuffled = torch.randperm(len(images), generator=generator("cpu", seed, "eval_batches"))
             index = shuffled[: eval_batches * eval_batch_size].sort().values
             images, labels = images[index.to(images.device)], labels[index]
-        return Batches(
-            images, labels, eval_batch_size, mean=mean, std=std, device=device, posterize=cfg.posterize
-        )  # fmt: skip
+        return Batches(images, labels, eval_batch_size, device=device, **pixels)
 
     images, labels = take(dataset.train_images, dataset.train_labels, train)
     augment = _augment(cfg, tuple(images.shape[1:]), mean, classes)
@@ -132,10 +132,7 @@ def prepare(
         images = images.to(device)  # once, for train and train_clean
     return Splits(
         dataset,
-        train=Batches(
-            images, labels, batch_size, mean=mean, std=std, device=device, augment=augment, seed=seed,
-            posterize=cfg.posterize,
-        ),  # fmt: skip
+        train=Batches(images, labels, batch_size, device=device, augment=augment, seed=seed, **pixels),
         train_clean=clean(images, labels),
         val=None if val is None else clean(*take(dataset.train_images, dataset.train_labels, val)),
         test=clean(*take(dataset.test_images, dataset.test_labels, test)),
@@ -151,9 +148,8 @@ def _check(cfg: DataConfig, batch_size: int, eval_batch_size: int) -> None:
     SETTINGS.at_least(1, per_class=cfg.per_class, test_per_class=cfg.test_per_class)
     SETTINGS.within("[0, 1)", val_fraction=cfg.val_fraction)
     SETTINGS.within("[1, 8]", ": a pixel has 8 bits", posterize=cfg.posterize)
-    for limit, per_class, prefix in (
-        (cfg.limit, cfg.per_class, "data."), (cfg.test_limit, cfg.test_per_class, "data.test_")
-    ):  # fmt: skip
+    pairs = (("data.", cfg.limit, cfg.per_class), ("data.test_", cfg.test_limit, cfg.test_per_class))
+    for prefix, limit, per_class in pairs:
         if limit is not None and per_class is not None:
             raise BenchError(
                 f"{prefix}per_class={per_class} and {prefix}limit={limit} both say how many images: set one of them"
