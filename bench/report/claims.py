@@ -73,8 +73,8 @@ def judge(claims: Sequence[Mapping[str, Any]], lines: Sequence[Line], alpha: flo
     - either with `times: factor`: the second side counts so many times (it falls to a tenth: 10);
     - `falls: metric, over: column`: the metric falls as the column's published value grows (`stats.trend`), `of:
       {column: value}` names the lines where it is not all;
-    - `larger: metric, than: metric, of: {column: value}`: two numbers of one line, paired by seed, or one number and a
-      constant;
+    - `larger: metric, than: metric, of: {column: value}`, or `smaller`: two numbers of one line, paired by seed, or one
+      number and a constant;
     - `alike: {...}, with: {...}, in: metric, within: points`: the paired difference lies within +- points, by two
       one-sided tests (Schuirmann 1987), each at half of alpha; of ratios, within a share: 0.05 is 1 / 1.05 to 1.05;
     - `above: {argument: value}, below: {argument: value}`: at equal, low spike rates the lines whose regularizer has
@@ -131,7 +131,7 @@ def _line(lines: Sequence[Line], wanted: Mapping[str, Any]) -> Line | None:
 
 def _metric(claim: Mapping[str, Any]) -> str:
     """The number that a claim is about, as records have it."""
-    named = next(str(claim[key]) for key in ("larger", "falls", "in") if key in claim)
+    named = next(str(claim[key]) for key in ("larger", "smaller", "falls", "in") if key in claim)
     return METRICS.get(named, named)
 
 
@@ -150,12 +150,13 @@ def _logged(claim: Mapping[str, Any]) -> bool:
 def _sides(claim: Mapping[str, Any], lines: Sequence[Line]) -> tuple[_Numbers, _Numbers] | None:
     """The runs' numbers that are compared, those that ought to be larger first; None where a line is missing."""
     metric = _metric(claim)
-    if "larger" in claim:
+    if "larger" in claim or "smaller" in claim:
         line, than = _line(lines, claim["of"]), METRICS.get(claim["than"], claim["than"])
         if line is None:
             return None
-        larger = _numbers(line, metric)
-        return larger, _numbers(line, than) if isinstance(than, str) else {seed: (float(than), None) for seed in larger}
+        own = _numbers(line, metric)
+        other = _numbers(line, than) if isinstance(than, str) else {seed: (float(than), None) for seed in own}
+        return (own, other) if "larger" in claim else (other, own)
     names = {"better": ("better", "than"), "falls": ("from", "to"), "alike": ("alike", "with")}
     kind = next(kind for kind in names if kind in claim)
     first, second = (_line(lines, claim[name]) for name in names[kind])
