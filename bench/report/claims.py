@@ -155,7 +155,7 @@ def _sides(claim: Mapping[str, Any], lines: Sequence[Line]) -> tuple[_Numbers, _
         if line is None:
             return None
         own = _numbers(line, metric)
-        other = _numbers(line, than) if isinstance(than, str) else {seed: (float(than), None) for seed in own}
+        other: _Numbers = _numbers(line, than) if isinstance(than, str) else {seed: (float(than), None) for seed in own}
         return (own, other) if "larger" in claim else (other, own)
     names = {"better": ("better", "than"), "falls": ("from", "to"), "alike": ("alike", "with")}
     kind = next(kind for kind in names if kind in claim)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from bench import energy
 from bench.published.papers import METRICS
 from bench.records.schema import FIELD, MEASURES
 from bench.report import probes
@@ -137,10 +138,32 @@ def _costs(analysis: Analysis) -> str:
         cells += [field.text(row.mean(field.column)) for field in _COSTS if field is not RATE]
         body.append([row.line.label, *cells, ", ".join(fronts) or "-"])
     text = (
-        "Spike rate: spikes / (neurons x time steps x images). Energy: 0.9 pJ an accumulation, 4.6 pJ a "
-        "multiplication, compute only, 45 nm. Pareto front: no other row has as much mean accuracy for as little."
+        f"Spike rate: spikes / (neurons x time steps x images). Energy: {energy.RULE}.{_about_energy(analysis.table)} "
+        "Pareto front: no other row has as much mean accuracy for as little."
     )
     return f"{text}\n\n{numbers_table(head, body)}"
+
+
+def _about_energy(table: Table) -> str:
+    """What the energies leave out: neuron updates, and runs of which they are not known."""
+    runs = [record for record in table.records if record.finished and record.result["neuron"] != "relu"]
+    unknown = sum(record.number("energy_uj") is None for record in runs)
+    shares = [
+        100 * energy.microjoules(record.number("neuron_updates_per_image") or 0.0, 0.0, 0.0) / known
+        for record in runs
+        if (known := record.number("energy_uj"))
+    ]
+    text = ""
+    if shares:
+        least, most = f"{min(shares):.1f}", f"{max(shares):.1f}"
+        span = least if least == most else f"{least} to {most}"
+        text += f" Neuron updates are left out; at an accumulation each they would add {span} %."
+    if unknown:
+        text += (
+            f" It is not known of {unknown} run{'s' if unknown > 1 else ''}, whose records do not say how many inputs "
+            "were no spikes."
+        )
+    return text
 
 
 def _findings(analysis: Analysis) -> str:

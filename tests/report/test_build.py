@@ -371,6 +371,20 @@ def test_a_row_that_did_nothing_is_marked(records: SimpleNamespace, tmp_path: Pa
     assert marked == ["spikepen", "uselose"]
 
 
+@pytest.mark.usefixtures("undrawn")
+def test_what_energies_leave_out_is_said(records: SimpleNamespace, tmp_path: Path) -> None:
+    """43,008 neurons x 4 steps x 0.9 pJ are 0.154828.. microjoules: 8.5 % of 1.82, 15.5 % of 1."""
+    records.put(tmp_path / "records", records.record(run_id="a", energy_uj=1.82))
+    records.put(tmp_path / "records", records.record(run_id="b", seed=1, energy_uj=1.0))
+    build.write([tmp_path / "records"], tmp_path, say=lambda line: None)
+    page = tmp_path / "digits-cnn" / "quick" / "README.md"
+    assert "at an accumulation each they would add 8.5 to 15.5 %." in page.read_text()
+    assert "It is not known" not in page.read_text()
+    records.put(tmp_path / "records", records.record(run_id="c", seed=2, energy_uj=None))
+    build.write([tmp_path / "records"], tmp_path, say=lambda line: None)
+    assert "It is not known of 1 run, whose records" in page.read_text()
+
+
 def test_bad_command_lines(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     from bench.__main__ import main
 
