@@ -6,12 +6,13 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 from bench.published.papers import METRICS, known, of_experiment, paper
 from bench.records.schema import DIGITS, FIELD, Unit
 from bench.report.collect import StoredRun
-from bench.report.stats import ALPHA, Paired, holm, lead, paired, trend
+from bench.report.stats import ALPHA, Paired, holm, lead, over_pairs, paired, trend
 from bench.report.tables import Line
 
 _Numbers = dict[int, tuple[float, float | None]]
@@ -77,6 +78,8 @@ def judge(claims: Sequence[Mapping[str, Any]], lines: Sequence[Line], alpha: flo
       number and a constant;
     - `alike: {...}, with: {...}, in: metric, within: points`: the paired difference lies within +- points, by two
       one-sided tests (Schuirmann 1987), each at half of alpha; of ratios, within a share: 0.05 is 1 / 1.05 to 1.05;
+    - `agrees: number, by: importance, less: {column: value}, than: {column: value}`: of `probe=ranking`, two runs of
+      the second line agree more than one of each, over all pairs of seeds (`stats.over_pairs`);
     - `above: {argument: value}, below: {argument: value}`: at equal, low spike rates the lines whose regularizer has
       the first argument have the higher accuracy (`stats.lead`, seed by seed).
 
@@ -111,6 +114,8 @@ def _test(claim: Mapping[str, Any], lines: Sequence[Line]) -> _Test | None:
         return _curves(claim, lines)
     if "over" in claim:
         return _order(claim, lines)
+    if "agrees" in claim:
+        return _agreement(claim, lines)
     sides = _sides(claim, lines)
     if sides is None or not sides[0] or not sides[1]:
         return None
@@ -251,6 +256,36 @@ def _order(claim: Mapping[str, Any], lines: Sequence[Line]) -> _Test | None:
         return None
     why = f"falls at {found.falls} of {found.steps} steps over {found.n} seed{'s' if found.n > 1 else ''}"
     return _Test(found.p, found.down, why if found.n > 1 else f"{why}: one seed cannot tell")
+
+
+def _agreement(claim: Mapping[str, Any], lines: Sequence[Line]) -> _Test | None:
+    """How much more two runs of a line agree than one of it and one of another, of different seeds."""
+    less, than = _line(lines, claim["less"]), _line(lines, claim["than"])
+    if less is None or than is None:
+        return None
+    null, crossed = _agreements(than, claim), _agreements(less, claim)
+    pairs = {frozenset(pair) for pair in null} & {frozenset(pair) for pair in crossed}
+    lost = {}
+    for one, other in map(sorted, pairs):
+        both = ((one, other), (other, one))
+        two, crossing = (fmean(found[pair] for pair in both if pair in found) for found in (null, crossed))
+        lost[one, other] = two - crossing
+    pair = over_pairs(lost)
+    if pair.difference is None:
+        return None
+    why = _shown(pair, lambda value: f"{value:+.{DIGITS[Unit.percent]}f}")
+    return _Test(pair.p, pair.difference.mean > 0, why)
+
+
+def _agreements(line: Line, claim: Mapping[str, Any]) -> dict[tuple[int, int], float]:
+    """(Seed, the other run's seed) -> how far a run agrees with one of another seed without a regularizer."""
+    return {
+        (record.seed, int(row["against"].removeprefix("seed "))): float(row[claim["agrees"]])
+        for record in line.records
+        if record.finished and "ranking" in record.probes
+        for row in record.probes["ranking"]["rows"]
+        if row["by"] == claim["by"] and row["against"] != f"seed {record.seed}"
+    }
 
 
 def _curves(claim: Mapping[str, Any], lines: Sequence[Line]) -> _Test | None:

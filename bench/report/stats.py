@@ -89,6 +89,42 @@ def estimate(values: Iterable[float], level: float = LEVEL) -> Estimate | None:
     return Estimate(mean, mean - half, mean + half, n, "t")
 
 
+def over_pairs(values: Mapping[tuple[int, int], float], level: float = LEVEL) -> Paired:
+    """Mean over all pairs of seeds, which share seeds and so are not independent: the jackknife over seeds of a
+    U-statistic of degree two (Arvesen 1969), with Student's t.
+
+    Args:
+        values: of each pair of different seeds, in either order or both.
+        level: coverage of the interval.
+
+    Returns:
+        The mean, with an interval and a p-value of 0 from three seeds on of which every pair has a value.
+    """
+    from scipy import stats
+
+    seeds = tuple(sorted({seed for pair in values for seed in pair}))
+    n = len(seeds)
+    joint = {
+        (one, other): [values[pair] for pair in ((one, other), (other, one)) if pair in values]
+        for one in seeds
+        for other in seeds
+        if one < other
+    }
+    known = {pair: math.fsum(both) / len(both) for pair, both in joint.items() if both}
+    if not known:
+        return Paired(None, None, ())
+    mean = math.fsum(known.values()) / len(known)
+    if n < 3 or len(known) < len(joint):
+        return Paired(Estimate(mean, None, None, n, "one value"), None, seeds)
+    own = [math.fsum(value for pair, value in known.items() if seed in pair) / (n - 1) for seed in seeds]
+    error = 2 * (n - 1) / (n - 2) * float(np.std(own, ddof=1)) / math.sqrt(n)
+    if error <= 1e-12 * max(1.0, abs(mean)):
+        return Paired(Estimate(mean, None, None, n, "equal values"), None, seeds)
+    half = float(stats.t.ppf((1 + level) / 2, n - 1)) * error
+    p = float(2 * stats.t.sf(abs(mean) / error, n - 1))
+    return Paired(Estimate(mean, mean - half, mean + half, n, "t"), p, seeds)
+
+
 def band(curves: Sequence[Sequence[float]], level: float = LEVEL) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean, lower and upper end over seeds at each epoch; one seed alone has a band of no width.
 

@@ -88,6 +88,40 @@ def test_seeds_of_one_start_are_not_averaged_with_those_of_many(records: SimpleN
     assert [len(table.records) for table in tables] == [4, 4]
 
 
+def test_runs_of_a_ranking_are_compared_over_pairs_of_seeds(records: SimpleNamespace, tmp_path: Path) -> None:
+    """Two runs without dropout share .5, .7 and .6 of the neurons, one of each .2, .6 and .4 (means of both orders):
+    .3, .1 and .2 less, whose error is worked out in test_stats."""
+    null = {(0, 1): 0.5, (0, 2): 0.7, (1, 2): 0.6}
+    crossed = {(0, 1): (0.1, 0.3), (0, 2): (0.6, 0.6), (1, 2): (0.5, 0.3)}
+    for result in records.of_experiment(tmp_path, "lyu2023/table2", "cpu", 3, lambda row, seed: (90.0, 0.1)):
+        seed, rows = result["seed"], []
+        for partner in range(3):
+            pair = (min(seed, partner), max(seed, partner))
+            if result["reg"] == "dropout":
+                value = 0.9 if seed == partner else crossed[pair][seed > partner]
+            elif seed == partner:
+                continue
+            else:
+                value = null[pair]
+            rows.append({"against": f"seed {partner}", "by": "weight", "top_10": value, "tau_b": value})
+            rows.append({"against": f"seed {partner}", "by": "rate", "top_10": 0.0, "tau_b": 0.0})
+        content = {
+            "schema_version": 1, "probe": "ranking", "run_id": result["run_id"], "run_finished": result["finished"],
+            "settings": {}, "seed": 0, "baked": True, "headline": {}, "rows": rows,
+        }  # fmt: skip
+        if result["reg"] in ("none", "dropout"):
+            path = tmp_path / result["run_id"] / "probes" / "ranking.json"
+            path.parent.mkdir()
+            path.write_text(json.dumps(content))
+    (table,) = join.tables(collect([tmp_path]), ["lyu2023/table2"], (), [])
+    findings = analyse(table).findings
+    assert len(findings) == 2
+    for finding in findings:
+        assert finding.outcome == "open"
+        # p = .225 twice: .451 after the correction.
+        assert finding.why == "+0.20 [-0.30, +0.70] over 3 seeds, p = 0.451"
+
+
 NOISE = {"none": (60.0, 64.0, 68.0), "effective": (3.0, 3.1, 3.2), "literal": (0.0, 0.0, 0.0)}
 KNOWN = {"none": (16.0, 17.0, 18.0), "effective": (14.0, 15.0, 15.5), "literal": (0.0, 0.0, 0.0)}
 

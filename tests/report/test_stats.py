@@ -19,6 +19,32 @@ from bench.report.stats import Verdict
 numbers = st.floats(-1e3, 1e3).map(lambda value: round(value, 3))
 
 
+def test_pairs_that_share_seeds_by_hand() -> None:
+    """.3, .1 and .2: by seed .2, .25 and .15 with deviation .05, so an error of 2 x 2 / 1 x .05 / sqrt(3), t = sqrt(3)
+    and with two degrees of freedom p = 1 - t / sqrt(2 + t^2)."""
+    found = stats.over_pairs({(0, 1): 0.4, (1, 0): 0.2, (0, 2): 0.1, (2, 1): 0.2})
+    assert found.difference is not None
+    assert found.difference.mean == pytest.approx(0.2)
+    assert found.p == pytest.approx(1 - math.sqrt(3 / 5))
+    assert found.difference.high == pytest.approx(0.2 + 4.302653 * 0.2 / math.sqrt(3), rel=1e-6)
+    assert found.seeds == (0, 1, 2)
+    for few in ({(0, 1): 0.3}, {(0, 1): 0.3, (1, 2): 0.1}, dict.fromkeys([(0, 1), (0, 2), (1, 2)], 0.3)):
+        assert stats.over_pairs(few).p is None
+    assert stats.over_pairs({}).difference is None
+
+
+@pytest.mark.parametrize("n", [3, 5])
+def test_pairs_that_share_seeds_find_nothing_where_there_is_nothing(n: int) -> None:
+    """Seeds' own parts and the pairs' own, all of mean 0: at most 5 % are found, but for three standard errors."""
+    rng = np.random.default_rng(n)
+    wrong = 0
+    for _ in range(400):
+        own, noise = rng.normal(size=n), rng.normal(size=(n, n))
+        p = stats.over_pairs({(i, j): own[i] + own[j] + noise[i, j] for i in range(n) for j in range(i)}).p
+        wrong += p is not None and p < 0.05
+    assert wrong <= 400 * 0.05 + 3 * math.sqrt(400 * 0.05 * 0.95)
+
+
 def test_interval_of_three_values_by_hand() -> None:
     estimate = stats.estimate([1.0, 2.0, 3.0])
     assert estimate is not None
