@@ -244,8 +244,11 @@ def test_a_changed_plugin_is_another_run_and_its_code_is_in_the_record(bench: Be
         config.write_text(yaml.safe_dump(content))
         read = f"from bench.config.compose import *; print(*settle(read_config(Path({str(config)!r}))).reg)"
         assert python(read, env, tmp_path) == "mine\n"
-    assert refusal(bench("eval", ids[1], "probe=noise")) == (
-        "error: _target_ is 'bench_plugins.mine_2.Mine', which is no registered regularizer: it is of no module of "
+    said = refusal(bench("eval", ids[1], "probe=noise"))
+    assert said.startswith("error: ")
+    assert said.removeprefix("error: ").split(": ", 1)[0].endswith(f"{ids[1]}/config.yaml")
+    assert said.split("config.yaml: ")[1] == (
+        "_target_ is 'bench_plugins.mine_2.Mine', which is no registered regularizer: it is of no module of "
         "the suite's, so $BENCH_PLUGINS must name the plugin's file or module"
     )
 

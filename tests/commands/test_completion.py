@@ -161,7 +161,7 @@ def test_flags_that_run_refuses_are_not_offered(offered: Offered, flag: str) -> 
 
 def test_the_settings_of_eval_and_speed_are_those_of_their_help(offered: Offered) -> None:
     keys = {word for word in offered("bench eval ") if word.endswith("=")}
-    assert keys == {"probe=", "force=", "seed=", "bake=", "root=", "accelerator=", "ops="}
+    assert keys == {"probe=", "force=", "seed=", "bake=", "root=", "path=", "accelerator=", "ops="}
     assert offered("bench eval bake=") == ["bake=true ", "bake=false "]
     assert offered("bench eval force=true,") == [], "one value: only probe= takes several"
     own = {"batch_size=", "peers=", "rounds=", "seconds="}
