@@ -78,6 +78,8 @@ def judge(claims: Sequence[Mapping[str, Any]], lines: Sequence[Line], alpha: flo
       number and a constant;
     - `alike: {...}, with: {...}, in: metric, within: points`: the paired difference lies within +- points, by two
       one-sided tests (Schuirmann 1987), each at half of alpha; of ratios, within a share: 0.05 is 1 / 1.05 to 1.05;
+    - `alike: metric, with: metric, of: {column: value}, within: points`: the same of two numbers of one line, or of one
+      number and a constant;
     - `agrees: number, by: importance, less: {column: value}, than: {column: value}`: of `probe=ranking`, two runs of
       the second line agree more than one of each, over all pairs of seeds (`stats.over_pairs`);
     - `above: {argument: value}, below: {argument: value}`: at equal, low spike rates the lines whose regularizer has
@@ -136,7 +138,7 @@ def _line(lines: Sequence[Line], wanted: Mapping[str, Any]) -> Line | None:
 
 def _metric(claim: Mapping[str, Any]) -> str:
     """The number that a claim is about, as records have it."""
-    named = next(str(claim[key]) for key in ("larger", "smaller", "falls", "in") if key in claim)
+    named = next(str(claim[key]) for key in ("larger", "smaller", "falls", "in", "alike") if key in claim)
     return METRICS.get(named, named)
 
 
@@ -155,13 +157,14 @@ def _logged(claim: Mapping[str, Any]) -> bool:
 def _sides(claim: Mapping[str, Any], lines: Sequence[Line]) -> tuple[_Numbers, _Numbers] | None:
     """The runs' numbers that are compared, those that ought to be larger first; None where a line is missing."""
     metric = _metric(claim)
-    if "larger" in claim or "smaller" in claim:
-        line, than = _line(lines, claim["of"]), METRICS.get(claim["than"], claim["than"])
+    if "of" in claim:
+        given = claim["with" if "alike" in claim else "than"]
+        line, than = _line(lines, claim["of"]), METRICS.get(given, given)
         if line is None:
             return None
         own = _numbers(line, metric)
         other: _Numbers = _numbers(line, than) if isinstance(than, str) else {seed: (float(than), None) for seed in own}
-        return (own, other) if "larger" in claim else (other, own)
+        return (other, own) if "smaller" in claim else (own, other)
     names = {"better": ("better", "than"), "falls": ("from", "to"), "alike": ("alike", "with")}
     kind = next(kind for kind in names if kind in claim)
     first, second = (_line(lines, claim[name]) for name in names[kind])
