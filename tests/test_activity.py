@@ -36,6 +36,48 @@ def test_rates_by_hand() -> None:
     assert [layer["saturated"] for layer in meter.layers()] == [0.0, 0.0]
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_dead_and_saturated_neurons_over_steps_and_images(layout: torch.memory_format) -> None:
+    """2 steps, 3 images, 2 x 2 x 3 neurons: three never fire, one always does, and eight do now and then.
+
+    Every step of every image has a silent neuron and a firing one, so that neither extreme is to be had along another
+    axis than those of time and images.
+    """
+    spikes = torch.zeros(2, 3, 2, 2, 3)
+    spikes[0, :, 0, 0] = 1.0  # at the first step of every image
+    spikes[1, 2, 0, 1] = 1.0  # once, at the last step of the last image
+    spikes[:, :2, 1, 0, 1:] = 1.0  # at every step of two images of three
+    spikes[:, :, 1, 1, 2] = 1.0  # always
+    spikes = spikes.flatten(0, 1).contiguous(memory_format=layout).unflatten(0, (2, 3))
+    meter = RateMeter(per_neuron=True)
+    meter.update({"a": LayerActivity(spikes)})
+    ever = [[[1, 1, 1], [1, 1, 1]], [[0, 1, 1], [0, 0, 1]]]
+    always = [[[0, 0, 0], [0, 0, 0]], [[0, 0, 0], [0, 0, 1]]]
+    assert meter.ever["a"].int().tolist() == ever
+    assert meter.always["a"].int().tolist() == always
+    # 3 x 3 + 3 + 2 x 2 x 2 + 6 spikes of 2 x 3 x 12.
+    assert meter.layers() == [
+        {"name": "a", "neurons": 12, "spike_rate": 26 / 72, "dead": pytest.approx(3 / 12), "saturated": 1 / 12}
+    ]
+
+
+def test_several_batches_of_several_images() -> None:
+    """Two neurons over 2 steps: 3 of 12 spikes in a batch of three images, 1 of 4 in one of one; nobody fires twice."""
+    meter = RateMeter(per_neuron=True)
+    batch = torch.zeros(2, 3, 2)
+    batch[0, :, 0] = 1.0
+    meter.update({"a": LayerActivity(batch)})
+    assert (meter.images, meter.rates(), meter.global_rate()) == (3, {"a": 3 / 12}, 3 / 12)
+    meter.update({"a": LayerActivity(torch.tensor([[[0.0, 0.0]], [[0.0, 1.0]]]))})
+    assert (meter.images, meter.rates(), meter.global_rate()) == (4, {"a": 4 / 16}, 4 / 16)
+    (row,) = meter.layers()
+    assert (row["neurons"], row["dead"], row["saturated"]) == (2, 0.0, 0.0)
+    # Nothing is kept of single neurons unless it was asked for.
+    plain = RateMeter()
+    plain.update({"a": LayerActivity(batch)})
+    assert plain.layers() == [{"name": "a", "neurons": 2, "spike_rate": 3 / 12, "dead": None, "saturated": None}]
+
+
 def test_rates_count_on_past_what_bfloat16_can() -> None:
     meter = RateMeter()
     meter.update({"a": LayerActivity(torch.ones(2, 300, 1001, dtype=torch.bfloat16))})

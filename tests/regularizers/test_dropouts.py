@@ -50,6 +50,19 @@ def test_share_of_dropped_entries(channels: bool) -> None:
     assert keep.float().mean().item() == pytest.approx(0.7, abs=0.01)
 
 
+@pytest.mark.parametrize("inner", [(), (5, 6)])
+def test_eq_6s_factor_in_eval_mode_names_every_image_and_channel(inner: tuple[int, ...]) -> None:
+    """The kernels read the axes N and C of what is kept by their strides, so those two may not be shared."""
+    gate = StepDropout(drop, 0.25, T, Mask.per_step, eval_factor=0.75).eval()
+    x = torch.ones(T * N, C, *inner)
+    drawn = gate.draw(x)
+    assert drawn is not None
+    assert drawn.keep.shape == (1, N, C, *[1] * len(inner))
+    assert drawn.keep.all()
+    assert torch.equal(gate(x), torch.full_like(x, 0.75))
+    assert StepDropout(drop, 0.25, T, Mask.per_step).eval().draw(x) is None
+
+
 def test_what_becomes_of_entries_by_hand() -> None:
     x = torch.tensor([[[1.0, 2.0, 3.0, 4.0]]])
     keep = torch.tensor([[[True, False, True, False]]])

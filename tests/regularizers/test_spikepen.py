@@ -61,9 +61,33 @@ def test_gradient_through_the_surrogate(order: int, scale: Scale, at_spike: floa
     torch.testing.assert_close(current.grad, torch.tensor([expected]) / 3)
 
 
+@pytest.mark.parametrize(
+    ("kwargs", "value", "slopes"),
+    # The graph of eq. 3.1 at 3 of 8 spikes: S / (K N) or, of first order, 1 / (2 K N) everywhere, doubled if matched.
+    [
+        ({}, 2 * 3 / 16, (2 / 8, 0.0)),
+        ({"order": 2, "scale": Scale.matched}, 2 * 3 / 16, (2 / 8, 0.0)),
+        ({"order": 1}, 2 * 3 / 16, (2 / 16, 2 / 16)),
+        ({"order": 1, "scale": Scale.matched}, 2 * 3 / 8, (2 / 8, 2 / 8)),
+    ],
+)
+def test_both_orders_by_hand(kwargs: dict, value: float, slopes: tuple[float, float]) -> None:
+    """With weight 2: what the penalty is, and its slope at a spike and at a silent neuron."""
+    spikes = SPIKES.clone().requires_grad_()
+    penalty = SpikePenalty(weight=2.0, **kwargs).penalty({"a": LayerActivity(spikes)})["spikepen"]
+    penalty.backward()
+    assert penalty.item() == pytest.approx(value)
+    assert spikes.grad is not None
+    torch.testing.assert_close(spikes.grad, torch.where(SPIKES == 1, *slopes))
+
+
+@pytest.mark.parametrize("order", [-1, 0, 3])
+def test_other_orders_are_refused(order: int) -> None:
+    with pytest.raises(BenchError, match=rf"^reg\.spikepen\.order is {order}, it must be 1 or 2$"):
+        SpikePenalty(order=order)
+
+
 def test_bad_input() -> None:
-    with pytest.raises(BenchError, match=r"^reg\.spikepen\.order is 3, it must be 1 or 2$"):
-        SpikePenalty(order=3)
     with pytest.raises(BenchError, match=r"^reg\.spikepen\.layer_weights is -1, "):
         SpikePenalty(layer_weights=[1.0, -1.0])
     with pytest.raises(BenchError, match="has 1 numbers, but the network has 2 spiking layers"):

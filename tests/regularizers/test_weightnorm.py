@@ -6,11 +6,18 @@ import copy
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from bench.errors import BenchError
 from bench.ops import ConvNorm
-from bench.regularizers.weightnorm import MeanOnlyBatchNorm, WeightNorm, normalize_weight, scale_weight
+from bench.regularizers.weightnorm import (
+    MeanOnlyBatchNorm,
+    WeightNorm,
+    normalize_weight,
+    scale_weight,
+    transformations,
+)
 
 
 def test_eq_4_1_and_its_gradients_by_hand() -> None:
@@ -120,6 +127,21 @@ def test_without_data_init_nothing_starts_over(net) -> None:
     before = copy.deepcopy(model.state_dict())
     reg.initialize(model, torch.randn(4, 2, 8, 8))
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+def test_what_transforms_the_weight_already_acts_once() -> None:
+    """A transformation that doubles: the layer's weight stays 2 W, of the normalized W."""
+
+    class Doubled(nn.Module):
+        def forward(self, weight: Tensor) -> Tensor:
+            return 2 * weight
+
+    layer = nn.Linear(2, 1, bias=False)
+    layer.weight.data = torch.tensor([[3.0, 4.0]])
+    parametrize.register_parametrization(layer, "weight", Doubled())
+    normalize_weight(layer)
+    torch.testing.assert_close(layer.weight, torch.tensor([[6.0, 8.0]]))
+    torch.testing.assert_close(transformations(layer).original0, torch.tensor([[5.0]]))
 
 
 def test_scaling_in_place_keeps_the_length_of_v() -> None:

@@ -227,6 +227,20 @@ def test_rates_are_compared_by_their_ratio(records: SimpleNamespace) -> None:
     assert verdict_of({**better, "scale": "log"}, *accuracies)[1].startswith("2 times over 3 seeds")
 
 
+def test_only_seeds_that_both_sides_have_are_compared(records: SimpleNamespace) -> None:
+    """Seeds 0 to 2 against 1 to 3: the differences of seeds 1 and 2 are 1 and 3. Of one seed nothing can be told."""
+    base = line(records, "b", test__acc=(0.0, 81.0, 81.0, 50.0))
+    ours, base.records = line(records, "a", test__acc=(99.0, 82.0, 84.0)), base.records[1:]
+    better = {"better": {"label": "a"}, "than": {"label": "b"}, "in": "test_acc"}
+    outcome, why = verdict_of(better, ours, base)
+    # A standard error of 1 and a quantile of 12.7062; t = 2 on one degree of freedom: p = 1 - 2 atan(2) / pi.
+    assert (outcome, why) == ("open", "+2.00 [-10.71, +14.71] over 2 seeds, p = 0.295")
+    base.records = base.records[1:]
+    assert verdict_of(better, ours, base) == ("open", "+3.00 over 1 seed: one seed cannot tell")
+    base.records = base.records[1:]
+    assert verdict_of(better, ours, base)[0] == "not run"
+
+
 def test_a_count_of_0_stands_as_half_a_spike(records: SimpleNamespace) -> None:
     """The fixture's network has 43,008 neurons, 4 steps and 360 test images: half a spike is a rate of 8.07e-9."""
     base, silent = (0.1, 0.2, 0.1), (0.0, 0.1, 0.0)

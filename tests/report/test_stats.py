@@ -157,6 +157,13 @@ def test_sign_flip_of_many_is_drawn() -> None:
     assert stats.sign_flip(values) == pytest.approx(expected.pvalue, abs=0.015)
 
 
+def test_sign_flip_by_draws_counts_ties_and_the_data_itself() -> None:
+    """Above sixteen values signs are drawn. Where one value alone is not 0 every sum ties with the observed one; where
+    forty values agree none of 100,000 draws gets there (1 in 2^39 does), and the observed signs are one draw more."""
+    assert stats.sign_flip([0.0] * 16 + [0.3]) == 1.0
+    assert stats.sign_flip([0.3] * 40) == pytest.approx(1 / 100_001)
+
+
 def test_holm_by_hand() -> None:
     # Sorted .01 .02 .03 .04: x4, x3, x2, x1, never falling.
     assert stats.holm([0.04, 0.01, None, 0.03, 0.02]) == pytest.approx([0.06, 0.04, None, 0.06, 0.06])

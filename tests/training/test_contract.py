@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bench.activity import Activity
 from bench.config.schema import OptimConfig, Optimizer
 from bench.errors import BenchError
 from bench.models.base import Spec, SpikingNetwork
@@ -100,6 +101,28 @@ def test_loss_returns_a_scalar_with_a_gradient(returns: Callable[..., Any], said
 def test_a_loss_of_one_element_is_a_scalar() -> None:
     task = step(hooked("loss", lambda logits, y: logits.square().mean().reshape(1)))
     assert task.meters["train"].summary()["loss"] > 0
+
+
+def test_only_one_regularizer_replaces_the_loss() -> None:
+    """With one of them the step descends it; the others' penalties are added."""
+
+    class Three(Regularizer):
+        def loss(self, logits_t: Tensor, y: Tensor) -> Tensor:
+            return 0 * logits_t.sum() + 3.0
+
+    class Half(Regularizer):
+        def penalty(self, activity: Activity) -> dict[str, Tensor]:
+            return {"half": torch.tensor(0.5)}
+
+    def objective(**regs: Regularizer) -> tuple[float, float]:
+        task = Task(Tiny(), regs, OptimConfig(Optimizer.sgd, 0.1), seed=0, epochs=1)
+        total, _, loss, penalties, _ = task.objective(torch.rand(4, 1, 1, 2), torch.tensor([0, 1, 2, 0]))
+        assert [term.item() for term in penalties.values()] == [0.5]
+        return total.item(), loss.item()
+
+    assert objective(a=Half(), b=Three()) == (3.5, 3.0)
+    with pytest.raises(BenchError, match=r"^reg=\['a', 'c'\]: each replaces the loss, and only one can"):
+        objective(a=Three(), b=Half(), c=Three())
 
 
 def test_a_loss_is_evaluated_without_a_gradient() -> None:
