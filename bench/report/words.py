@@ -101,12 +101,12 @@ def replicates_text(records: Sequence[StoredRun]) -> str:
     repeated = sum(bool(record.replicates) for record in records)
     runs = f"{repeated} run{'s were' if repeated > 1 else ' was'} repeated on another machine or number of threads"
     texts = []
-    for field, unit in ((ACCURACY, " points"), (RATE, "")):
+    for field, name, unit in ((ACCURACY, "test accuracy", " points"), (RATE, "the spike rate", "")):
         numbers = [(one.number(field.key), other.number(field.key)) for one, other in pairs]
         apart = [abs(b - a) for a, b in numbers if a is not None and b is not None]
         if apart:
             mean, most = field.text(sum(apart) / len(apart)), field.text(max(apart))
-            texts.append(f"{field.title} differs by {mean}{unit} in the mean, {most} at most")
+            texts.append(f"{name} differs by {mean}{unit} in the mean, {most} at most")
     count = f" ({len(pairs)} replicates)" if len(pairs) > repeated else ""
     return "; ".join([f"{runs}{count}", *texts])
 
