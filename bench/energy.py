@@ -6,8 +6,9 @@ PICOJOULE_PER_AC = 0.9  # Horowitz 2014, 45 nm, 32 bit float addition
 PICOJOULE_PER_MAC = 4.6  # the same, multiplication and addition
 
 RULE = (
-    "compute only, 45 nm: 0.9 pJ for each spike that enters a synapse (an accumulation), 4.6 pJ for every other input "
-    "(a multiplication and an accumulation): pixels, sums of spikes, pooled means"
+    f"compute only, 45 nm: {PICOJOULE_PER_AC} pJ for each spike that enters a synapse (an accumulation), "
+    f"{PICOJOULE_PER_MAC} pJ for every other input (a multiplication and an accumulation): pixels, sums of spikes, "
+    "pooled means"
 )
 """The rule, for people."""
 

@@ -202,7 +202,6 @@ def put(texts: dict[str, str], target: Path) -> str:
         raise BenchError(f"{target} has another record of this run, which is damaged: remove it") from error
     own = json.loads(texts[FILES[0]]).get("numerics")
     if there is not None and own is not None and there < own:
-        shutil.rmtree(target)
         return f"{_written(texts, target)}, in place of the record by numerics {there}"
     beside = target / REPLICATES / hashlib.sha256(texts[FILES[0]].encode()).hexdigest()[:8]
     if beside.exists():
@@ -231,7 +230,7 @@ def _joined(texts: dict[str, str], target: Path) -> str:
 
 
 def _written(texts: dict[str, str], target: Path) -> str:
-    """Write a record's files into a new folder.
+    """Write a record's files into a folder of their own, in place of one that is there once all are written.
 
     Raises:
         EnvironmentFault: the folder cannot be written.
@@ -243,6 +242,8 @@ def _written(texts: dict[str, str], target: Path) -> str:
         for name, text in texts.items():
             (part / name).parent.mkdir(exist_ok=True)
             write_atomic(part / name, text)
+        if target.exists():
+            shutil.rmtree(target)
         part.rename(target)
     except OSError as error:
         raise EnvironmentFault(f"{target} cannot be written: {error.strerror}") from error

@@ -235,10 +235,11 @@ class UseClock(nn.Module):
             with torch.no_grad():
                 scale_weight(layer, self.factor(layer.weight, share=usage))
         clock = tick(self.q, usage)
+        decayed = decay(clock, self.k_p, self.tau)
         if self.form is not Form.literal:
-            self.live = decay(clock, self.k_p, self.tau)
+            self.live = decayed
         self.q.copy_(clock.detach())
-        self.pruned.logical_or_((decay(self.q, self.k_p, self.tau) < 1).any())
+        self.pruned.logical_or_((decayed.detach() < 1).any())
 
     def after(self, layer: nn.Module, inputs: Any, output: Any) -> None:
         """Let go of the step's graph once the layer has used it."""

@@ -6,7 +6,6 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Any
 
 from bench.published.papers import METRICS, known, of_experiment, paper
@@ -267,13 +266,7 @@ def _agreement(claim: Mapping[str, Any], lines: Sequence[Line]) -> _Test | None:
     if less is None or than is None:
         return None
     null, crossed = _agreements(than, claim), _agreements(less, claim)
-    pairs = {frozenset(pair) for pair in null} & {frozenset(pair) for pair in crossed}
-    lost = {}
-    for one, other in map(sorted, pairs):
-        both = ((one, other), (other, one))
-        two, crossing = (fmean(found[pair] for pair in both if pair in found) for found in (null, crossed))
-        lost[one, other] = two - crossing
-    pair = over_pairs(lost)
+    pair = over_pairs({pair: null[pair] - crossed[pair] for pair in null.keys() & crossed.keys()})
     if pair.difference is None:
         return None
     why = _shown(pair, lambda value: f"{value:+.{DIGITS[Unit.percent]}f}")

@@ -258,11 +258,12 @@ def _joined(same: Sequence[StoredRun], collection: Collection) -> StoredRun:
 
     The collection notes how many were alike, and which of the others nothing explains.
     """
-    first, *others = sorted(same, key=lambda record: REPLICATES in record.path.parts)
-    alike = [record for record in others if _alike(first, record)]
-    replicates: list[StoredRun] = []
+    first, *others = sorted(same, key=lambda record: record.path.parent.parent.name == REPLICATES)
+    alike, replicates = [first], list[StoredRun]()
     for record in others:
-        if record not in alike and not any(_alike(record, known) for known in replicates):
+        if _alike(first, record):
+            alike.append(record)
+        elif not any(_alike(record, known) for known in replicates):
             replicates.append(record)
     collection.repeated += len(others) - len(replicates)
     for record in replicates:
@@ -270,7 +271,7 @@ def _joined(same: Sequence[StoredRun], collection: Collection) -> StoredRun:
             collection.unexplained.append(
                 f"{record.path} has another outcome than {first.path}, with the same hardware, versions and numerics"
             )
-    probes = {name: probe for record in reversed([first, *alike]) for name, probe in record.probes.items()}
+    probes = {name: probe for record in reversed(alike) for name, probe in record.probes.items()}
     return replace(first, probes=probes, replicates=tuple(replicates))
 
 
