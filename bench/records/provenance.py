@@ -80,13 +80,13 @@ def uncommitted(plugins: Iterable[LiveDeclaration] = ()) -> list[str]:
         Paths in the repository; of plugins the files' names, as their folders are a machine's.
     """
     top = _git("rev-parse", "--show-toplevel") if _tracked() else None
+    home = None if top is None else Path(top.decode().removesuffix("\n"))
     files: list[str] = []
-    if top is not None:
+    if home is not None:
         # Ignored files too: Python imports them.
         others = _git("ls-files", "--others", "-z", "--", *CODE) or b""
         files += [name for name in others.decode().split("\0") if name.endswith(SUFFIXES)]
     for plugin in plugins:
-        home = None if top is None else Path(top.decode().removesuffix("\n"))
         files += [] if plugin.files else [plugin_file(plugin)]
         files += [plugin.named(file) for file, sha256 in plugin.files if not _committed(file, sha256, home)]
     return list(dict.fromkeys(files))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import subprocess
@@ -95,10 +96,22 @@ def test_another_record_of_the_same_run_becomes_a_replicate(record: Path, tmp_pa
     assert [other.number("test.acc") for other in found.replicates] == [99.0]
 
 
-def test_a_record_of_later_numerics_takes_the_place(record: Path, tmp_path: Path) -> None:
+def test_a_record_of_later_numerics_takes_the_place(
+    record: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(path: Path, text: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
     records, said = tmp_path / "records", list[str]()
     submit([record], records, print)
     edit(record / "result.json", lambda of: of.update(numerics=of["numerics"] + 1))
+    # On a full disk the earlier one stays, whole.
+    before = {path.name: path.read_bytes() for path in (records / record.name).iterdir()}
+    with monkeypatch.context() as full:
+        full.setattr("bench.commands.submit.write_atomic", no_room)
+        with pytest.raises(BenchError, match="No space left"):
+            submit([record], records, print)
+    assert {path.name: path.read_bytes() for path in (records / record.name).iterdir()} == before
     submit([record], records, said.append)
     assert said[-1].endswith(f"in place of the record by numerics {NUMERICS}")
     assert json.loads((records / record.name / "result.json").read_text())["numerics"] == NUMERICS + 1

@@ -140,14 +140,9 @@ def test_weights_behind_silent_pixels_are_pruned(form: Form) -> None:
     normalized = (x - 0.2) / 0.3
     optimizer = torch.optim.AdamW(task.parameters(), lr=0.01, weight_decay=0.0)
     net.train()
-    for step in range(40):
-        torch.manual_seed(step)
-        features, activity = task.forward_t(normalized)
-        _, loss = task.logits_and_loss(features, y)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        reg.after_step(activity)
+    task.on_train_epoch_start()
+    for _ in range(40):
+        task.step(normalized, y, optimizer)
     net.eval()
     reg.bake(net)
     weight = net.linears[0].weight.detach().unflatten(1, (6, 6)).abs().amax(0)

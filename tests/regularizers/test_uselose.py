@@ -407,13 +407,9 @@ def train(model: SpikingNetwork, reg: UseItOrLoseIt, scans: Splits, steps: int) 
     """Some steps on the digits; returns the images `[M, C, H, W]` that were seen, in pixels."""
     task = Task(model, {"uselose": reg}, OptimConfig(Optimizer.adamw, 1e-3), seed=0, epochs=1)
     optimizer, seen = torch.optim.AdamW(task.parameters(), lr=1e-3), []
+    task.on_train_epoch_start()
     for _, (x, y) in zip(range(steps), scans.train, strict=False):
-        features, activity = task.forward_t(x)
-        _, loss = task.logits_and_loss(features, y)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        reg.after_step(activity)
+        task.step(x, y, optimizer)
         seen.append(model.spec.pixels(x))
     return torch.cat(seen)
 
