@@ -207,16 +207,15 @@ def _compared(claim: Mapping[str, Any], first: _Numbers, second: _Numbers) -> _T
         zeros = sum(value == 0 for side in (ours, theirs) for value in side.values())
         ours, theirs = logs[0], {seed: value + math.log(times) for seed, value in logs[1].items()}
         bound = bound and f", bound {times:g}"
-        why = _shown(paired(ours, theirs), lambda value: _factor(times * math.exp(value)), " times", bound)
-        toward = math.log1p(within)
+        pair, toward = paired(ours, theirs), math.log1p(within)
+        why = _shown(pair, lambda value: _factor(times * math.exp(value)), " times", bound)
     else:
         theirs = {seed: times * value for seed, value in theirs.items()}
+        pair, toward = paired(ours, theirs), within
         # Accuracies have two digits; losses and other probes' numbers are shown with two as well.
-        why = _shown(paired(ours, theirs), lambda value: f"{value:+.{DIGITS[Unit.percent]}f}", "", bound)
-        toward = within
+        why = _shown(pair, lambda value: f"{value:+.{DIGITS[Unit.percent]}f}", "", bound)
     if zeros:
         why += f", {zeros} count{'s' if zeros > 1 else ''} of 0 taken as half a count"
-    pair = paired(ours, theirs)
     assert pair.difference is not None
     mean = pair.difference.mean
     if "alike" not in claim:
