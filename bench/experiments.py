@@ -26,7 +26,10 @@ from bench.records.identity import run_id, science
 from bench.registry import MODELS
 
 FULL = "paper"
-"""The budget with the papers' own networks; under all others the networks are small."""
+"""The papers' own budget."""
+
+FULL_SIZE = (FULL, "short")
+"""The budgets with the papers' own networks; under all others the networks are small."""
 
 SELECTIONS = ("last_epoch", "best_on_validation")
 
@@ -66,6 +69,8 @@ class ExperimentFile:
         seeds: of every row.
         fixed: overrides of every row.
         across: the rows are repeated for each value of this setting, which names their group.
+        workloads: the rows are repeated for each of these, by name, with its overrides; `bench tune` takes one by its
+            name.
         probes: what `bench reproduce` probes the finished runs with: names, and settings such as `noise.images=100`.
         rows: the table.
     """
@@ -80,6 +85,7 @@ class ExperimentFile:
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
     fixed: list[str] = field(default_factory=list)
     across: dict[str, list[str]] = field(default_factory=dict)
+    workloads: dict[str, list[str]] = field(default_factory=dict)
     probes: list[str] = field(default_factory=list)
     rows: list[RowFile] = MISSING
 
@@ -104,7 +110,7 @@ class Row:
 
     def at(self, budget: str) -> tuple[str, ...]:
         """What it sets under a budget."""
-        return self.overrides if budget == FULL else self.small
+        return self.overrides if budget in FULL_SIZE else self.small
 
 
 @dataclass(frozen=True)
@@ -128,6 +134,7 @@ class Experiment:
     seeds: tuple[int, ...]
     rows: tuple[Row, ...]
     probes: tuple[str, ...] = ()
+    workloads: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -200,6 +207,7 @@ def load(name: str) -> Experiment:
             rows=tuple(_rows(file)),
             seeds=tuple(file.seeds),
             probes=tuple(file.probes),
+            workloads={name: merge(file.fixed, overrides) for name, overrides in file.workloads.items()},
             **{key: getattr(file, key) for key in _COPIED},
         ))  # fmt: skip
     except BenchError as error:
@@ -212,11 +220,12 @@ _COPIED = ("published", "finding", "note", "small_note", "budget", "selection", 
 def _rows(file: ExperimentFile) -> Iterable[Row]:
     if len(file.across) > 1:
         raise BenchError("across repeats the rows over one setting")
+    if file.across and file.workloads:
+        raise BenchError("the rows are repeated across a setting or over workloads, not both")
     table = papers.load(file.published) if file.published else None
-    key, values = next(iter(file.across.items()), ("", [""]))
-    for value in values:
+    repeated = file.workloads or {value: [f"{key}={value}"] for key, values in file.across.items() for value in values}
+    for value, chosen in (repeated or {"": []}).items():
         for row in file.rows:
-            chosen = [f"{key}={value}"] if key else []
             full = merge(file.fixed, chosen, row.overrides)
             cells = None if row.published is None else _published_row(table, row)
             yield Row(row.label, full, merge(full, row.small), cells, value or row.group)
@@ -280,8 +289,8 @@ def expand(experiment: Experiment, arguments: Sequence[str] = ()) -> list[Job]:
     return sorted(jobs, key=lambda job: seeds.index(job.seed))
 
 
-def whole(seed: str) -> int:
-    """A seed as a number.
+def whole(seed: str, key: str = "seed") -> int:
+    """A seed, or another setting of the command line, as a number.
 
     Raises:
         BenchError: it is none.
@@ -289,7 +298,7 @@ def whole(seed: str) -> int:
     try:
         return int(seed)
     except ValueError as error:
-        raise BenchError(f"seed is '{seed}', it must be a whole number") from error
+        raise BenchError(f"{key} is '{seed}', it must be a whole number") from error
 
 
 def identified(

@@ -27,6 +27,7 @@ class Command:
 COMMANDS = {
     "run": Command("run", "train one configuration, or with -m a grid of them; `run --help` says more"),
     "reproduce": Command("reproduce", "a paper's table: run what has no record yet, then write its report"),
+    "tune": Command("tune", "regularizers at equal tuning budgets: search, choose on validation, retrain"),
     "list": Command(
         "catalog", "models, regularizers, data sets, experiments and probes: what they are, their source and defaults"
     ),

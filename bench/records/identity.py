@@ -18,6 +18,17 @@ from bench.registry import MODELS, REGULARIZERS
 # Settings under `trainer` that say where to compute, not what. Precision counts as what `auto` stands for.
 UNCOUNTED = ("accelerator", "precision", "devices", "sync_batchnorm", "cuda_graph")
 
+ASIDE = {
+    "logger", "runs", "force", "hydra", "logger.mode", "logger.project", "logger.entity", "data.root", "data.path",
+    "ops",    *(f"trainer.{key}" for key in UNCOUNTED if key != "precision"),
+}  # fmt: skip
+"""Settings that change no number of a run."""
+
+
+def setting_of(override: str) -> str:
+    """What an override sets; of a group in another, as `hydra/launcher`, the outer one."""
+    return override.lstrip("+~").split("=", 1)[0].split("/")[0]
+
 
 def science(cfg: DictConfig, data_identity: tuple[str, str] | None = None, auto: str | None = None) -> dict[str, Any]:
     """Everything that changes the numbers of a run, as plain values; its hash is the run's identity.

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from bench.registry import REGULARIZERS
 from bench.regularizers.masking import Change, Masked, drop_alpha
+from bench.space import Choice, Linear
 
 
 @REGULARIZERS.register("alpha_dropout")
@@ -25,6 +26,10 @@ class AlphaDropout(Masked):
     """
 
     name = "alpha_dropout"
+    space = {
+        "p": Linear(0.02, 0.5, authors=0.1, source="lyu2023 states none; this suite's default"),
+        "mask": Choice(("per_step", "fixed"), authors="per_step", source="lyu2023, its algorithm"),
+    }
 
     @property
     def drop(self) -> Callable[[float], Change]:

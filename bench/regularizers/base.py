@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from bench.activity import Activity
 from bench.models.base import SpikingNetwork
 from bench.ranges import Numbers
+from bench.space import Space
 
 
 def nonnegative(reg: str, /, **arguments: float) -> None:
@@ -55,9 +56,14 @@ class Regularizer(nn.Module):
         replayable: whether all that its hooks do in a training step, `batch` left out, may be captured on a GPU and
             replayed: they look at no value from the CPU, and keep between steps no number or tensor but in
             tensors that they write into in place. If in doubt leave it: steps are then done one by one.
+        space: what `bench tune` searches, by the constructor's arguments: at most three, each with its range and its
+            authors' value. Empty where there is nothing to tune.
+        passes_per_step: forward and backward passes that a training step takes.
     """
 
     strength: ClassVar[str | None] = None
+    space: ClassVar[Space] = {}
+    passes_per_step: ClassVar[float] = 1
     needs_potential: bool = False
     identity_in_eval: bool = True
     replayable: bool = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bench.registry import REGULARIZERS
 from bench.regularizers.masking import Scaled
+from bench.space import Choice, Linear
 
 
 @REGULARIZERS.register("dropout2d")
@@ -25,4 +26,8 @@ class Dropout2d(Scaled):
     """
 
     name = "dropout2d"
+    space = {
+        "p": Linear(0.02, 0.6, authors=0.1, source="lyu2023 states none; this suite's default"),
+        "mask": Choice(("per_step", "fixed"), authors="per_step", source="lyu2023, its algorithm"),
+    }
     channels = True

@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from bench.registry import REGULARIZERS
 from bench.regularizers.masking import At, Change, Mask, Masked, drop, drop_alpha
+from bench.space import Choice, Linear
 
 
 class Fill(StrEnum):
@@ -36,6 +37,11 @@ class FeatureDropout(Masked):
     """
 
     name = "feature_dropout"
+    space = {
+        "p": Linear(0.02, 0.5, authors=0.1, source="lyu2023 states none; this suite's default"),
+        "mask": Choice(("per_step", "fixed"), authors="per_step", source="lyu2023, its algorithm"),
+        "fill": Choice(("alpha", "zero"), authors="alpha", source="lyu2023, section II.D, as this suite reads it"),
+    }
     channels = True
 
     def __init__(

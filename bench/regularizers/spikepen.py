@@ -11,6 +11,7 @@ from bench.activity import Activity
 from bench.errors import BenchError
 from bench.registry import REGULARIZERS
 from bench.regularizers.base import Regularizer, nonnegative
+from bench.space import Choice, Log
 
 
 class Scale(StrEnum):
@@ -59,6 +60,10 @@ class SpikePenalty(Regularizer):
 
     strength = "weight"
     replayable = True
+    space = {
+        "weight": Log(1e-3, 10.0, authors=0.05, source="nandan2022, table 3.1: best of 0 to 10"),
+        "order": Choice((2, 1), authors=2, source="nandan2022, eq. 3.1"),
+    }
 
     def __init__(
         self,

@@ -21,6 +21,7 @@ from bench.neurons import Spiking
 from bench.registry import REGULARIZERS
 from bench.regularizers.base import Regularizer, nonnegative, positive
 from bench.regularizers.weightnorm import scale_weight
+from bench.space import Log
 
 U_MAX = 20.0  # exp(-20^2) is 0 in float32; beyond it, u^2 could overflow and its gradient be NaN
 RATE_MAX = 1e30  # times a clock of 1e7 steps this is still finite in float32
@@ -303,6 +304,11 @@ class UseItOrLoseIt(Regularizer):
 
     strength = "k_p"
     replayable = True
+    space = {
+        "k_p": Log(0.01, 100.0, authors=1.0, source="antonov2024, eq. 5 and its notebooks"),
+        "tau": Log(3.0, 100.0, authors=15.0, source="antonov2024, its notebooks: 15 presentations"),
+        "r0": Log(0.005, 0.5, authors=0.05, source="of this suite: the paper counts single spikes"),
+    }
 
     def __init__(
         self,

@@ -7,6 +7,7 @@ from typing import Any
 from bench.models.base import SpikingNetwork
 from bench.registry import REGULARIZERS
 from bench.regularizers.base import Regularizer, nonnegative
+from bench.space import Log
 
 
 @REGULARIZERS.register("weight_decay")
@@ -30,6 +31,7 @@ class WeightDecay(Regularizer):
 
     strength = "weight"
     replayable = True
+    space = {"weight": Log(1e-4, 1.0, authors=0.03, source="nandan2022, table 2.2: best of AdamW's")}
 
     def __init__(self, weight: float = 1e-4, only_weights: bool = False) -> None:
         super().__init__()

@@ -15,6 +15,7 @@ from bench.models.base import SpikingNetwork
 from bench.ops import ConvNorm
 from bench.registry import REGULARIZERS
 from bench.regularizers.base import Regularizer
+from bench.space import Choice
 
 
 def channel_mean(x: Tensor) -> Tensor:
@@ -125,6 +126,10 @@ class WeightNorm(Regularizer):
 
     identity_in_eval = False
     replayable = True
+    space = {
+        "mean_only_bn": Choice((False, True), authors=False, source="nandan2022, table 4.1"),
+        "data_init": Choice((False, True), authors=False, source="nandan2022, table 4.2"),
+    }
 
     def __init__(self, mean_only_bn: bool = False, data_init: bool = False) -> None:
         super().__init__()

@@ -171,7 +171,7 @@ def _table(
     if experiment.published:
         table.published = papers.load(experiment.published)
         table.axis = table.published.axis
-    if budget != experiments.FULL:
+    if budget not in experiments.FULL_SIZE:
         table.remarks["small networks"] = experiment.small_note
     line_up(lines, table.notes)
     if table.rule.score is not None:
