@@ -87,9 +87,14 @@ class Design:
         return experiments.merge([f"budget={experiment.budget}"], experiment.workloads[self.workload], self.settings)
 
     @property
+    def trial_seed(self) -> int:
+        """Of all trials' runs, and so of the validation split."""
+        return 1000 * self.study
+
+    @property
     def final_seeds(self) -> tuple[int, ...]:
         """Fresh seeds: none is a trial's, of this study or another."""
-        return tuple(1000 * self.study + place for place in range(1, self.seeds + 1))
+        return tuple(self.trial_seed + place for place in range(1, self.seeds + 1))
 
     @property
     def name(self) -> str:
@@ -248,7 +253,7 @@ def trials_of(made: Design, runs: str | Path) -> list[Trial]:
         BenchError: a run has no validation accuracy.
     """
     points = made.points()
-    jobs = made.jobs({str(place): point for place, point in enumerate(points)}, [made.study], final=False)
+    jobs = made.jobs({str(place): point for place, point in enumerate(points)}, [made.trial_seed], final=False)
     found = []
     for place, (_, run, _) in enumerate(experiments.identified(jobs)):
         result = RunFolder(runs, run).finished()
@@ -303,6 +308,18 @@ def choices(trials: Sequence[Trial], reference: Sequence[Trial], rulesets: Seque
     if DEFAULT in rulesets:
         chosen[DEFAULT] = trials[0]
     return chosen
+
+
+def words_of(settings: Mapping[str, Any]) -> str:
+    """The settings of a trial, as people read them."""
+    parts = []
+    for key, value in settings.items():
+        if key == "reg.weight_decay.weight" and value == 0:
+            continue
+        name = {"optim.lr": "lr", "reg.weight_decay.weight": "weight decay"}.get(key, key.removeprefix("reg."))
+        text = f"{value:g}" if isinstance(value, float) else str(value).lower() if value in (True, False) else value
+        parts.append(f"{name} {text}")
+    return ", ".join(parts)
 
 
 def finals_of(made: Design, chosen: Mapping[str, Trial]) -> dict[str, list[str]]:

@@ -91,7 +91,7 @@ def folders(named: Sequence[str], everything: bool, runs: Path) -> list[Path]:
         return paths
     paths = []
     for name in named:
-        path = next((path for path in (runs / name, Path(name)) if path.is_dir()), None)
+        path = next((path for path in (runs / name, runs / "studies" / name, Path(name)) if path.is_dir()), None)
         if path is None:
             raise BenchError(f"no run '{name}' in {runs}, and no such folder")
         paths.append(path.resolve())

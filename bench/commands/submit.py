@@ -31,7 +31,7 @@ PATH = re.compile(r"(?:^|[\s\"'=(\[{,;:])((?:/|~/|[A-Za-z]:\\)[\w.][^\s\"']*)")
 def parser() -> Parser:
     """The command line."""
     parser = Parser("submit")
-    parser.add_words("RUN", "run ids, or folders of runs", runs)
+    parser.add_words("RUN", "run ids, folders of runs, or studies of `bench tune`", runs)
     parser.add_argument("--all", action="store_true", help="all finished runs")
     add_runs(parser)
     parser.add_argument("--into", type=Path, default=Path("reports/records"), metavar="DIR", help="[%(default)s]")
@@ -61,15 +61,61 @@ def submit(paths: Sequence[Path], records: Path, say: Callable[[str], None]) -> 
     Raises:
         BenchError: some were refused; a line each. The others are copied.
     """
+    # Imported here, so that completion is quick.
+    from bench import studies
+
     refused = []
     for path in paths:
         try:
+            if (path / studies.FILE).exists():
+                submit_study(path, records, say)
+                continue
             texts = prepared(path)
             say(f"{path.name}: {put(texts, records / path.name)}")
         except BenchError as error:
             refused.append(f"  {path.name}: {error}")
     if refused:
         raise BenchError("\n".join([f"{len(refused)} of {len(paths)} records refused", *refused]))
+
+
+def submit_study(folder: Path, records: Path, say: Callable[[str], None]) -> None:
+    """Copy a study: its final runs as whole records, its trials as a line each.
+
+    Args:
+        folder: of the study, in the folder `studies` of its runs.
+        records: where records go; the study goes beside it, into `studies`.
+        say: takes a line for each thing copied.
+
+    Raises:
+        BenchError: it is not complete, does not follow from its runs, or one of these could not be submitted itself.
+    """
+    from bench import studies
+
+    study, runs = studies.read(folder), folder.resolve().parents[1]
+    trials = studies.trials_of(study.design, runs)
+    lacking = [trial for trial in trials if trial.status == "missing"]
+    if lacking:
+        raise BenchError(f"{len(lacking)} of its {len(trials)} trials have not run; `bench tune` goes on with them")
+    choices = {name: trials[choice["trial"]] for name, choice in study.facts["choices"].items()}
+    best = studies.best(trials)
+    follows = tuple(trials) == study.trials and study.facts == studies.facts_of(study.design, choices, runs)
+    if not follows or choices.get(studies.ACCURATE, best) != best:
+        raise BenchError("it does not follow from its runs; `bench tune` writes it anew")
+    finals = list(dict.fromkeys(run for choice in study.facts["choices"].values() for run in choice["runs"]))
+    ready = {}
+    for run in [*(trial.run for trial in trials), *finals]:
+        try:
+            ready[run] = prepared(runs / run)
+        except BenchError as error:
+            raise BenchError(f"its run {run}: {error}") from error
+    for where, text in strings(study.facts):
+        if found := PATH.search(text):
+            raise BenchError(f"{studies.FILE}: {where} holds a path of this machine, '{found[1]}'")
+    for run in finals:
+        say(f"{run}: {put(ready[run], records / run)}")
+    target = records.parent / studies.FOLDER / folder.resolve().name
+    studies.write(target, study.facts, trials)
+    say(f"{target.name}: {len(trials)} trials and {len(finals)} final runs copied to {target}")
 
 
 def prepared(path: Path) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -42,6 +43,7 @@ def parser() -> Parser:
     """The command line."""
     parser = Parser("tune", EPILOG)
     parser.add_words("WORKLOADS", "an experiment with workloads, reg=NAME[,NAME], and settings", experiments, overrides)
+    parser.add_argument("--config-dir", type=Path, metavar="DIR", help="your own workloads, DIR/experiment/NAME.yaml")
     return parser
 
 
@@ -51,7 +53,12 @@ def main(arguments: Sequence[str]) -> None:
     Raises:
         BenchError: as `tune` says.
     """
-    tune(parser().parse_intermixed_args(arguments).words)
+    options = parser().parse_intermixed_args(arguments)
+    # Imported here, so that help is quick.
+    from bench.config.options import beside
+
+    with beside(options.config_dir):
+        tune(options.words, options.config_dir)
 
 
 @dataclass(frozen=True)
@@ -63,21 +70,24 @@ class Asked:
         rulesets: of `bench.studies.RULESETS`.
         aside: settings of the runs that change no number.
         runs: the folder of the runs.
+        own: the user's folder of YAML files.
     """
 
     designs: dict[str, list[Design]]
     rulesets: tuple[str, ...]
     aside: tuple[str, ...]
     runs: Path
+    own: Path | None
 
 
-def tune(words: Sequence[str]) -> None:
+def tune(words: Sequence[str], own: Path | None = None) -> None:
     """Run what some studies lack, and leave their files.
 
     Whatever has a record is not run again, so that a study that was stopped goes on where it was.
 
     Args:
         words: the experiment, `reg=`, and settings.
+        own: the user's folder of YAML files.
 
     Raises:
         BenchError: something asked for does not exist or cannot be.
@@ -85,7 +95,7 @@ def tune(words: Sequence[str]) -> None:
     """
     from bench.console import say
 
-    asked = _asked(words)
+    asked = _asked(words, own)
     failed: RunsFailed | None = None
     for workload, designs in asked.designs.items():
         say(f"{workload}: {', '.join(made.label for made in designs)}; {designs[0].trials} trials a method, then "
@@ -100,7 +110,7 @@ def tune(words: Sequence[str]) -> None:
         raise failed
 
 
-def _asked(words: Sequence[str]) -> Asked:
+def _asked(words: Sequence[str], own: Path | None) -> Asked:
     """Read the command line.
 
     Raises:
@@ -145,7 +155,7 @@ def _asked(words: Sequence[str]) -> Asked:
         ]
         designs[workload] = list({one.method: one for one in made}.values())
     runs = runs_folder(values.get("runs", [""])[0])
-    return Asked(designs, rulesets, tuple(aside), runs)
+    return Asked(designs, rulesets, tuple(aside), runs, own)
 
 
 def _method(text: str) -> list[str]:
@@ -159,7 +169,7 @@ def _search(workload: str, designs: Sequence[Design], asked: Asked) -> None:
     The baseline's are left alone where a submitted study of the same design has them.
     """
     own = [made for made in designs if made.method != ("none",) or _submitted(made) is None or made is designs[-1]]
-    jobs = [job for made in own for job in _labelled(made, made.jobs(_numbered(made), [made.study], final=False))]
+    jobs = [job for made in own for job in _labelled(made, made.jobs(_numbered(made), [made.trial_seed], final=False))]
     _grid(f"{workload}, search", jobs, asked)
 
 
@@ -251,7 +261,9 @@ def _grid(title: str, rows: Sequence[tuple[str, str, Job]], asked: Asked) -> Non
     }
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "experiment", "tune.yaml")
-        path.parent.mkdir()
+        if asked.own is not None:
+            shutil.copytree(asked.own, folder, dirs_exist_ok=True)
+        path.parent.mkdir(exist_ok=True)
         path.write_text(f"# @package _global_\n# {title}\n{yaml.safe_dump(content, sort_keys=False)}")
         run.main(["-m", "--config-dir", folder, "experiment=tune", *asked.aside])
 
@@ -285,7 +297,7 @@ def _show(workload: str, designs: Sequence[Design], asked: Asked) -> None:
             ]
             body.append([
                 made.label, f"{done} of {len(trials)}", name, f"{trial.trial}: {acc.text(trial.score)} %",
-                words_of(trial.settings), f"{len(ended)} of {len(results)}{diverged}",
+                studies.words_of(trial.settings), f"{len(ended)} of {len(results)}{diverged}",
                 acc.text(means[0]) + (" %" if good else ""), rate.text(means[1]),
             ])  # fmt: skip
     columns = ("method", "trials", "choice", "trial: validation", "settings", "final runs", "test", "spike rate")
@@ -296,15 +308,3 @@ def _show(workload: str, designs: Sequence[Design], asked: Asked) -> None:
         if left
         else f"complete: studies in {folder}; `bench report` puts them into the leaderboard"
     )
-
-
-def words_of(settings: Mapping[str, Any]) -> str:
-    """The settings of a trial, as people read them."""
-    parts = []
-    for key, value in settings.items():
-        if key == "reg.weight_decay.weight" and value == 0:
-            continue
-        name = {"optim.lr": "lr", "reg.weight_decay.weight": "weight decay"}.get(key, key.removeprefix("reg."))
-        text = f"{value:g}" if isinstance(value, float) else str(value).lower() if value in (True, False) else value
-        parts.append(f"{name} {text}")
-    return ", ".join(parts)
