@@ -32,6 +32,36 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+BARS, PLAIN = "▁▂▃▄▅▆▇█", "12345678"
+"""Heights of a curve's points, and those for an output that cannot show them."""
+
+
+def sparkline(values: Sequence[float | None], low: float, high: float, most: int = 40) -> str:
+    """A curve in a line of characters; a gap is a space.
+
+    Args:
+        values: of which several share a character, by their mean, where there are more than `most`.
+        low: value of the lowest character.
+        high: of the highest.
+        most: characters.
+    """
+    try:
+        BARS.encode(sys.stdout.encoding or "ascii")
+        heights = BARS
+    except UnicodeEncodeError:
+        heights = PLAIN
+    text = ""
+    for place in range(count := min(most, len(values))):
+        part = values[place * len(values) // count : (place + 1) * len(values) // count]
+        known = [value for value in part if value is not None]
+        if not known:
+            text += " "
+            continue
+        share = (sum(known) / len(known) - low) / (high - low) if high > low else 0.0
+        text += heights[min(len(heights) - 1, int(share * len(heights)))]
+    return text
+
+
 def table(
     title: str,
     columns: Sequence[str],
