@@ -17,6 +17,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
+from bench import grid
 from bench.errors import BenchError, EnvironmentFault, first_line
 from bench.ranges import Numbers
 
@@ -136,7 +137,13 @@ def portable(error: BaseException) -> BaseException:
 
 
 def outcome(job: SentJob, done: JobReturn) -> str:
-    """What the grid's process says when a job has ended, in a line."""
+    """What the grid's process says when a job has ended: how, in a line, and how far the grid is, in another."""
+    progress = grid.ended(failed=done.status is not JobStatus.COMPLETED)
+    return f"{ending(job, done)}\n{progress}" if progress else ending(job, done)
+
+
+def ending(job: SentJob, done: JobReturn) -> str:
+    """How a job has ended, in a line."""
     value = done._return_value
     if done.status is JobStatus.COMPLETED:
         acc = value["test"]["acc"]

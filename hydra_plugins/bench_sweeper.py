@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper, BasicSweeperConf
@@ -10,7 +11,9 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 
+from bench import grid
 from bench.errors import BenchError, RunsFailed, first_line
+from bench.grid import GridRun
 
 ConfigStore.instance().store(
     group="hydra/sweeper",
@@ -46,7 +49,9 @@ class BenchSweeper(BasicSweeper):
 
         assert self.launcher is not None
         names, settings = chosen([*self._parse_config(), *arguments])
-        jobs = self.missing(names, settings) if names else self.unfinished(self.jobs(arguments))
+        runs = self.of_experiments(names, settings) if names else self.of_grid(self.jobs(arguments))
+        jobs = [list(run.overrides) for run in runs if not run.skipped]
+        grid.opened(runs)
         # The job's name tells the job, wherever it runs, its place in the grid. The mode is an experiment file's,
         # which no job has.
         named = [[*job, f"hydra.job.name={i}/{len(jobs)}", "hydra.mode=MULTIRUN"] for i, job in enumerate(jobs, 1)]
@@ -57,22 +62,25 @@ class BenchSweeper(BasicSweeper):
         return returns
 
     @staticmethod
-    def missing(names: Sequence[str], settings: Sequence[str]) -> list[list[str]]:
-        """The overrides of the runs that some experiments still lack, each run once; says what is planned."""
-        from bench.experiments import plan
+    def of_experiments(names: Sequence[str], settings: Sequence[str]) -> list[GridRun]:
+        """The runs of some experiments, each once; says what is planned."""
+        from bench.experiments import expand, identified, load, plan
 
-        jobs: dict[str, list[str]] = {}
+        runs: dict[str, GridRun] = {}
         for name in names:
             planned = plan(name, settings)
             print(planned.said, flush=True)
-            jobs |= {run_id: list(job.overrides) for run_id, job in planned.missing.items()}
-        if not jobs:
+            jobs = expand(load(name), settings)
+            for job, identity, facts in identified(jobs):
+                skipped = identity not in planned.missing
+                runs.setdefault(identity, GridRun(identity, Path(facts["runs"]), job.overrides, skipped))
+        if all(run.skipped for run in runs.values()):
             print("nothing to run; force=true runs it again", flush=True)
-        return list(jobs.values())
+        return list(runs.values())
 
     @staticmethod
-    def unfinished(jobs: Sequence[list[str]]) -> list[list[str]]:
-        """The jobs that have no record yet; says how many there are.
+    def of_grid(jobs: Sequence[list[str]]) -> list[GridRun]:
+        """The runs that jobs stand for; says how many have a record already.
 
         Raises:
             BenchError: one of them cannot be composed, or has no data.
@@ -82,14 +90,14 @@ class BenchSweeper(BasicSweeper):
         from bench.records.folder import runs_folder
         from bench.records.identity import run_id, science
 
-        configs = zip(jobs, compose_all(jobs), strict=True)
-        missing = [
-            job for job, cfg in configs if cfg.force or not is_finished(runs_folder(cfg.runs), run_id(science(cfg)))
-        ]
-        done = len(jobs) - len(missing)
+        runs = []
+        for job, cfg in zip(jobs, compose_all(jobs), strict=True):
+            folder, identity = runs_folder(cfg.runs), run_id(science(cfg))
+            runs.append(GridRun(identity, folder, tuple(job), not cfg.force and is_finished(folder, identity)))
+        done = sum(run.skipped for run in runs)
         hint = "; force=true runs them again" if done else ""
-        print(f"{len(jobs)} runs, {done} finished, {len(missing)} to do{hint}", flush=True)
-        return missing
+        print(f"{len(jobs)} runs, {done} finished, {len(jobs) - done} to do{hint}", flush=True)
+        return runs
 
     @staticmethod
     def raise_failures(results: Sequence[JobReturn], jobs: Sequence[Sequence[str]]) -> None:

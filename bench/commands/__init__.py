@@ -31,6 +31,8 @@ COMMANDS = {
     "list": Command(
         "catalog", "models, regularizers, data sets, experiments and probes: what they are, their source and defaults"
     ),
+    "runs": Command("runs", "the runs on this machine as a table; filtered by any number or setting of their records"),
+    "compare": Command("compare", "two runs side by side: settings that differ, outcomes, curves, layers"),
     "eval": Command("evaluate", "probes of finished runs: noise, attacks, corruptions; into the run's folder"),
     "data": Command("data", "what data is on disk; download and check it"),
     "speed": Command(

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from bench import __version__
+from bench import __version__, grid
 from bench.commands import words
 from bench.commands.parsing import Parser
-from bench.errors import BenchError, disk_full
+from bench.console import say
+from bench.errors import BenchError, RunsFailed, disk_full
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -80,14 +81,28 @@ def main(arguments: Sequence[str]) -> None:
     # A flag with an optional value (`--info`) must not take the first override for it.
     sys.argv = ["bench run", *flags, "--", *overrides]
     try:
-        with beside(None if given.config_dir is None else Path(given.config_dir)), explained():
+        with beside(None if given.config_dir is None else Path(given.config_dir)), explained(), grid.following() as of:
             check(overrides)
-            app()
+            try:
+                app()
+            except RunsFailed:
+                show_grid(of())
+                raise
+            show_grid(of())
     finally:
         sys.argv, Hydra.get_mode = argv, get_mode  # type: ignore[method-assign]
         os.environ.pop("HYDRA_FULL_ERROR")
         if full_error is not None:
             os.environ["HYDRA_FULL_ERROR"] = full_error
+
+
+def show_grid(of: grid.Grid | None) -> None:
+    """Print what came out of a grid, if there was one."""
+    if of is not None and of.runs:
+        # Imported here: a single run needs no statistics.
+        from bench.commands.outcome import show
+
+        show(of)
 
 
 def refuse(message: str) -> NoReturn:
@@ -113,7 +128,10 @@ def job(cfg: DictConfig) -> Any:
     if many:
         print(f"[{about.job.name}] {' '.join(about.overrides.task)}", flush=True)
     try:
-        return run(settle(cfg))
+        result = run(settle(cfg))
+        if many:
+            tell(grid.ended())
+        return result
     except BenchError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         fault: Exception = error
@@ -126,6 +144,13 @@ def job(cfg: DictConfig) -> Any:
         else:
             print(f"error: {fault}", file=sys.stderr, flush=True)
     if many:
+        tell(grid.ended(failed=True))
         raise fault
     # Not an Exception: Hydra would print a line of its own before it passes one on.
     raise SystemExit(fault.code if isinstance(fault, BenchError) else 1)
+
+
+def tell(progress: str) -> None:
+    """Say how far the grid is, if anything is to be said."""
+    if progress:
+        say(progress)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.records.folder import runs_folder
+from bench.records.schema import FIELDS, LISTS
 from bench.registry import named_plugins
 
 # Takes the beginning of a word and the words between it and the command; a word that is complete ends in a space.
@@ -44,6 +45,25 @@ def datasets(word: str, before: Sequence[str]) -> list[str]:
 def runs(word: str, before: Sequence[str]) -> list[str]:
     """The finished runs in the usual folder."""
     return starting(word, sorted(path.parent.name for path in runs_folder().glob("*/result.json")))
+
+
+def started(word: str, before: Sequence[str]) -> list[str]:
+    """The runs in the usual folder, those that have not finished included."""
+    return starting(word, sorted(path.parent.name for path in runs_folder().glob("*/config.yaml")))
+
+
+def filters(word: str, before: Sequence[str]) -> Iterator[str]:
+    """The keys of a record with values, and the order that `bench runs` lists runs in."""
+    key, given, value = word.partition("=")
+    listed = [field.key for field in FIELDS if field.derive is not None or not field.key.startswith(LISTS)]
+    if not given:
+        yield from keys(word, ["sort", *listed])
+    elif key == "sort":
+        yield from (f"sort={name} " for name in [*listed, *(f"-{name}" for name in listed)] if name.startswith(value))
+    elif key == "status":
+        yield from values(word, ["finished", "diverged", "unfinished"])
+    else:
+        yield from values(word, index()["groups"].get(key, []))
 
 
 def overrides(word: str, before: Sequence[str]) -> Iterator[str]:

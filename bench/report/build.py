@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from bench.report import join, page
 from bench.report.analysis import Analysis, analyse
 from bench.report.collect import Collection, Say, gather
 from bench.report.exports import results_csv, results_json, table_csv
-from bench.report.figures import figures, source_of
+from bench.report.figures import draw_all, figures, source_of
 from bench.report.groups import groups
 from bench.report.latex import table_tex
 from bench.report.overview import overview
@@ -51,22 +52,33 @@ class Reports:
     reports: list[Analysis]
     left_out: list[str] = field(default_factory=list)
 
-    def files(self, only: Sequence[Table] | None = None, png: bool = True) -> Iterator[tuple[str, bytes]]:
+    def files(
+        self, only: Sequence[Table] | None = None, png: bool = True, out: Path | None = None
+    ) -> Iterator[tuple[str, bytes]]:
         """Path below `reports/` and content of every file.
 
         Args:
             only: leave out the folders of all other tables.
             png: draw the PNG files; else their content is only what `source_of` would read off it.
+            out: `reports` from before: PNG files that show the same are taken from there.
         """
+        drawn = {
+            analysis.table.folder: figures(analysis)
+            for analysis in self.reports
+            if only is None or analysis.table in only
+        }
+        folders = [None if out is None else out / folder for folder, own in drawn.items() for _ in own]
+        files = iter(draw_all(list(zip(itertools.chain(*drawn.values()), folders, strict=True)), png))
         for analysis in self.reports:
-            if only is not None and analysis.table not in only:
+            folder = analysis.table.folder
+            if folder not in drawn:
                 continue
-            folder, drawn = analysis.table.folder, figures(analysis)
-            yield f"{folder}/README.md", readme(analysis, [(figure.name, figure.caption) for figure in drawn]).encode()
+            captions = [(figure.name, figure.caption) for figure in drawn[folder]]
+            yield f"{folder}/README.md", readme(analysis, captions).encode()
             yield f"{folder}/table.csv", table_csv(analysis).encode()
             yield f"{folder}/table.tex", table_tex(analysis).encode()
-            for figure in drawn:
-                for name, content in figure.files(png):
+            for own in itertools.islice(files, len(captions)):
+                for name, content in own:
                     yield f"{folder}/{name}", content
         records = self.collection.records
         left_out = [f"{path.parent.name}: {reason}" for path, reason in self.collection.left_out]
@@ -189,7 +201,7 @@ def _reduced(table: Table) -> str:
 
 def _put(made: Reports, out: Path, only: Sequence[Table] | None) -> None:
     written: dict[Path, set[str]] = {}
-    for name, content in made.files(only):
+    for name, content in made.files(only, out=out):
         path = out / name
         written.setdefault(path.parent, set()).add(path.name)
         if not path.exists() or path.read_bytes() != content:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bench import experiments
 from bench.config.compose import given
@@ -20,23 +21,51 @@ from bench.report.collect import Collection, StoredRun
 from bench.report.stats import RULES
 from bench.report.tables import Line, Table, line_up, names_of, pick, strength_arguments
 
+_Facts = list[tuple[Row, dict[str, Any]]]
 
-@cache
-def _composed(name: str, budget: str, extra: tuple[str, ...], where: Path) -> list[tuple[Row, dict[str, Any]]]:
-    """Each row with the settings that its runs' ids are made of, for seed 0 and whatever data there may be.
 
-    Composed once in a process: seeds, copies of the data and what `trainer.precision=auto` stood for are put in
-    afterwards, so that a report is built on any machine, where there are no data sets, and in seconds.
+class _Wanted(NamedTuple):
+    """What rows are composed for.
 
-    Args:
+    Attributes:
         name: of the experiment.
         budget: of its runs.
         extra: further overrides.
         where: the configuration's folder: another one has other experiments of the name.
     """
-    jobs = experiments.expand(experiments.load(name), [*extra, f"budget={budget}", "seed=0"])
-    identified = experiments.identified(jobs, _AnyData(), auto="auto")
-    return [(job.row, {k: v for k, v in facts.items() if k not in ("runs", "force")}) for job, _, facts in identified]
+
+    name: str
+    budget: str
+    extra: tuple[str, ...]
+    where: Path
+
+
+_known: dict[_Wanted, _Facts] = {}
+
+
+def _composed(wanted: _Wanted) -> _Facts:
+    """Each row with the settings that its runs' ids are made of, for seed 0 and whatever data there may be.
+
+    Composed once in a process: seeds, copies of the data and what `trainer.precision=auto` stood for are put in
+    afterwards, so that a report is built on any machine, where there are no data sets, and in seconds.
+    """
+    if wanted not in _known:
+        _compose([(wanted, experiments.load(wanted.name))])
+    return _known[wanted]
+
+
+def _compose(tables: Sequence[tuple[_Wanted, Experiment]]) -> None:
+    """Compose the rows of several tables at once: many share their options, which is what takes the time."""
+    jobs = [
+        (wanted, job)
+        for wanted, experiment in tables
+        for job in experiments.expand(experiment, [*wanted.extra, f"budget={wanted.budget}", "seed=0"])
+    ]
+    identified = experiments.identified([job for _, job in jobs], _AnyData(), auto="auto")
+    rows: dict[_Wanted, _Facts] = {wanted: [] for wanted, _ in tables}
+    for (wanted, job), (_, _, facts) in zip(jobs, identified, strict=True):
+        rows[wanted].append((job.row, {k: v for k, v in facts.items() if k not in ("runs", "force")}))
+    _known.update(rows)
 
 
 class _AnyData(dict[str, tuple[str, str]]):
@@ -65,7 +94,7 @@ def run_ids(
         precision: of the rows that leave it to the machine.
     """
     ids = []
-    for row, facts in _composed(experiment.name, budget, tuple(extra), config_dir()):
+    for row, facts in _composed(_Wanted(experiment.name, budget, tuple(extra), config_dir())):
         if facts["data"]["name"] in data:
             checksum, copy = data[facts["data"]["name"]]
             own = {**facts, "data": {**facts["data"], "checksum": checksum, "copy": copy}}
@@ -88,23 +117,57 @@ def tables(collection: Collection, wanted: Iterable[str], arguments: Sequence[st
         arguments: further overrides of every row; `budget=` picks one.
         left_out: gains a line for each table that cannot be made, with the reason.
     """
-    joined = []
     asked = given(arguments).get("budget")
     extra = [override for override in arguments if override.split("=", 1)[0] not in ("budget", "seed")]
-    for name in wanted:
-        experiment = experiments.load(name)
-        budgets = sorted({str(record.result["budget"]) for record in collection.records})
-        for budget in asked or budgets:
-            try:
-                joined += _tables(experiment, collection.records, budget, extra)
-            except BenchError as error:
-                left_out.append(f"left out: {name} at budget={budget}: {error}")
+    by_budget: dict[str, list[StoredRun]] = {}
+    for record in collection.records:
+        by_budget.setdefault(str(record.result["budget"]), []).append(record)
+    possible = [
+        (experiment, budget)
+        for experiment in map(experiments.load, wanted)
+        for budget in asked or sorted(by_budget)
+        if _comparable(experiment, by_budget.get(budget, ()), budget, extra)
+    ]
+    own = [
+        (_Wanted(experiment.name, budget, tuple(extra), config_dir()), experiment) for experiment, budget in possible
+    ]
+    # Where one of them cannot be composed, each is composed by itself below and says so of itself.
+    with suppress(BenchError):
+        _compose([(key, experiment) for key, experiment in own if key not in _known])
+    joined = []
+    for experiment, budget in possible:
+        try:
+            joined += _tables(experiment, by_budget.get(budget, ()), budget, extra)
+        except BenchError as error:
+            left_out.append(f"left out: {experiment.name} at budget={budget}: {error}")
     return joined
+
+
+_PLAIN = re.compile(r"\w+|\[\w+(?:,\w+)*\]")
+
+
+def _comparable(experiment: Experiment, records: Sequence[StoredRun], budget: str, extra: Sequence[str]) -> bool:
+    """Whether two rows could have records, by the data, network and regularizers that both name: a quick look, which
+    spares the composing of tables that nobody ran."""
+    there = {tuple(str(record.result[key]) for key in ("data", "model", "reg")) for record in records}
+    rows = 0
+    for row in experiment.rows:
+        named = dict(line.partition("=")[::2] for line in [*row.at(budget), *extra])
+        own = [_label(named.get(key)) for key in ("data", "model", "reg")]
+        rows += any(all(a in (None, b) for a, b in zip(own, place, strict=True)) for place in there)
+    return rows > 1
+
+
+def _label(value: str | None) -> str | None:
+    """What a record calls an option; None where that is for Hydra to say."""
+    if value is None or not _PLAIN.fullmatch(value):
+        return None
+    names = value.strip("[]").split(",")
+    return "+".join(name for name in names if name != "none" or len(names) == 1)
 
 
 def _tables(experiment: Experiment, records: Sequence[StoredRun], budget: str, extra: Sequence[str]) -> list[Table]:
     """An experiment's tables at one budget, one for each copy of the data and each precision it was run on."""
-    records = [record for record in records if record.result["budget"] == budget]
     by_id = {record.run_id: record for record in records}
     copies = _copies(experiment, records, budget, extra)
     if not copies:

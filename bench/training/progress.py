@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import lightning as L
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from bench import grid
 from bench.console import console, say
 from bench.ops import explain
 
@@ -35,7 +36,9 @@ class Reporter(L.Callback):
         if sys.stdout.isatty():
             columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[speed]}"))
             self.bar = Progress(*columns, TimeRemainingColumn(), console=console(), transient=True)
-            name = f"epoch {trainer.current_epoch + 1}/{self.epochs}"
+            of = grid.current()
+            far = "" if of is None else of.progress()
+            name = ", ".join(filter(None, (f"epoch {trainer.current_epoch + 1}/{self.epochs}", far)))
             self.line = self.bar.add_task(name, total=self.steps, speed="")
             self.bar.start()
 

@@ -42,6 +42,8 @@ def watched(shared_data: Path) -> Callable[..., CompletedProcess[str]]:
         ("run", "--help"),
         ("run", "model=swe"),
         ("data", "status"),
+        ("runs",),
+        ("compare", "--help"),
         ("report", "--help"),
     ],
 )
@@ -58,6 +60,9 @@ def test_a_finished_run_is_skipped_without_torch(
     again = watched("run", *tiny, "reg=spikepen")
     assert again.returncode == 0, again.stderr
     assert "is finished: test " in again.stdout
+    listed = watched("runs", "sort=-finished")
+    assert listed.returncode == 0, listed.stderr
+    assert "finished" in listed.stdout
     grid = watched("run", "-m", *tiny, "reg=spikepen", "seed=0")
     assert grid.returncode == 0, grid.stderr
     assert "1 runs, 1 finished, 0 to do" in grid.stdout

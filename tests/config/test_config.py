@@ -9,13 +9,14 @@ from enum import Enum, StrEnum
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
+import hydra
 import pytest
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 from torch import nn
 
 from bench.config.component import build, component_name, settings
-from bench.config.compose import compose, given, read_config
+from bench.config.compose import compose, compose_all, given, loader, read_config, settle
 from bench.config.options import config_dir, groups, options
 from bench.errors import BenchError
 from bench.models.base import Spec
@@ -356,3 +357,31 @@ def test_a_stored_configuration_that_is_damaged_is_named(text: str, said: str, t
         read_config(path)
     assert str(caught.value).startswith(said.format(path=path))
     assert "\n" not in str(caught.value)
+
+
+def test_many_runs_together_are_what_hydra_makes_of_each_alone() -> None:
+    """Regularizers are composed together and taken apart again: none may see that others were there."""
+    grid = [
+        ["model=cnn", "reg=none"],
+        ["model=cnn", "reg=[spikepen,weight_decay]", "reg.spikepen.weight=0.5", "seed=3"],
+        ["reg=[weight_decay,spikepen]", "model=cnn"],
+        ["model=cnn", "reg=[]"],
+        ["model=cnn"],
+        ["model=sew", "reg=dropout", "reg.dropout.p=0.3", "budget=cpu", "data=mnist", "optim=sgd"],
+        ["reg='spikepen'", "model=sew"],
+        ["model=cnn", "reg=[none,dropout]"],
+    ]
+    found = compose_all(grid)
+    for cfg, overrides in zip(found, grid, strict=True):
+        with loader():
+            alone = settle(hydra.compose("config", overrides))
+        assert OmegaConf.to_yaml(cfg) == OmegaConf.to_yaml(alone)
+        assert list(cfg.reg) == list(alone.reg)
+        assert {k: OmegaConf.get_type(cfg.reg[k]) for k in cfg.reg} == {
+            k: OmegaConf.get_type(alone.reg[k]) for k in alone.reg
+        }
+    with pytest.raises(BenchError, match=r"no regularizer is called 'spikpen'\. Did you mean 'spikepen'"):
+        compose_all([["reg=dropout"], ["reg=spikpen"]])
+    first, second = compose_all([["reg=dropout"], ["reg=dropout"]])
+    first.reg.dropout.p = 0.9
+    assert second.reg.dropout.p == 0.1

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import yaml
 
+from bench import experiments
 from bench.errors import BenchError
 from bench.experiments import load as load_experiment
 from bench.experiments import names
@@ -237,6 +238,56 @@ def test_figures_say_what_they_show(written: Path) -> None:
         svg, png = source_of(path.read_bytes()), source_of(path.with_suffix(".png").read_bytes())
         assert svg is not None
         assert svg == png
+
+
+def test_a_picture_is_drawn_only_where_what_it_shows_has_changed(
+    written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "reports"
+    shutil.copytree(written, out)
+    folder = out / "digits-cnn" / "quick"
+    # Marks of pictures that are not drawn anew: of one whose SVG is as it should be, it stays.
+    for name in ("gap", "pareto", "layers"):
+        edit(folder / f"{name}.png", lambda content: content + b"\0")
+    edit(folder / "pareto.svg", lambda text: text.replace(b"<path", b"<path ", 1))
+    edit(folder / "layers.png", lambda content: content.replace(b"Matplotlib ", b"Matplotlib 0", 1))
+    build.write([written / "records"], out, say=lambda line: None)
+    pictures = sorted(folder.glob("*.*g"))
+    changed = [path.name for path in pictures if path.read_bytes() != (written / path.relative_to(out)).read_bytes()]
+    assert changed == ["gap.png"]
+
+
+def test_figures_drawn_side_by_side_are_those_drawn_alone(written: Path) -> None:
+    from bench.report.figures import draw_all, figures
+
+    (analysis,) = map(analyse, groups(collect([written / "records"])))
+    own = [(figure, None) for figure in figures(analysis)]
+    alone = draw_all(own, processes=1)
+    assert draw_all(own, processes=3) == alone
+    assert [name for files in alone for name, _ in files][:2] == ["accuracy_over_rate.svg", "accuracy_over_rate.png"]
+    on_disk = {name: (written / "digits-cnn" / "quick" / name).read_bytes() for files in alone for name, _ in files}
+    assert on_disk == {name: content for files in alone for name, content in files}
+
+
+def test_tables_that_nobody_ran_are_not_composed(
+    records: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Composing is what building a report takes longest for."""
+    calls: list[int] = []
+    identified = experiments.identified
+
+    def counted(jobs: Any, *given: Any, **named: Any) -> Any:
+        calls.append(len(jobs))
+        return identified(jobs, *given, **named)
+
+    records.grid(tmp_path, 1)  # of digits and the network cnn
+    monkeypatch.setattr(experiments, "identified", counted)
+    monkeypatch.setattr(join, "_known", {})
+    wanted = ["suite/digits", "nandan2022/table3_1", "lyu2023/figures2_5"]
+    join.tables(collect([tmp_path]), wanted, (), [])
+    assert calls == [75]  # the rows of the first: the others are of other data
+    join.tables(collect([tmp_path]), wanted, (), [])
+    assert sum(calls) == 75
 
 
 def edit(path: Path, change: Callable[[bytes], bytes]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bench.report.analysis import Analysis
 from bench.report.figures.decisions import decisions
-from bench.report.figures.drawn import Drawn, source_of
+from bench.report.figures.drawn import Drawn, draw_all, source_of
 from bench.report.figures.growth import growth
 from bench.report.figures.look import COLOURS, GREY, style
 from bench.report.figures.maps import layers, weights
@@ -12,7 +12,7 @@ from bench.report.figures.strength import strength_response
 from bench.report.figures.tradeoff import accuracy_over_rate, pareto_fronts
 from bench.report.figures.training import curves, gaps
 
-__all__ = ["COLOURS", "GREY", "Drawn", "figures", "source_of", "style"]
+__all__ = ["COLOURS", "GREY", "Drawn", "draw_all", "figures", "source_of", "style"]
 
 
 def figures(analysis: Analysis) -> list[Drawn]:

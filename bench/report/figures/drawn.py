@@ -5,9 +5,14 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import re
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,27 +44,77 @@ class Drawn:
         """Hash of what is drawn, to 6 digits: the same from the same records on any machine."""
         return hashlib.sha256(json.dumps(_rounded([self.name, self.source])).encode()).hexdigest()
 
-    def files(self, png: bool = True) -> Iterator[tuple[str, bytes]]:
+    def files(self, png: bool = True, there: Path | None = None) -> Iterator[tuple[str, bytes]]:
         """The SVG and the PNG: file name and content.
 
         Args:
             png: draw it; else its content is only what `source_of` would read off it.
+            there: the folder of files from before: where the SVG comes out as it is there, the PNG beside it shows the
+                same and is not drawn.
         """
         import matplotlib
+        from matplotlib.backends.backend_svg import FigureCanvasSVG
 
         note, renderer = f"source sha256:{self.digest}", f"snn-bench, Matplotlib {matplotlib.__version__}"
         with style():
             figure = self.draw()
             svg, picture = io.BytesIO(), io.BytesIO()
             metadata: dict[str, Any] = {"Date": None, "Creator": renderer, "Description": note}
-            figure.savefig(svg, format="svg", metadata=metadata)
+            pixels = figure.canvas
+            # Not by `savefig`, which draws a figure twice: the first time only to lay it out, which drawing does too.
+            figure.dpi = matplotlib.rcParams["savefig.dpi"]  # of the images within
+            FigureCanvasSVG(figure).print_svg(svg, metadata=metadata)
+            figure.set_canvas(pixels)
             # Matplotlib writes six decimals of a point, and ends some lines with spaces, which git complains of.
             text = re.sub(rb"(\d\.\d\d)\d+", rb"\1", re.sub(rb" +\n", b"\n", svg.getvalue()))
             yield f"{self.name}.svg", text
-            metadata = {"Software": renderer, "Description": note}
-            if png:
+            old = None if there is None or not png else self._as_before(there, text, renderer)
+            if png and old is None:
+                metadata = {"Software": renderer, "Description": note}
                 figure.savefig(picture, format="png", metadata=metadata, pil_kwargs={"optimize": True})
-            yield f"{self.name}.png", picture.getvalue() or f"{note} {renderer}".encode()
+            yield f"{self.name}.png", old or picture.getvalue() or f"{note} {renderer}".encode()
+
+    def _as_before(self, folder: Path, svg: bytes, renderer: str) -> bytes | None:
+        """The PNG in a folder, where it is of this figure as this Matplotlib draws it; else None."""
+        paths = folder / f"{self.name}.svg", folder / f"{self.name}.png"
+        if not all(path.is_file() for path in paths) or paths[0].read_bytes() != svg:
+            return None
+        png = paths[1].read_bytes()
+        return png if source_of(png) == (self.digest, renderer) else None
+
+
+_waiting: list[tuple[Drawn, bool, Path | None]] = []
+
+
+def draw_all(
+    figures: Sequence[tuple[Drawn, Path | None]], png: bool = True, processes: int | None = None
+) -> list[list[tuple[str, bytes]]]:
+    """The files of many figures, drawn side by side.
+
+    Args:
+        figures: each with the folder that has its files from before, or None.
+        png: as `Drawn.files` takes it.
+        processes: how many draw; None is one a core.
+    """
+    processes = min(processes or len(os.sched_getaffinity(0)), len(figures)) if sys.platform == "linux" else 1
+    if processes < 2:
+        return [list(figure.files(png, there)) for figure, there in figures]
+    # A figure is drawn by a function that knows its table, which only a fork takes along. Matplotlib is imported
+    # before, once for all.
+    import matplotlib.backends.backend_agg
+    import matplotlib.backends.backend_svg  # noqa: F401
+
+    _waiting[:] = [(figure, png, there) for figure, there in figures]
+    try:
+        with ProcessPoolExecutor(processes, mp_context=get_context("fork")) as pool:
+            return list(pool.map(_files_at, range(len(figures))))
+    finally:
+        _waiting.clear()
+
+
+def _files_at(place: int) -> list[tuple[str, bytes]]:
+    figure, png, there = _waiting[place]
+    return list(figure.files(png, there))
 
 
 def source_of(content: bytes) -> tuple[str, str] | None:
