@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
-.PHONY: demo test test-clusters lint readme clean
+.PHONY: demo test test-clusters lint readme evaluate clean
 
 demo: $(VENV)/installed
 	$(BIN)/python -m bench run model=sew reg=spikepen
@@ -26,6 +26,13 @@ lint: $(VENV)/installed-dev
 readme: $(VENV)/installed
 	$(BIN)/python -m bench list --into README.md
 	$(BIN)/python -m bench report --into README.md
+
+# A regularizer of your own as the leaderboard has the others: small MNIST, both rulesets. `make evaluate REG=name`, with
+# its file in bench/regularizers/ or named in $$BENCH_PLUGINS; two together are REG=[a,b].
+evaluate: $(VENV)/installed
+	@test -n "$(REG)" || { echo "Which regularizer? make evaluate REG=name" >&2; exit 2; }
+	$(BIN)/python -m bench tune suite/small workload=mnist-1k "reg=$(REG)" trials=8 seeds=5 logger=none
+	$(BIN)/python -m bench report
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

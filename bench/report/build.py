@@ -4,30 +4,29 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bench import experiments
 from bench.config.compose import given
 from bench.errors import BenchError, EnvironmentFault
-from bench.records.identity import UNCOUNTED
-from bench.report import join, page
+from bench.records.identity import ASIDE, setting_of
+from bench.report import boards, join, page
 from bench.report.analysis import Analysis, analyse
 from bench.report.collect import Collection, Say, gather
 from bench.report.exports import results_csv, results_json, table_csv
 from bench.report.figures import draw_all, figures, source_of
 from bench.report.groups import groups
 from bench.report.latex import table_tex
+from bench.report.leaderboard import Leaderboard, leaderboard, run_ids, study_folders
+from bench.report.leaderboard import load as load_studies
 from bench.report.overview import overview
 from bench.report.readme import readme
 from bench.report.tables import Table
 from bench.report.words import MARK
 
 # Settings that do not make another table: the budget is in its name already, the others change no number.
-_ASIDE = {
-    "budget", "seed", "logger", "runs", "force", "hydra", "logger.mode", "logger.project", "logger.entity",
-    "data.root", "data.path", "ops", *(f"trainer.{key}" for key in UNCOUNTED if key != "precision"),
-}  # fmt: skip
+_ASIDE = {"budget", "seed", *ASIDE}
 
 
 class Stale(BenchError):
@@ -45,12 +44,16 @@ class Reports:
         groups: of every network, data set and budget: what the page shows.
         reports: of the tables that get folders.
         left_out: a line for each table that could not be made.
+        leaderboard: of the studies; None where there are none.
+        studies_out: a line for each study that stands in no table of it.
     """
 
     collection: Collection
     groups: list[Analysis]
     reports: list[Analysis]
     left_out: list[str] = field(default_factory=list)
+    leaderboard: Leaderboard | None = None
+    studies_out: list[str] = field(default_factory=list)
 
     def files(
         self, only: Sequence[Table] | None = None, png: bool = True, out: Path | None = None
@@ -86,25 +89,37 @@ class Reports:
         yield "results.csv", results_csv(records).encode()
         yield "results.json", results_json(records).encode()
         if page.available():
-            yield "index.html", page.render(self.groups, self.reports, records).encode()
+            yield "index.html", page.render(self.groups, self.reports, records, self.leaderboard).encode()
+        if self.leaderboard is not None:
+            yield from boards.files(self.leaderboard, self.studies_out)
 
 
-def _derive(collection: Collection, variants: Sequence[tuple[str, Sequence[str]]] = ()) -> Reports:
+def _derive(
+    collection: Collection, variants: Sequence[tuple[str, Sequence[str]]], folders: Sequence[Path]
+) -> Reports:
     """Sort records into tables and work out their statistics.
 
     Args:
         collection: the records.
         variants: experiments that were run with further overrides, each with these.
+        folders: where the records are: studies lie in them or beside them.
     """
     left_out: list[str] = []
     tables = join.tables(collection, experiments.names(), (), left_out)
     for name, overrides in variants:
         tables += join.tables(collection, [name], overrides, left_out)
-    grouped = [analyse(table) for table in groups(collection)]
+    studies_out: list[str] = []
+    found = load_studies(study_folders(folders), studies_out)
+    # A search is no comparison of settings: its runs are in the leaderboard alone.
+    searched = run_ids(found)
+    rest = [record for record in collection.records if record.run_id not in searched]
+    grouped = [analyse(table) for table in groups(replace(collection, records=rest))]
     # A group whose runs one experiment has all of would say the same twice.
     covered = [_ids(table) for table in tables]
     loose = [analysis for analysis in grouped if not any(_ids(analysis.table) <= ids for ids in covered)]
-    return Reports(collection, grouped, [*map(analyse, tables), *loose], left_out)
+    ranked = leaderboard(found, collection, studies_out)
+    left_out += studies_out
+    return Reports(collection, grouped, [*map(analyse, tables), *loose], left_out, ranked, studies_out)
 
 
 def _ids(table: Table) -> set[str]:
@@ -155,13 +170,13 @@ def write(
     """
     if arguments and not names:
         raise BenchError(f"{arguments[0]}: name the experiment too, as in nandan2022/table3_1 budget=cpu")
-    extra = [override for override in arguments if _setting(override) not in _ASIDE]
+    extra = [override for override in arguments if setting_of(override) not in _ASIDE]
     loaded = [experiments.load(name) for name in names]
     budget = next((f"budget={value}" for value in given(arguments).get("budget", ())), None)
     collection = gather(folders, dirty, say)
     # Those that were built with overrides before stay: the overview lists them.
     new = [(experiment.name, (budget or f"budget={experiment.budget}", *extra)) for experiment in loaded if extra]
-    made = _derive(collection, sorted({*_variants(out), *new}))
+    made = _derive(collection, sorted({*_variants(out), *new}), folders)
     tables = [analysis.table for analysis in made.reports]
     wanted = [table for table in tables if not names or _asked(table, names, budget, extra)]
     for line in made.left_out:
@@ -173,6 +188,9 @@ def write(
         _put(made, out, wanted if names else None)
     except OSError as error:
         raise EnvironmentFault(f"{error.filename} could not be written: {error.strerror}") from error
+    if made.leaderboard is not None:
+        entries = sum(len(board.entries) for board in made.leaderboard.boards)
+        say(f"{out / boards.FOLDER}: {entries} entries on {len(made.leaderboard.boards)} workloads")
     for table in wanted:
         say(f"{out / table.folder}: {len(table.lines)} rows, {len(table.records)} runs" + _reduced(table))
     if not page.available():
@@ -183,11 +201,6 @@ def write(
         if path.parent.relative_to(out).as_posix() not in {table.folder for table in tables}:
             say(f"{path.parent} follows from no record any more; remove it")
     return [out / table.folder for table in wanted]
-
-
-def _setting(override: str) -> str:
-    """What an override sets; of a group in another, as `hydra/launcher`, the outer one."""
-    return override.lstrip("+~").split("=", 1)[0].split("/")[0]
 
 
 def _asked(table: Table, names: Sequence[str], budget: str | None, extra: Sequence[str]) -> bool:
@@ -228,7 +241,8 @@ def check(out: Path, say: Say = print) -> None:
         BenchError: there are no records.
         Stale: names the files that do not follow from them.
     """
-    made = _derive(gather([out / "records"], False, say), _variants(out))
+    records = [out / "records"]
+    made = _derive(gather(records, False, say), _variants(out), records)
     expected = dict(made.files(png=False))
     stale = [f"{name}: {reason}" for name, content in expected.items() if (reason := _differs(out / name, content))]
     for path in _generated(out):
