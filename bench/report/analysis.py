@@ -123,7 +123,7 @@ def analyse(table: Table) -> Analysis:
         judged = None if pair is None else verdict(pair, p)
         if judged is Verdict.BETTER and line.against is not None and len(line.diverged) > len(line.against.diverged):
             # The seeds that survived speak for the method; those that diverged cannot.
-            judged = Verdict.OPEN
+            judged = Verdict.TOO_FEW
         rows.append(
             TableRow(
                 line, means, pair, p, None if pair is None or len(pair.seeds) < 2 else _sign_flip(line, pair), judged,

@@ -26,11 +26,15 @@ EXACT_UP_TO = 16
 
 
 class Verdict(StrEnum):
-    """What a paired comparison with the baseline says."""
+    """What a comparison with the baseline says: of spike rates and SynOps, fewer is better.
+
+    `alike`: the interval of the difference lies within the smallest that is of interest.
+    """
 
     BETTER = "better"
     WORSE = "worse"
-    OPEN = "not distinguishable"
+    ALIKE = "alike"
+    TOO_FEW = "too few seeds to say"
 
 
 @dataclass(frozen=True)
@@ -42,8 +46,9 @@ class Estimate:
         low: lower end of the 95 % interval; None where there is none.
         high: its upper end.
         n: number of values.
-        method: `t`, `bootstrap`, `one value` or `equal values`: the last two have no interval, since
-            values that do not differ at all say nothing about how far others would.
+        method: `t`, `moderated t` (`contrasts.intervals`), `bootstrap`, `one value`, `equal values` or `no logarithm`:
+            the last three have no interval, since values that do not differ at all say nothing about how far others
+            would, and one alone does not either.
     """
 
     mean: float
@@ -272,7 +277,7 @@ def verdict(pair: Paired, adjusted: float | None, alpha: float = ALPHA) -> Verdi
     if pair.difference is None or adjusted is None:
         return None
     if adjusted > alpha:
-        return Verdict.OPEN
+        return Verdict.TOO_FEW
     return Verdict.BETTER if pair.difference.mean > 0 else Verdict.WORSE
 
 

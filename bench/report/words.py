@@ -54,7 +54,7 @@ def verdict_text(row: TableRow) -> str:
     if row.line.idle:
         return NOTHING
     if row.verdict is not None:
-        return f"**{row.verdict}**" if row.verdict is not Verdict.OPEN else str(row.verdict)
+        return f"**{row.verdict}**" if row.verdict is not Verdict.TOO_FEW else str(row.verdict)
     return "one seed: none" if row.pair is not None and len(row.pair.seeds) == 1 else "no pair of runs"
 
 

@@ -109,7 +109,7 @@ def test_what_survives_of_a_method_that_diverges_more_is_not_called_better(recor
     assert [row.verdict for row in analysed([base, ours]).rows] == [None, Verdict.BETTER]
     ours = line(records, "a", 1.0, ahead)
     ours.against = base
-    assert [row.verdict for row in analysed([base, ours]).rows] == [None, Verdict.OPEN]
+    assert [row.verdict for row in analysed([base, ours]).rows] == [None, Verdict.TOO_FEW]
     # Both lost a run: what is left may be compared.
     base.records[3] = line(records, "none", None, {3: None}).records[0]
     assert analysed([base, ours]).rows[1].verdict is Verdict.BETTER

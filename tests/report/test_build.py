@@ -197,7 +197,7 @@ def test_a_better_mean_is_no_better_when_runs_diverge(records: SimpleNamespace, 
     row = analyse(table).rows[1]
     assert row.adjusted is not None
     assert row.adjusted < 0.001
-    assert row.verdict == "not distinguishable"
+    assert row.verdict == "too few seeds to say"
 
 
 def test_runs_that_a_record_cannot_tell_apart_are_left_out(records: SimpleNamespace, tmp_path: Path) -> None:

@@ -192,7 +192,7 @@ def test_identical_methods_are_called_different_at_most_five_in_a_hundred_tables
             pairs = [stats.paired(row, table[0]) for row in table[1:]]
             adjusted = stats.holm([pair.p for pair in pairs])
             verdicts = [stats.verdict(pair, p) for pair, p in zip(pairs, adjusted, strict=True)]
-            wrong += any(verdict is not Verdict.OPEN for verdict in verdicts)
+            wrong += any(verdict is not Verdict.TOO_FEW for verdict in verdicts)
         # 5 % and three standard errors of 400 draws.
         assert wrong / 400 <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 400)
 
@@ -202,7 +202,7 @@ def test_verdicts() -> None:
     down = stats.paired({0: 0.0, 1: 0.1, 2: 0.2}, {0: 1.0, 1: 1.0, 2: 1.0})
     assert stats.verdict(up, 0.01) is Verdict.BETTER
     assert stats.verdict(down, 0.01) is Verdict.WORSE
-    assert stats.verdict(up, 0.06) is Verdict.OPEN
+    assert stats.verdict(up, 0.06) is Verdict.TOO_FEW
     assert stats.verdict(stats.paired({0: 1.0}, {0: 1.0}), None) is None
 
 
