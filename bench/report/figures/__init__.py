@@ -6,13 +6,17 @@ from bench.report.analysis import Analysis
 from bench.report.figures.decisions import decisions
 from bench.report.figures.drawn import Drawn, draw_all, source_of
 from bench.report.figures.growth import growth
-from bench.report.figures.look import COLOURS, GREY, style
+from bench.report.figures.look import COLOURS, GREY, colour_of, shape_of, style
 from bench.report.figures.maps import layers, weights
 from bench.report.figures.strength import strength_response
 from bench.report.figures.tradeoff import accuracy_over_rate, pareto_fronts
 from bench.report.figures.training import curves, gaps
 
+<<<<<<< HEAD
 __all__ = ["COLOURS", "GREY", "Drawn", "draw_all", "figures", "source_of", "style"]
+=======
+__all__ = ["COLOURS", "GREY", "Drawn", "colour_of", "figures", "shape_of", "source_of", "style"]
+>>>>>>> wt-page
 
 
 def figures(analysis: Analysis) -> list[Drawn]:

@@ -11,7 +11,7 @@ import numpy as np
 from bench.report.figures.canvas import grid, legend, scale_x
 from bench.report.figures.drawn import Drawn
 from bench.report.figures.look import Look, look_of
-from bench.report.figures.readings import within
+from bench.report.figures.readings import say_seeds, within
 from bench.report.tables import Line, Table
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ def decisions(table: Table, lines: Sequence[Line]) -> Drawn | None:
         accuracies.set_ylabel("test accuracy (%)")
         times.set_ylabel("reaction time (ms)")
         legend(figure, [accuracies])
+        say_seeds(figure, lines)
         return figure
 
     caption = (
@@ -94,7 +95,7 @@ def _mean(values: Iterable[float | None]) -> float | None:
 def _plot(accuracies: Axes, times: Axes, measured: _Decisions, look: Look) -> None:
     """One line's numbers: accuracy left, reaction times right."""
     threshold, acc, right_ms, wrong_ms = np.array(measured.outcomes, dtype=float).T
-    colour, marker = look
+    colour, marker = look.colour, look.marker
     accuracies.plot(threshold, acc, label=measured.label, color=colour, marker=marker)
     accuracies.axhline(measured.vote, color=colour, linestyle=":", linewidth=1)
     times.plot(threshold, right_ms, color=colour, marker=marker)

@@ -12,7 +12,7 @@ from bench.report.figures.canvas import grid, legend, scale_x
 from bench.report.figures.drawn import Drawn
 from bench.report.figures.limits import ACCURACY, limits
 from bench.report.figures.look import look_of
-from bench.report.figures.readings import Bar, bar
+from bench.report.figures.readings import Bar, bar, say_seeds
 from bench.report.tables import Line, Table
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def growth(table: Table, lines: Sequence[Line]) -> Drawn | None:
         axis.set_xlabel(_SIZES[key])
         axis.set_ylabel("accuracy (%)")
         legend(figure, [axis])
+        say_seeds(figure, lines)
         return figure
 
     caption = f"Accuracy over the number of {_SIZES[key]}: mean over seeds with 95 % intervals."

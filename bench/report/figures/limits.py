@@ -18,7 +18,7 @@ class Margin:
         zero: the room, in the values' unit, where `level` gives none either: all values are 0.
         factor: on a logarithmic axis, what the smallest value is divided and the largest multiplied by.
         floor: where a linear axis starts at the lowest.
-        percent: end a linear axis at 101 at the highest, unless a value is above 100.
+        percent: end a linear axis at 100 at the highest, unless a value is above 100.
     """
 
     share: float
@@ -31,13 +31,14 @@ class Margin:
 
 
 # Of mean accuracies: their intervals may reach out of it, as one wide interval must not squeeze the rest.
-ACCURACY = Margin(share=0.37, least=0.5, percent=True)
+ACCURACY = Margin(share=0.37, least=0.5, floor=0.0, percent=True)
 # Of train and test accuracies along the x axis, where what counts is how far they are apart.
-GAP = Margin(share=0.12, least=0.5, percent=True)
+GAP = Margin(share=0.12, least=0.5, floor=0.0, percent=True)
 # Of spike rates and operations, which are never negative.
 COST = Margin(share=0.12, level=0.1, zero=0.01, factor=1.25, floor=0.0)
-# Of training curves: percent, losses or rates.
+# Of losses and rates over the epochs, and of accuracies over them.
 CURVE = Margin(share=0.08, level=0.05, zero=0.1)
+LEARNING = Margin(share=0.08, level=0.05, zero=0.1, floor=0.0, percent=True)
 
 
 def limits(values: Sequence[float], margin: Margin, logarithmic: bool = False) -> tuple[float, float]:
@@ -54,5 +55,5 @@ def limits(values: Sequence[float], margin: Margin, logarithmic: bool = False) -
     room = max(margin.share * (largest - smallest), margin.least) or margin.level * abs(largest) or margin.zero
     end = largest + room
     if margin.percent and largest <= 100:
-        end = min(end, 101.0)
+        end = min(end, 100.0)
     return max(margin.floor, smallest - room), end

@@ -10,7 +10,7 @@ import numpy as np
 
 from bench.report.figures.canvas import sheet
 from bench.report.figures.drawn import Drawn
-from bench.report.figures.readings import within
+from bench.report.figures.readings import say_seeds, within
 from bench.report.tables import Line, Table
 
 if TYPE_CHECKING:
@@ -50,10 +50,32 @@ def layers(table: Table, lines: Sequence[Line]) -> Drawn | None:
         for (axis,), heat_map in zip(axes, heat_maps, strict=True):
             image = _show_rates(axis, heat_map, top)
         figure.colorbar(image, ax=list(axes.ravel()), label="spike rate, test", shrink=0.8)
+        say_seeds(figure, lines)
         return figure
 
     caption = "Spike rate of every spiking layer, first to last, on the test set: mean over seeds."
     return Drawn("layers", caption, heat_maps, draw)
+
+
+def layer_names(names: Sequence[str]) -> list[str]:
+    """A network's layers in words, as `block 2, neuron 1` for `stages.0.1.spiking1`.
+
+    Args:
+        names: of its spiking layers, in order, as its modules are called.
+    """
+    parts = [name.split(".") for name in names]
+    blocks = list(dict.fromkeys(tuple(part[:-1]) for part in parts if len(part) > 2))
+    found = []
+    for part in parts:
+        own = tuple(part[:-1])
+        if own in blocks:
+            last = part[-1].removeprefix("spiking").strip("_")
+            found.append(f"block {blocks.index(own) + 1}, {f'neuron {last}' if last.isdigit() else last or 'neuron'}")
+        elif len(part) == 2 and part[1].isdigit():
+            found.append(f"layer {int(part[1]) + 1}")
+        else:
+            found.append(part[-1].removeprefix("spiking").strip("_").replace("_", " ") or "neuron")
+    return found
 
 
 def _heat_map(panel: str, lines: Sequence[Line]) -> _HeatMap:
@@ -82,7 +104,7 @@ def _show_rates(axis: Axes, heat_map: _HeatMap, top: float) -> AxesImage:
     panel, names, rows = heat_map
     values = np.array([row.rates for row in rows])
     image = axis.imshow(values, aspect="auto", cmap="viridis", vmin=0, vmax=top)
-    axis.set_xticks(range(len(names)), names, rotation=60, ha="right", rotation_mode="anchor", fontsize=7)
+    axis.set_xticks(range(len(names)), layer_names(names), rotation=60, ha="right", rotation_mode="anchor", fontsize=7)
     axis.set_yticks(range(len(rows)), [within(panel, row.label) for row in rows], fontsize=8)
     axis.grid(False)
     axis.set_title(panel)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from bench.report.tables import Line, Table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class Bar(NamedTuple):
@@ -46,6 +49,20 @@ def by_series(lines: Iterable[Line]) -> dict[str, list[Line]]:
     for line in lines:
         series.setdefault(line.series, []).append(line)
     return series
+
+
+def seeds_text(lines: Iterable[Line]) -> str:
+    """How many runs the means are over: `n = 3 seeds`, `n = 3 to 5 seeds`."""
+    counts = sorted({len(line.seeds) for line in lines if line.seeds})
+    if not counts:
+        return "no run finished"
+    many = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    return f"n = {many} seed{'s' if counts[-1] > 1 else ''}"
+
+
+def say_seeds(figure: Figure, lines: Iterable[Line]) -> None:
+    """Write below a figure's title how many seeds its means are over."""
+    figure.suptitle(f"{figure.get_suptitle()}, {seeds_text(lines)}", fontsize=10, fontweight="bold")
 
 
 def within(panel: str, label: str) -> str:

@@ -12,7 +12,7 @@ from bench.report.figures.canvas import grid, legend, plot_published
 from bench.report.figures.drawn import Drawn
 from bench.report.figures.limits import ACCURACY, limits
 from bench.report.figures.look import Look, looks
-from bench.report.figures.readings import bar, by_series
+from bench.report.figures.readings import bar, by_series, say_seeds
 from bench.report.tables import Line, Table
 
 if TYPE_CHECKING:
@@ -34,13 +34,14 @@ def strength_response(table: Table, lines: Sequence[Line]) -> Drawn | None:
 
     def draw() -> Figure:
         figure, axes = grid(table, len(_MEASURES))
-        look = looks(table)
-        for row, series in zip(axes, swept.values(), strict=True):
+        for row, (panel, series) in zip(axes, swept.items(), strict=True):
+            look = looks(table, panel)
             for axis, (key, measure) in zip(row, _MEASURES.items(), strict=True):
                 _plot_responses(axis, table, series, key, look)
                 axis.set_xlabel("strength (0: the baseline)")
                 axis.set_ylabel(measure)
         legend(figure, axes.ravel())
+        say_seeds(figure, lines)
         return figure
 
     caption = "Response to the strength: mean over seeds with a 95 % band."
@@ -74,8 +75,9 @@ def _plot_responses(axis: Axes, table: Table, series: dict[str, list[Line]], key
             continue
         x = [strength for strength, _ in bars]
         mean, below, above = np.array([height for _, height in bars]).T
-        axis.plot(x, mean, color=look[name].colour, marker=look[name].marker, label=name)
-        axis.fill_between(x, mean - below, mean + above, color=look[name].colour, alpha=0.15, linewidth=0)
+        colour, marker, dash, face = look[name]
+        axis.plot(x, mean, color=colour, marker=marker, linestyle=dash, markerfacecolor=face, label=name)
+        axis.fill_between(x, mean - below, mean + above, color=colour, alpha=0.15, linewidth=0)
         strengths += x
         heights += list(mean)
         published = _published(lines, key)

@@ -12,7 +12,7 @@ from bench.report.figures.canvas import grid, legend, plot_published, scale_x
 from bench.report.figures.drawn import Drawn
 from bench.report.figures.limits import ACCURACY, COST, limits
 from bench.report.figures.look import Look, looks
-from bench.report.figures.readings import Bar, bar, crowded
+from bench.report.figures.readings import Bar, bar, crowded, say_seeds
 from bench.report.stats import pareto
 from bench.report.tables import Line, Table
 
@@ -57,8 +57,9 @@ def accuracy_over_rate(table: Table, lines: Sequence[Line]) -> Drawn | None:
 
     def draw() -> Figure:
         figure, axes = grid(table, len(shown))
-        dense, look = crowded(table, lines), looks(table)
+        dense = crowded(table, lines)
         for row, panel in zip(axes, table.panels, strict=True):
+            look = looks(table, panel)
             for axis, side in zip(row, shown, strict=True):
                 for name, points in measured[panel, side].items():
                     _plot_ours(axis, name, points, look[name], dense)
@@ -74,6 +75,7 @@ def accuracy_over_rate(table: Table, lines: Sequence[Line]) -> Drawn | None:
                 axis.set_xlabel(f"spike rate, {_SIDES[side]}")
                 axis.set_ylabel(f"{side} accuracy (%)")
         legend(figure, axes.ravel())
+        say_seeds(figure, lines)
         return figure
 
     caption = "Accuracy over spike rate: mean over seeds with 95 % intervals; each line joins a method's strengths."
@@ -113,8 +115,8 @@ def _plot_ours(axis: Axes, name: str, points: Sequence[_Measured], look: Look, d
     acc, acc_below, acc_above = np.array([point.acc for point in points]).T
     axis.errorbar(
         rate, acc, xerr=[rate_below, rate_above], yerr=[acc_below, acc_above], color=look.colour, marker=look.marker,
-        label=name, linestyle="-" if len(points) > 1 else "none", ecolor=faint, elinewidth=0.8,
-        capsize=0 if dense else 2,
+        markerfacecolor=look.face, label=name, linestyle=look.dash if len(points) > 1 else "none", ecolor=faint,
+        elinewidth=0.8, capsize=0 if dense else 2,
     )  # fmt: skip
 
 
@@ -161,12 +163,12 @@ def pareto_fronts(table: Table, lines: Sequence[Line]) -> Drawn | None:
 
     def draw() -> Figure:
         figure, axes = grid(table, len(_COSTS))
-        look = looks(table)
-        for axis, (_, cost, points) in zip(axes.ravel(), fronts, strict=True):
-            _plot_front(axis, points, look)
+        for axis, (panel, cost, points) in zip(axes.ravel(), fronts, strict=True):
+            _plot_front(axis, points, looks(table, panel))
             axis.set_xlabel(cost)
             axis.set_ylabel("test accuracy (%)")
         legend(figure, axes.ravel())
+        say_seeds(figure, lines)
         return figure
 
     caption = "Pareto fronts: rows that no other beats in mean accuracy at as low a cost; the others pale."
@@ -185,9 +187,10 @@ def _points(lines: list[Line], cost: str) -> list[_Point]:
 def _plot_front(axis: Axes, points: Sequence[_Point], look: dict[str, Look]) -> None:
     # The front's first: the legend shows a series' first point.
     for point in sorted(points, key=lambda point: not point.on_front):
-        colour, marker = look[point.series]
-        axis.plot(point.cost, point.acc, color=colour, marker=marker, linestyle="none", label=point.series,
-                  alpha=1.0 if point.on_front else 0.35, markersize=7 if point.on_front else 5)  # fmt: skip
+        colour, marker, _, face = look[point.series]
+        axis.plot(point.cost, point.acc, color=colour, marker=marker, markerfacecolor=face, linestyle="none",
+                  label=point.series, alpha=1.0 if point.on_front else 0.35,
+                  markersize=7 if point.on_front else 5)  # fmt: skip
     costs, accuracies = [point.cost for point in points], [point.acc for point in points]
     best = [points[place] for place in pareto(costs, accuracies)]
     axis.step([point.cost for point in best], [point.acc for point in best], where="post", color="black", linewidth=1,
