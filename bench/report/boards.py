@@ -95,8 +95,8 @@ def table(leaderboard: Leaderboard) -> str:
 def _cells(e: Entry) -> list[object]:
     numbers = (e.at_three_quarters, e.at_half, e.passes, e.ms_per_step, e.gain, e.energy, e.wins)
     return [
-        e.workload, e.method, e.ruleset, e.rank, str(e.complete).lower(), e.why, e.trials, e.seeds, e.diverged, e.setting,
-        *_estimate(e.accuracy), *_contrast(e.difference), *_estimate(e.rate), *_contrast(e.rate_change),
+        e.workload, e.method, e.ruleset, e.rank, str(e.complete).lower(), e.why, e.trials, e.seeds, e.diverged,
+        e.setting, *_estimate(e.accuracy), *_contrast(e.difference), *_estimate(e.rate), *_contrast(e.rate_change),
         *_estimate(e.frugal_rate), *_contrast(e.frugal_change), *_contrast(e.frugal_difference),
         *map(_number, numbers), e.hardware,
     ]  # fmt: skip

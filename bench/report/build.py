@@ -94,9 +94,7 @@ class Reports:
             yield from boards.files(self.leaderboard, self.studies_out)
 
 
-def _derive(
-    collection: Collection, variants: Sequence[tuple[str, Sequence[str]]], folders: Sequence[Path]
-) -> Reports:
+def _derive(collection: Collection, variants: Sequence[tuple[str, Sequence[str]]], folders: Sequence[Path]) -> Reports:
     """Sort records into tables and work out their statistics.
 
     Args:

@@ -13,7 +13,7 @@ from bench import studies
 from bench.errors import BenchError
 from bench.records.schema import FIELD
 from bench.report.collect import Collection, StoredRun
-from bench.report.contrasts import Contrast, Scale, contrasts, interval
+from bench.report.contrasts import Contrast, Scale, contrasts, intervals
 from bench.report.stats import LEVEL, RESAMPLES, Estimate, Rank, Verdict, pareto, ranks
 from bench.studies import ACCURATE, DEFAULT, FRUGAL, Study, Trial, words_of
 
@@ -256,6 +256,11 @@ def _entries(picked: Sequence[_Choice], base: _Choice, trials: int, seeds: int) 
             found = contrasts([one.values(key) for one in family], base.values(key), scale) if family else []
             for one, contrast in zip(family, found, strict=True):
                 judged[id(one)][key] = _honest(one, base, contrast)
+    # All cells of a workload say how runs scatter.
+    shown: dict[int, dict[str, Estimate | None]] = {id(one): {} for one in picked}
+    for key, scale in ((_ACC, Scale.ACCURACY), (_RATE, Scale.RATIO)):
+        for one, estimate in zip(picked, intervals([one.values(key) for one in picked], scale), strict=True):
+            shown[id(one)][key] = estimate
     entries = []
     by_study: dict[int, dict[str, _Choice]] = {}
     for one in picked:
@@ -263,7 +268,7 @@ def _entries(picked: Sequence[_Choice], base: _Choice, trials: int, seeds: int) 
     for own in by_study.values():
         for ruleset in (ACCURATE, DEFAULT):
             if ruleset in own:
-                entries.append(_entry(own, ruleset, base, judged, trials, seeds))
+                entries.append(_entry(own, ruleset, base, judged, shown, trials, seeds))
     entries = _ranked(entries, by_study)
     order = {ACCURATE: 0, DEFAULT: 1}
     return sorted(
@@ -276,7 +281,7 @@ def _entries(picked: Sequence[_Choice], base: _Choice, trials: int, seeds: int) 
 def _honest(one: _Choice, base: _Choice, contrast: Contrast | None) -> Contrast | None:
     """Seeds that survived speak for a method; those that diverged cannot."""
     if contrast is not None and contrast.verdict is Verdict.BETTER and one.diverged > base.diverged:
-        return replace(contrast, verdict=Verdict.OPEN)
+        return replace(contrast, verdict=Verdict.TOO_FEW)
     return contrast
 
 
@@ -285,6 +290,7 @@ def _entry(
     ruleset: str,
     base: _Choice,
     judged: Mapping[int, Mapping[str, Contrast | None]],
+    shown: Mapping[int, Mapping[str, Estimate | None]],
     trials: int,
     seeds: int,
 ) -> Entry:
@@ -294,7 +300,7 @@ def _entry(
     lacks = [f"{done} of {trials} trials"] if done < trials else []
     runs = len(one.runs)
     lacks += [f"{runs} of {seeds} seeds"] if runs < seeds else []
-    accuracy, rate = one.values(_ACC), one.values(_RATE)
+    accuracy = one.values(_ACC)
     half, three_quarters = (_at(study.trials, share * (base.trial.val_spike_rate or 0.0)) for share in (0.5, 0.75))
     default = own.get(DEFAULT)
     gain = None
@@ -314,11 +320,11 @@ def _entry(
         trials=done,
         seeds=len(accuracy),
         diverged=one.diverged,
-        accuracy=interval(accuracy, Scale.ACCURACY) if accuracy else None,
+        accuracy=shown[id(one)][_ACC],
         difference=None if is_base else judged[id(one)].get(_ACC),
-        rate=interval(rate, Scale.RATIO) if rate else None,
+        rate=shown[id(one)][_RATE],
         rate_change=None if is_base else judged[id(one)].get(_RATE),
-        frugal_rate=interval(frugal.values(_RATE), Scale.RATIO) if frugal and frugal.values(_RATE) else None,
+        frugal_rate=shown[id(frugal)][_RATE] if frugal else None,
         frugal_change=judged[id(frugal)].get(_RATE) if frugal else None,
         frugal_difference=judged[id(frugal)].get(_ACC) if frugal else None,
         at_half=half,

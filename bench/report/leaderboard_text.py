@@ -172,7 +172,8 @@ def _range(counts: Sequence[int], noun: str) -> str:
 def _rests(entries: Sequence[Entry]) -> str:
     trials = [entry.trials for entry in entries]
     tuned = f"{_range(trials, 'trial')} and " if max(trials) else ""
-    return f" ({len(entries)} {'methods' if tuned else 'settings'}, {tuned}{_range([e.seeds for e in entries], 'seed')} each)"
+    what, seeds = "methods" if tuned else "settings", _range([entry.seeds for entry in entries], "seed")
+    return f" ({len(entries)} {what}, {tuned}{seeds} each)"
 
 
 def _largest(entries: Sequence[Entry]) -> str:

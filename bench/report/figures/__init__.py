@@ -12,11 +12,9 @@ from bench.report.figures.strength import strength_response
 from bench.report.figures.tradeoff import accuracy_over_rate, pareto_fronts
 from bench.report.figures.training import curves, gaps
 
-<<<<<<< HEAD
-__all__ = ["COLOURS", "GREY", "Drawn", "draw_all", "figures", "source_of", "style"]
-=======
-__all__ = ["COLOURS", "GREY", "Drawn", "colour_of", "figures", "shape_of", "source_of", "style"]
->>>>>>> wt-page
+__all__ = [
+    "COLOURS", "GREY", "Drawn", "colour_of", "draw_all", "figures", "shape_of", "source_of", "style",
+]  # fmt: skip
 
 
 def figures(analysis: Analysis) -> list[Drawn]:
