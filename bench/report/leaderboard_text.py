@@ -22,7 +22,6 @@ class Column(NamedTuple):
     Attributes:
         heading: its head.
         says: what it means, in a sentence.
-        text: an entry's cell.
     """
 
     heading: str
@@ -172,8 +171,8 @@ def _range(counts: Sequence[int], noun: str) -> str:
 def _rests(entries: Sequence[Entry]) -> str:
     trials = [entry.trials for entry in entries]
     tuned = f"{_range(trials, 'trial')} and " if max(trials) else ""
-    what, seeds = "methods" if tuned else "settings", _range([entry.seeds for entry in entries], "seed")
-    return f" ({len(entries)} {what}, {tuned}{seeds} each)"
+    seeds = _range([entry.seeds for entry in entries], "seed")
+    return f" ({len(entries)} {'methods' if tuned else 'settings'}, {tuned}{seeds} each)"
 
 
 def _largest(entries: Sequence[Entry]) -> str:
@@ -213,7 +212,7 @@ def _spikes(entries: Sequence[Entry], seeds: str) -> str:
             f"nothing cuts spikes for free: `{least.method}` saves {-100 * least.spikes.difference:.0f} % of them for "
             f"{_signed(least.accuracy.difference, 1)} points of accuracy"
         )
-    return f"nothing cuts spikes by what {seeds} can see"
+    return f"nothing cuts spikes by anything that {seeds} can see"
 
 
 def _accuracy(entries: Sequence[Entry], seeds: str) -> str:
@@ -228,9 +227,9 @@ def _accuracy(entries: Sequence[Entry], seeds: str) -> str:
     if bound is not None and None not in highest and bound <= TOLERANCE:
         return f"nothing raises accuracy by more than {max(bound, 0.0):.1f} points"
     if best.difference <= 0:
-        return f"nothing raises accuracy by what {seeds} can see"
+        return f"nothing raises accuracy by anything that {seeds} can see"
     return (
-        f"nothing raises accuracy by what {seeds} can see (`{method}` comes highest: "
+        f"nothing raises accuracy by anything that {seeds} can see (`{method}` comes highest: "
         f"{_signed(best.difference, 1)} points{_between(best)})"
     )
 
