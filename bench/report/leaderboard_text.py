@@ -66,7 +66,7 @@ def _row(entry: Entry) -> list[str]:
     seeds = f"{entry.seeds} seed{'s' * (entry.seeds != 1)}" + (f", {entry.diverged} diverged" * bool(entry.diverged))
     trials = f", {entry.trials} trial{'s' * (entry.trials != 1)}" if entry.trials else ""
     steps = "-" if entry.ms_per_step is None else f"{entry.ms_per_step:.1f}"
-    fixed = "baseline" if entry.method == NONE else "-"
+    fixed = "baseline" if entry.method == NONE and entry.ruleset == "tuned" else "-"
     return [
         "-" if entry.rank is None else f"{entry.rank:g}",
         name if entry.complete else f"{name} incomplete: {entry.why}",

@@ -270,7 +270,7 @@ def _difference(row: TableRow) -> Contrast | None:
     """A row's accuracy against its baseline's; None for a baseline and where there is no pair of runs."""
     if row.pair is None or row.pair.difference is None or row.line.against is None:
         return None
-    mean, judged = row.pair.difference, row.verdict or Verdict.OPEN
+    mean, judged = row.pair.difference, row.verdict or Verdict.TOO_FEW
     seeds, base = len(row.line.seeds), len(row.line.against.seeds)
     return Contrast(mean.mean, mean.low, mean.high, row.adjusted, judged, seeds, base)
 
@@ -294,7 +294,7 @@ def _rate_changes(analysis: Analysis) -> list[Contrast | None]:
             continue
         mean = pair.difference
         low, high = (None if end is None else math.expm1(-end) for end in (mean.high, mean.low))
-        judged = verdict(pair, p) or Verdict.OPEN
+        judged = verdict(pair, p) or Verdict.TOO_FEW
         seeds, base_seeds = len(row.line.seeds), len(row.line.against.seeds)
         changes.append(Contrast(math.expm1(-mean.mean), low, high, p, judged, seeds, base_seeds))
     return changes
