@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from bench.records.schema import MEASURES
+from bench.records.schema import MEASURES, Unit
 from bench.report.claims import Finding, judge
+from bench.report.contrasts import Contrast, Scale, contrasts, intervals
 from bench.report.stats import (
     BEST_ON_VALIDATION,
+    RANKED_FROM,
     Estimate,
     Paired,
     Rank,
     Verdict,
-    area,
     estimate,
-    holm,
-    paired,
     pareto,
     ranks,
-    sign_flip,
-    verdict,
 )
 from bench.report.tables import Line, Table
+
+JUDGED = {"test_acc": Scale.ACCURACY, "test_spike_rate": Scale.RATIO, "synops_per_image": Scale.RATIO}
+"""The columns that have verdicts: what is bought, and what it is bought with. Each is a family of comparisons."""
+
+_SCALES = {
+    Unit.percent: Scale.ACCURACY, Unit.rate: Scale.RATIO, Unit.count: Scale.RATIO, Unit.microjoule: Scale.RATIO
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -32,24 +37,40 @@ class TableRow:
     Attributes:
         line: the line.
         means: over seeds, by column of `MEASURES`; None where nothing was measured.
-        pair: test accuracy against the baseline's, seed by seed; None for a baseline.
-        adjusted: the pair's p-value after Holm's correction over the table.
-        sign_flip: p-value of the sign-flip test, as a check that assumes no distribution.
-        verdict: None where it cannot be given: a baseline, fewer than two pairs.
-        rank: among all lines of its panel.
+        contrasts: against the baseline, by column of `JUDGED`; None for a baseline, for a line that did nothing, and
+            where nothing was measured.
+        rank: among all lines of its panel; None in panels that are not ranked and for a line that did nothing.
         cheap: whether it is on the Pareto front of accuracy and spike rate.
         frugal: whether it is on the Pareto front of accuracy and SynOps.
     """
 
     line: Line
     means: dict[str, Estimate | None]
-    pair: Paired | None
-    adjusted: float | None
-    sign_flip: float | None
-    verdict: Verdict | None
+    contrasts: dict[str, Contrast | None]
     rank: Rank | None
     cheap: bool
     frugal: bool
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """The verdict on test accuracy."""
+        contrast = self.contrasts["test_acc"]
+        return None if contrast is None else contrast.verdict
+
+    @property
+    def adjusted(self) -> float | None:
+        """The p-value of test accuracy after Holm's correction over the panel."""
+        contrast = self.contrasts["test_acc"]
+        return None if contrast is None else contrast.p
+
+    @property
+    def pair(self) -> Paired | None:
+        """The difference of test accuracy with its interval, for what shows it beside paired ones."""
+        contrast = self.contrasts["test_acc"]
+        if contrast is None:
+            return None
+        shown = Estimate(contrast.difference, contrast.low, contrast.high, contrast.seeds, "moderated t")
+        return Paired(shown, contrast.p, tuple(self.line.seeds))
 
     def mean(self, column: str) -> float | None:
         """The mean of a column; None where nothing was measured."""
@@ -64,20 +85,20 @@ class TableRow:
 
 @dataclass(frozen=True)
 class Standing:
-    """A regularizer over all its strengths, among those of its panel.
+    """A regularizer at the strength that validation picked, among those of its panel.
 
     Attributes:
         panel: the panel.
         series: the regularizer, as `Line.series` names it.
-        score: what it is ranked by, over seeds.
-        area: area under test accuracy over log strength, by its width, over seeds; None with fewer than two strengths.
+        picked: the label of the line that stands for it.
+        score: that line's test accuracy over seeds.
         rank: by score.
     """
 
     panel: str
     series: str
+    picked: str
     score: Estimate | None
-    area: Estimate | None
     rank: Rank | None
 
 
@@ -88,56 +109,93 @@ class Analysis:
     Attributes:
         table: the table.
         rows: one for each line that has records.
-        standings: one for each regularizer of the panels that have two or more besides the baseline.
-        scored: how the standings were scored.
+        standings: one for each regularizer of the panels that have two or more besides the baseline, where a
+            validation split picked the strengths and the seeds are enough.
+        unranked: a sentence that says why rows are not ranked; empty where they are.
         findings: the paper's claims and what our runs say to them.
     """
 
     table: Table
     rows: list[TableRow]
     standings: list[Standing]
-    scored: str
+    unranked: str
     findings: list[Finding]
 
 
 def analyse(table: Table) -> Analysis:
     """Work out everything that a report says of a table."""
     lines = [line for line in table.lines if line.records]
-    pairs = [
-        None if line.against is None else paired(line.values("test.acc"), line.against.values("test.acc"))
-        for line in lines
-    ]
-    adjusted = holm([None if pair is None else pair.p for pair in pairs])
     placed: dict[int, Rank] = {}
+    means: dict[int, dict[str, Estimate | None]] = {id(line): {} for line in lines}
+    against: dict[int, dict[str, Contrast | None]] = {id(line): {} for line in lines}
     cheap, frugal = set(), set()
+    unranked = []
     for panel in table.panels:
         own = [line for line in lines if line.panel == panel]
-        # By place, as keys must differ; lines of the same runs (the baseline of two curves) tie.
-        by_place = ranks({str(place): _accuracies(line) for place, line in enumerate(own)})
-        placed |= {id(line): by_place[str(place)] for place, line in enumerate(own) if str(place) in by_place}
+        moving = [line for line in own if not line.idle]
+        if (seeds := _common_seeds(moving)) >= RANKED_FROM:
+            # By place, as keys must differ; lines of the same runs (the baseline of two curves) tie.
+            by_place = ranks({str(place): _accuracies(line) for place, line in enumerate(moving)})
+            placed |= {id(line): by_place[str(place)] for place, line in enumerate(moving)}
+        else:
+            unranked.append((panel, seeds))
+        for column, field in MEASURES.items():
+            estimates = _means(own, field.key, _SCALES.get(field.unit))
+            for line, found in zip(own, estimates, strict=True):
+                means[id(line)][column] = found
+        for column in JUDGED:
+            for line, contrast in zip(own, _contrasts(own, column), strict=True):
+                against[id(line)][column] = contrast
         cheap |= front(own, "test.spike_rate")
         frugal |= front(own, "synops_per_image")
-    rows = []
-    for line, pair, p in zip(lines, pairs, adjusted, strict=True):
-        means = {column: line.mean(field.key) for column, field in MEASURES.items()}
-        judged = None if pair is None else verdict(pair, p)
-        if judged is Verdict.BETTER and line.against is not None and len(line.diverged) > len(line.against.diverged):
-            # The seeds that survived speak for the method; those that diverged cannot.
-            judged = Verdict.TOO_FEW
-        rows.append(
-            TableRow(
-                line, means, pair, p, None if pair is None or len(pair.seeds) < 2 else _sign_flip(line, pair), judged,
-                placed.get(id(line)), id(line) in cheap, id(line) in frugal,
-            )
-        )  # fmt: skip
-    standings, scored = _standings(table, lines)
-    return Analysis(table, rows, standings, scored, judge(table.claims, table.lines))
+    rows = [
+        TableRow(
+            line, means[id(line)], against[id(line)], placed.get(id(line)), id(line) in cheap, id(line) in frugal
+        )
+        for line in lines
+    ]  # fmt: skip
+    return Analysis(table, rows, _standings(table, lines), _why(unranked), judge(table.claims, table.lines))
 
 
-def _sign_flip(line: Line, pair: Paired) -> float:
-    assert line.against is not None
-    own, base = line.values("test.acc"), line.against.values("test.acc")
-    return sign_flip([own[seed] - base[seed] for seed in pair.seeds])
+def _why(unranked: Sequence[tuple[str, int]]) -> str:
+    """Why panels are not ranked; empty where all are."""
+    if not unranked:
+        return ""
+    named = ", ".join(panel for panel, _ in unranked if panel)
+    fewest = min(seeds for _, seeds in unranked)
+    have = f"the rows have {fewest} seed{'' if fewest == 1 else 's'} in common"
+    return f"No ranks{f' in {named}' if named else ''}: they need {RANKED_FROM} seeds of every row, and {have}."
+
+
+def _common_seeds(lines: Sequence[Line]) -> int:
+    """How many seeds all lines have, diverged runs included."""
+    return len(set.intersection(*({record.seed for record in line.records} for line in lines))) if lines else 0
+
+
+def _means(lines: Sequence[Line], key: str, scale: Scale | None) -> list[Estimate | None]:
+    """Each line's mean: those of a scale with intervals from the panel's moderated variances."""
+    values = [line.values(key) for line in lines]
+    return [estimate(cell.values()) for cell in values] if scale is None else intervals(values, scale)
+
+
+def _contrasts(lines: Sequence[Line], column: str) -> list[Contrast | None]:
+    """Each line of a panel against its baseline; None for a baseline and for a line that did nothing."""
+    key = MEASURES[column].key
+    compared = [line for line in lines if line.against is not None and not line.idle]
+    bases = [None if line.against is None else line.against.values(key) for line in compared]
+    found = contrasts([line.values(key) for line in compared], bases, JUDGED[column])
+    by_line = {
+        id(line): None if contrast is None else _honest(line, contrast)
+        for line, contrast in zip(compared, found, strict=True)
+    }
+    return [by_line.get(id(line)) for line in lines]
+
+
+def _honest(line: Line, contrast: Contrast) -> Contrast:
+    """No method is better one more of whose runs diverged than of the baseline's: the seeds that survived speak for
+    it, and those that diverged cannot."""
+    lost = line.against is not None and len(line.diverged) > len(line.against.diverged)
+    return replace(contrast, verdict=Verdict.TOO_FEW) if lost and contrast.verdict is Verdict.BETTER else contrast
 
 
 def front(lines: list[Line], cost: str) -> set[int]:
@@ -152,30 +210,28 @@ def _accuracies(line: Line) -> dict[int, float | None]:
     return {record.seed: record.number("test.acc") if record.finished else None for record in line.records}
 
 
-def _standings(table: Table, lines: list[Line]) -> tuple[list[Standing], str]:
-    """The standings by panel and rank, and how they were scored."""
-    validated = all(record.result["val"] for line in lines for record in line.records if record.finished)
-    if validated:
-        scored = "test accuracy at the strength of the best mean validation accuracy"
-    else:
-        scored = (
-            "test accuracy, averaged over the strengths run (no strength is picked, as no validation split was made)"
-        )
+def _standings(table: Table, lines: list[Line]) -> list[Standing]:
+    """The standings by panel and rank."""
     standings = []
     for panel in table.panels:
         series: dict[str, list[Line]] = {}
         for line in lines:
-            if line.panel == panel:
+            if line.panel == panel and not line.idle:
                 series.setdefault(line.series, []).append(line)
-        if len(series) < 3:
+        validated = all(
+            record.result["val"] for members in series.values() for line in members for record in line.records
+            if record.finished
+        )  # fmt: skip
+        if len(series) < 3 or not validated:
             continue
-        scores = {name: _scores(members, validated) for name, members in series.items()}
-        placed = ranks(scores)
-        for name, members in series.items():
-            score = estimate(value for value in scores[name].values() if value is not None)
-            standings.append(Standing(panel, name, score, estimate(_areas(members).values()), placed.get(name)))
-    standings.sort(key=lambda standing: (standing.panel, _place(standing), standing.series))
-    return standings, scored
+        picked = {name: _picked(members) for name, members in series.items()}
+        if _common_seeds([*picked.values()]) < RANKED_FROM:
+            continue
+        placed = ranks({name: _accuracies(line) for name, line in picked.items()})
+        scores = _means([*picked.values()], "test.acc", Scale.ACCURACY)
+        for (name, line), score in zip(picked.items(), scores, strict=True):
+            standings.append(Standing(panel, name, line.label, score, placed.get(name)))
+    return sorted(standings, key=lambda standing: (standing.panel, _place(standing), standing.series))
 
 
 def _place(standing: Standing) -> float:
@@ -183,27 +239,7 @@ def _place(standing: Standing) -> float:
     return math.inf if standing.rank is None else standing.rank.rank
 
 
-def _scores(lines: list[Line], validated: bool) -> dict[int, float | None]:
-    """Seed -> score of a regularizer, from its lines; None where a run diverged."""
-    if validated:
-        (best,) = BEST_ON_VALIDATION.keep([[record.result for record in line.records] for line in lines]) or (0,)
-        return _accuracies(lines[best])
-    by_line = [_accuracies(line) for line in lines]
-    scores: dict[int, float | None] = {}
-    for seed in set.intersection(*map(set, by_line)):
-        values = [by_seed[seed] for by_seed in by_line]
-        finished = [value for value in values if value is not None]
-        scores[seed] = math.fsum(finished) / len(finished) if len(finished) == len(values) else None
-    return scores
-
-
-def _areas(lines: list[Line]) -> dict[int, float]:
-    """Seed -> area under a regularizer's curve over strengths, for the seeds that all strengths have."""
-    strengths = [line.strength or 0.0 for line in lines]
-    by_line = [line.values("test.acc") for line in lines]
-    areas = {}
-    for seed in set.intersection(*map(set, by_line)):
-        value = area(strengths, [by_seed[seed] for by_seed in by_line])
-        if value is not None:
-            areas[seed] = value
-    return areas
+def _picked(lines: list[Line]) -> Line:
+    """The line of the best mean validation accuracy."""
+    (best,) = BEST_ON_VALIDATION.keep([[record.result for record in line.records] for line in lines]) or (0,)
+    return lines[best]

@@ -11,8 +11,9 @@ from typing import Any
 
 from bench.published.papers import METRICS
 from bench.records.schema import FIELD, FIELDS, MEASURES
-from bench.report.analysis import Analysis, TableRow
+from bench.report.analysis import JUDGED, Analysis, TableRow
 from bench.report.collect import StoredRun
+from bench.report.contrasts import Scale
 
 _REPLICATES = "how many records of the run from other machines or numbers of threads stand beside this one"
 _DIRTY = "1 where tracked files differed from the commit; empty if unknown"
@@ -25,8 +26,7 @@ def table_csv(analysis: Analysis) -> str:
 
 def _statistics(row: TableRow, budget: str) -> dict[str, Any]:
     """One row of `table.csv`."""
-    line, pair, rank = row.line, row.pair, row.rank
-    difference = pair.difference if pair is not None else None
+    line, rank = row.line, row.rank
     cells: dict[str, Any] = {
         "label": line.label,
         "group": line.group,
@@ -44,16 +44,19 @@ def _statistics(row: TableRow, budget: str) -> dict[str, Any]:
     for column in METRICS:
         theirs = (line.published or {}).get(column)
         cells |= {f"published_{column}": theirs, f"off_{column}": row.off(column)}
+    cells["baseline"] = line.against.label if line.against is not None else None
+    for column, scale in JUDGED.items():
+        contrast = row.contrasts[column]
+        # Accuracy's are the plain names.
+        of = "" if scale is Scale.ACCURACY else f"{column}_"
+        what, whole = ("difference", 0.0) if scale is Scale.ACCURACY else ("ratio", 1.0)
+        ends = {"": "difference", "_low": "low", "_high": "high"}
+        for end, name in ends.items():
+            value = None if contrast is None else getattr(contrast, name)
+            cells[f"{of}{what}{end}"] = None if value is None else value + whole
+        cells[f"{of}p_holm"] = contrast and contrast.p
+        cells[f"{of}verdict"] = contrast and contrast.verdict
     return cells | {
-        "baseline": line.against.label if line.against is not None else None,
-        "difference": difference and difference.mean,
-        "difference_low": difference and difference.low,
-        "difference_high": difference and difference.high,
-        "pairs": len(pair.seeds) if pair is not None else None,
-        "p": pair.p if pair is not None else None,
-        "p_holm": row.adjusted,
-        "p_sign_flip": row.sign_flip,
-        "verdict": row.verdict,
         "no_effect": int(line.idle),
         "rank": rank and rank.rank,
         "rank_low": rank and rank.low,

@@ -9,10 +9,21 @@ from bench.errors import BenchError, nearest
 from bench.report import join
 from bench.report.analysis import Analysis, TableRow, analyse
 from bench.report.collect import gather
+from bench.report.contrasts import POINTS, SHARE
 from bench.report.stats import Verdict
-from bench.report.words import ACCURACY, RATE, budget_note, numbers_table, shared
+from bench.report.words import (
+    ACCURACY,
+    NOTHING,
+    RATE,
+    SYNOPS,
+    budget_note,
+    contrast_text,
+    numbers_table,
+    shared,
+    verdict_mark,
+)
 
-_SIGNIFICANT = (Verdict.BETTER, Verdict.WORSE)
+_JUDGED = ((ACCURACY, "accuracy"), (RATE, "spike rate"), (SYNOPS, "SynOps"))
 
 
 def write_into(path: Path, out: Path) -> bool:
@@ -53,7 +64,7 @@ def short_table(analysis: Analysis) -> str:
     columns = [table.axis if table.axis != "setting" else "regularizer"]
     for panel in panels:
         name = panel or shared(table.records, "model")
-        columns += [f"{name}: accuracy", f"{name}: spike rate"]
+        columns += [f"{name}: {what}" for _, what in _JUDGED]
     series: dict[str, dict[str, list[TableRow]]] = {}
     for row in analysis.rows:
         series.setdefault(row.line.series, {}).setdefault(row.line.panel, []).append(row)
@@ -62,14 +73,15 @@ def short_table(analysis: Analysis) -> str:
         middle = {panel: _middle(rows) for panel, rows in by_panel.items()}
         strength = {row.line.strength for row in middle.values()} - {None}
         label = f"`{name}`" + (f" {strength.pop():g}" if len(strength) == 1 else "")
-        cells = [cell for panel in panels for cell in _cells(analysis, middle.get(panel))]
+        cells = [cell for panel in panels for cell in _cells(middle.get(panel))]
         body.append([label, *cells])
     seeds = {len(row.line.seeds) for row in analysis.rows}
     many = f"{min(seeds)} to {max(seeds)}" if len(seeds) > 1 else str(*seeds)
     return (
         f"{budget_note(table)} {table.title}: mean of {many} seeds, differences to the first row in points and in "
-        "percent. **Bold**: better or worse by a paired test, Holm-corrected over all strengths; all else is not "
-        "distinguishable. Of several strengths the middle one is shown, whatever came of it; "
+        "percent. **Bold**: better or worse, fewer spikes being better, corrected by Holm's method over all strengths; "
+        f"=: alike, within {POINTS:g} points or {100 * SHARE:g} %; all else: too few seeds to say. Of several "
+        "strengths the middle one is shown, whatever came of it; "
         f"[all of them](reports/{table.folder}/README.md).\n\n" + numbers_table(columns, body)
     )
 
@@ -80,17 +92,19 @@ def _middle(rows: list[TableRow]) -> TableRow:
     return ordered[len(ordered) // 2]
 
 
-def _cells(analysis: Analysis, row: TableRow | None) -> tuple[str, str]:
-    """Accuracy and spike rate of a baseline, of others the differences to it."""
+def _cells(row: TableRow | None) -> list[str]:
+    """Accuracy, spike rate and SynOps of a baseline, of others the differences to it."""
     if row is None:
-        return "-", "-"
-    rate = row.mean(RATE.column)
+        return ["-"] * len(_JUDGED)
     if row.line.against is None:
-        return f"{ACCURACY.text(row.mean(ACCURACY.column))} %", RATE.text(rate)
-    base = next(other for other in analysis.rows if other.line is row.line.against)
-    before = base.mean(RATE.column)
-    change = "-" if rate is None or not before else f"{round(100 * (rate / before - 1)) + 0:+d} %"
-    if row.pair is None or row.pair.difference is None:
-        return "-", change
-    gain = ACCURACY.text(row.pair.difference.mean, sign=True)
-    return f"**{gain}**" if row.verdict in _SIGNIFICANT else gain, change
+        # The accuracy's unit, as the differences are in points.
+        return [field.text(row.mean(field.column)) + (" %" if field is ACCURACY else "") for field, _ in _JUDGED]
+    if row.line.idle:
+        return [NOTHING, *["-"] * (len(_JUDGED) - 1)]
+    cells = []
+    for field, _ in _JUDGED:
+        contrast = row.contrasts[field.column]
+        text = contrast_text(field, contrast, ends=False)
+        alike = contrast is not None and contrast.verdict is Verdict.ALIKE
+        cells.append(text + " =" * alike if contrast is None or alike else verdict_mark(contrast, text))
+    return cells

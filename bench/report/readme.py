@@ -9,12 +9,15 @@ from bench.published.papers import METRICS
 from bench.records.schema import FIELD, MEASURES
 from bench.report import probes
 from bench.report.analysis import Analysis
+from bench.report.contrasts import POINTS, SHARE
 from bench.report.tables import Line, Table
 from bench.report.words import (
     ACCURACY,
     GAP,
     RATE,
+    SYNOPS,
     budget_note,
+    contrast_text,
     generated_by,
     images,
     interval,
@@ -33,6 +36,7 @@ _COSTS = [
     field for field in MEASURES.values() if field.key.startswith("test.spike_rate") or field.counted or field.derive
 ]
 _CLEAN = MEASURES["train_acc_eval"]
+_CHANGES = {RATE.column: "change of the spike rate", SYNOPS.column: "change of SynOps"}
 
 
 def readme(analysis: Analysis, figures: Sequence[tuple[str, str]]) -> str:
@@ -105,26 +109,33 @@ def _beside(analysis: Analysis) -> str:
 
 
 def _against(analysis: Analysis) -> str:
-    head = (
-        analysis.table.axis, "seeds", ACCURACY.heading, "difference", "p (Holm)", "verdict", "rank", GAP.heading,
-        _CLEAN.heading,
-    )  # fmt: skip
+    ranked = any(row.rank is not None for row in analysis.rows)
+    costs = [field for field in (RATE, SYNOPS) if any(row.contrasts[field.column] for row in analysis.rows)]
+    head = [analysis.table.axis, "seeds", ACCURACY.heading, "difference", "p (Holm)", "verdict"]
+    for field in costs:
+        head += [_CHANGES[field.column], "verdict"]
+    head += [*(["rank"] if ranked else []), GAP.heading, _CLEAN.heading]
     body = []
     for row in analysis.rows:
-        pair = row.pair
-        body.append((
-            row.line.label, _seeds(row.line), interval(ACCURACY, row.means[ACCURACY.column]),
-            "-" if pair is None else interval(ACCURACY, pair.difference, sign=True),
-            p_value(row.adjusted), verdict_text(row), rank_text(row.rank), GAP.text(row.mean(GAP.column), sign=True),
-            _CLEAN.text(row.mean(_CLEAN.column)),
-        ))  # fmt: skip
+        contrast = row.contrasts[ACCURACY.column]
+        cells = [row.line.label, _seeds(row.line), interval(ACCURACY, row.means[ACCURACY.column]),
+                 contrast_text(ACCURACY, contrast), p_value(row.adjusted), verdict_text(row)]  # fmt: skip
+        for field in costs:
+            cells += [contrast_text(field, row.contrasts[field.column]), verdict_text(row, field)]
+        cells += [rank_text(row.rank)] if ranked else []
+        body.append([*cells, GAP.text(row.mean(GAP.column), sign=True), _CLEAN.text(row.mean(_CLEAN.column))])
+    panel = "panel" if len(analysis.table.panels) > 1 else "table"
     text = (
-        "Accuracies are the last epoch's, in percent: mean over seeds with its 95 % interval (Student's t; bootstrap "
-        "from 20 seeds on). Difference: to the baseline, paired by seed. The verdict is a paired t test at 5 %, "
-        "corrected by Holm's method for all comparisons of this table. Rank: among all rows"
-        f"{' of the panel' if len(analysis.table.panels) > 1 else ''}, with the 95 % interval that resampled seeds "
-        "leave; runs that diverged rank last. Gap: clean train minus test accuracy. "
-        f"{seeds_note(analysis.table.records)}"
+        "Accuracies are the last epoch's, in percent: mean over seeds with a 95 % interval on the logit scale. Changes "
+        "are to the baseline, accuracy's in points and those of spikes as ratios of geometric means, and fewer spikes "
+        f"are better. A row's variance is moderated by those of its {panel} (Smyth 2004); its mean is compared with "
+        f"all seeds of the baseline, and each column's comparisons are corrected for the {panel} by Holm's method at "
+        "5 %. The intervals of changes are simultaneous, and the verdict follows from them: **better** or **worse**; "
+        f"alike, within {POINTS:g} points of accuracy or {100 * SHARE:g} % of the spikes; or too few seeds to say. A "
+        "row more of whose runs diverged than of the baseline's is never better. "
+        + ("Rank: with the 95 % interval that resampled seeds leave; runs that diverged rank last. " if ranked else "")
+        + f"{analysis.unranked}{' ' if analysis.unranked else ''}Gap: clean train minus test accuracy. "
+        + seeds_note(analysis.table.records)
     )
     return f"{text}\n\n{numbers_table(head, body)}"
 
@@ -176,18 +187,17 @@ def _findings(analysis: Analysis) -> str:
 
 
 def _standings(analysis: Analysis) -> str:
-    head = ["regularizer", "score", "rank", "first in", "area under the strength curve"]
+    head = ["regularizer", "picked", "score", "rank", "first in"]
     many = len(analysis.table.panels) > 1
     body = []
     for standing in analysis.standings:
         rank = standing.rank
         first = "-" if rank is None or rank.first is None else f"{100 * rank.first:.0f} %"
-        score, area = interval(ACCURACY, standing.score), interval(ACCURACY, standing.area)
-        cells = [standing.series, score, rank_text(rank), first, area]
+        cells = [standing.series, standing.picked, interval(ACCURACY, standing.score), rank_text(rank), first]
         body.append([standing.panel, *cells] if many else cells)
     text = (
-        f"Score: {analysis.scored}. First in: share of resampled seeds in which it is the best. Area: test accuracy "
-        "averaged over the decades of strength that were run."
+        "Score: test accuracy at the strength of the best mean validation accuracy. First in: share of resampled seeds "
+        "in which it is the best."
     )
     return f"{text}\n\n{numbers_table(['group', *head] if many else head, body)}"
 

@@ -1,4 +1,4 @@
-"""Statistics over seeds: intervals, paired differences with verdicts, trends, Holm, selection, Pareto, curves, ranks.
+"""Statistics over seeds: intervals, paired differences, trends, Holm, selection, Pareto, curves, ranks.
 
 Pure functions of numbers. A run that diverged has no number: callers leave it out of means and count it, and
 `ranks` puts it last. All intervals are over seeds, which draw the test images too where a run takes a part
@@ -16,12 +16,14 @@ from typing import Any
 import numpy as np
 
 ALPHA = 0.05
-"""Chance, over all comparisons of a table, that what does not differ is called different."""
+"""Chance, over all comparisons of a panel, that what does not differ is called different."""
 LEVEL = 1 - ALPHA
 BOOTSTRAP_FROM = 20
 """Seeds from which on the interval is a bootstrap. Resampling fewer covers too little where 95 % is meant (BCa on
 normal values: 88 % at 8, 90 % at 10, 93.5 % at 20, against 94-96 % of Student's t)."""
 RESAMPLES = 2000
+RANKED_FROM = 5
+"""Seeds from which on rows are ranked: those of fewer, resampled, leave intervals that are too short."""
 EXACT_UP_TO = 16
 
 
@@ -266,21 +268,6 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     return adjusted
 
 
-def verdict(pair: Paired, adjusted: float | None, alpha: float = ALPHA) -> Verdict | None:
-    """The verdict on a paired comparison, more being better; None where there are fewer than two pairs to judge by.
-
-    Args:
-        pair: the comparison.
-        adjusted: its p-value after `holm` over the table.
-        alpha: chance, over the whole table, that methods which do not differ are called different.
-    """
-    if pair.difference is None or adjusted is None:
-        return None
-    if adjusted > alpha:
-        return Verdict.TOO_FEW
-    return Verdict.BETTER if pair.difference.mean > 0 else Verdict.WORSE
-
-
 def blind(record: Mapping[str, Any]) -> dict[str, Any]:
     """A record without anything measured on the test set: all that a selection rule may see."""
     return {key: value for key, value in record.items() if key not in ("test", "test_best_epoch", "gap")}
@@ -347,21 +334,6 @@ def pareto(costs: Sequence[float], scores: Sequence[float]) -> list[int]:
         if not front or scores[i] > scores[front[-1]] or (costs[i], scores[i]) == (costs[front[-1]], scores[front[-1]]):
             front.append(i)
     return front
-
-
-def area(strengths: Sequence[float], values: Sequence[float]) -> float | None:
-    """Area under the strength-response curve over its width: the mean value over log10(strength), by trapezoids.
-
-    Strengths of 0 have no logarithm and are left out (they are the baseline's).
-
-    Returns:
-        In the values' unit; None with fewer than two strengths above 0.
-    """
-    points = sorted((math.log10(s), v) for s, v in zip(strengths, values, strict=True) if s > 0)
-    x, y = np.array([p[0] for p in points]), np.array([p[1] for p in points])
-    if len(x) < 2 or x[0] == x[-1]:
-        return None
-    return float(np.trapezoid(y, x) / (x[-1] - x[0]))
 
 
 def lead(above: Sequence[tuple[float, float]], below: Sequence[tuple[float, float]], chance: float) -> float | None:

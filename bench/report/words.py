@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from bench import markdown
-from bench.records.schema import MEASURES, Field
+from bench.records.schema import MEASURES, Field, Unit
 from bench.report.analysis import TableRow
 from bench.report.collect import StoredRun
+from bench.report.contrasts import Contrast
 from bench.report.stats import Estimate, Rank, Verdict
 from bench.report.tables import Table
 
@@ -19,6 +20,7 @@ NOTHING = "did nothing here"
 """Of a row whose runs are the baseline's."""
 
 ACCURACY, GAP, RATE = MEASURES["test_acc"], MEASURES["gap"], MEASURES["test_spike_rate"]
+SYNOPS = MEASURES["synops_per_image"]
 
 
 def interval(field: Field, estimate: Estimate | None, sign: bool = False) -> str:
@@ -47,15 +49,44 @@ def p_value(p: float | None) -> str:
     return "-" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def verdict_text(row: TableRow) -> str:
-    """The verdict, bold where it tells the row from its baseline, or why there is none."""
+def verdict_text(row: TableRow, field: Field = ACCURACY) -> str:
+    """The verdict on a column that is judged, bold where it tells the row from its baseline, or why there is none."""
     if row.line.against is None:
         return "baseline"
     if row.line.idle:
         return NOTHING
-    if row.verdict is not None:
-        return f"**{row.verdict}**" if row.verdict is not Verdict.TOO_FEW else str(row.verdict)
-    return "one seed: none" if row.pair is not None and len(row.pair.seeds) == 1 else "no pair of runs"
+    contrast = row.contrasts[field.column]
+    return "-" if contrast is None else verdict_mark(contrast, str(contrast.verdict))
+
+
+def verdict_mark(contrast: Contrast, text: str) -> str:
+    """A text in bold where the verdict tells the row from its baseline."""
+    return f"**{text}**" if contrast.verdict in (Verdict.BETTER, Verdict.WORSE) else text
+
+
+def contrast_text(field: Field, contrast: Contrast | None, ends: bool = True) -> str:
+    """A difference to the baseline with the interval that decides: of accuracies in points, of all else in percent.
+
+    Args:
+        field: what was measured.
+        contrast: the difference.
+        ends: whether the interval is shown.
+    """
+    if contrast is None:
+        return "-"
+    if field.unit is Unit.percent:
+        texts = [field.text(value, sign=True) for value in (contrast.difference, contrast.low, contrast.high)]
+    else:
+        texts = [_share(value) for value in (contrast.difference, contrast.low, contrast.high)]
+    known = ends and contrast.low is not None and contrast.high is not None
+    return f"{texts[0]} [{texts[1]}, {texts[2]}]" if known else texts[0]
+
+
+def _share(value: float | None) -> str:
+    """A ratio's difference from 1 in percent, or from a tenfold on as a factor."""
+    if value is None:
+        return "-"
+    return f"x {1 + value:.3g}" if value >= 9 else f"{100 * value + 0.0:+.1f} %"
 
 
 def rank_text(rank: Rank | None) -> str:
