@@ -20,7 +20,7 @@ from bench.report.contrasts import Contrast
 from bench.report.figures import colour_of, shape_of
 from bench.report.figures.maps import layer_names
 from bench.report.leaderboard import Board, Entry, Leaderboard
-from bench.report.stats import Estimate, Verdict, holm, paired, verdict
+from bench.report.stats import Estimate
 from bench.report.tables import Line, Table, canonical
 from bench.report.words import ACCURACY, GAP, NOTHING, RATE, interval, replicates_text
 
@@ -199,13 +199,12 @@ def _group_view(analysis: Analysis, runs_label: str, twins: Mapping[tuple[Any, .
     first = table.records[0].result
     network, data = str(first["model"]), str(first["data"])
     twin = None if first["neuron"] == "relu" else twins.get(_shape(table.records[0]))
-    changes = _rate_changes(analysis)
     entries, rows, points, curves, layers, runs = [], [], [], [], [], []
     places = {name: place for place, name in enumerate(dict.fromkeys(_method(row.line) for row in analysis.rows))}
-    for place, (row, change) in enumerate(zip(analysis.rows, changes, strict=True)):
+    for place, row in enumerate(analysis.rows):
         method, words = _method(row.line), _words(row.line.label)
         base = {"id": str(place), **_look(method, network), "setting": words, "place": places[method], "order": place}
-        entry = _entry(row, change)
+        entry = _entry(row)
         entries.append(entry)
         rows.append(base | {"cells": _cells(row, entry, twin), "complete": True,
                             "baseline": row.line.against is None, "detail": ""})  # fmt: skip
@@ -254,50 +253,17 @@ def _method(line: Line) -> str:
     return str(line.records[0].result["reg"])
 
 
-def _entry(row: TableRow, change: Contrast | None) -> Entry:
+def _entry(row: TableRow) -> Entry:
     """A row as the leaderboard's sentence reads it: nothing was searched, so it is neither tuned nor ranked."""
     line, baseline = row.line, row.line.against is None
     return Entry(
         workload="", method=_NONE if baseline else _words(line.label), ruleset="grid", setting="", complete=True,
         why="", trials=0, seeds=len(line.seeds), diverged=len(line.diverged), accuracy=row.means[ACCURACY.column],
-        difference=_difference(row), rate=row.means[RATE.column], rate_change=change, frugal_rate=None,
+        difference=row.contrasts[ACCURACY.column], rate=row.means[RATE.column],
+        rate_change=row.contrasts[RATE.column], frugal_rate=None,
         frugal_change=None, frugal_difference=None, at_half=None, at_three_quarters=None, passes=1.0, ms_per_step=None,
         gain=None, energy=row.mean(_ENERGY.column), best_of=(), hardware="", rank=None,
     )  # fmt: skip
-
-
-def _difference(row: TableRow) -> Contrast | None:
-    """A row's accuracy against its baseline's; None for a baseline and where there is no pair of runs."""
-    if row.pair is None or row.pair.difference is None or row.line.against is None:
-        return None
-    mean, judged = row.pair.difference, row.verdict or Verdict.TOO_FEW
-    seeds, base = len(row.line.seeds), len(row.line.against.seeds)
-    return Contrast(mean.mean, mean.low, mean.high, row.adjusted, judged, seeds, base)
-
-
-def _rate_changes(analysis: Analysis) -> list[Contrast | None]:
-    """Each row's spike rate against its baseline's, as a ratio minus 1: the paired test of `stats` on logarithms."""
-    pairs = []
-    for row in analysis.rows:
-        base = row.line.against
-        own, other = [
-            # Fewer spikes are better, so signs are turned.
-            {seed: -math.log(rate) for seed, rate in line.values(RATE.key).items() if rate > 0} if line else {}
-            for line in (row.line, base)
-        ]
-        pairs.append(None if base is None or row.line.idle else paired(own, other))
-    adjusted = holm([None if pair is None else pair.p for pair in pairs])
-    changes: list[Contrast | None] = []
-    for row, pair, p in zip(analysis.rows, pairs, adjusted, strict=True):
-        if pair is None or pair.difference is None or row.line.against is None:
-            changes.append(None)
-            continue
-        mean = pair.difference
-        low, high = (None if end is None else math.expm1(-end) for end in (mean.high, mean.low))
-        judged = verdict(pair, p) or Verdict.TOO_FEW
-        seeds, base_seeds = len(row.line.seeds), len(row.line.against.seeds)
-        changes.append(Contrast(math.expm1(-mean.mean), low, high, p, judged, seeds, base_seeds))
-    return changes
 
 
 def _cells(row: TableRow, entry: Entry, twin: _Twin | None) -> list[dict[str, Any]]:
