@@ -20,12 +20,14 @@ class GridRun:
         runs: the folder of all runs in which it has, or will have, its own.
         overrides: that set it apart, its seed's included.
         skipped: whether it had a record before the grid began.
+        experiments: that it is run for.
     """
 
     run_id: str
     runs: Path
     overrides: tuple[str, ...]
     skipped: bool
+    experiments: tuple[str, ...] = ()
 
     @property
     def folder(self) -> Path:

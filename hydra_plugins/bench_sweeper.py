@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +55,20 @@ class BenchSweeper(BasicSweeper):
         grid.opened(runs)
         # The job's name tells the job, wherever it runs, its place in the grid. The mode is an experiment file's,
         # which no job has.
-        named = [[*job, f"hydra.job.name={i}/{len(jobs)}", "hydra.mode=MULTIRUN"] for i, job in enumerate(jobs, 1)]
+        named = [
+            [*job, f"hydra.job.name={i}/{len(jobs)}", "hydra.mode=MULTIRUN", *self.told(run)]
+            for i, (job, run) in enumerate(zip(jobs, [run for run in runs if not run.skipped], strict=True), 1)
+        ]
         returns, size = [], self.max_batch_size or max(len(named), 1)
         for start in range(0, len(named), size):
             returns.append(self.launcher.launch(named[start : start + size], initial_job_idx=start))
         self.raise_failures([result for batch in returns for result in batch], jobs)
         return returns
+
+    @staticmethod
+    def told(run: GridRun) -> list[str]:
+        """The setting by which a job learns, wherever it runs, which experiments it is run for."""
+        return [f"+hydra.job.env_set.BENCH_EXPERIMENT='{','.join(run.experiments)}'"] if run.experiments else []
 
     @staticmethod
     def of_experiments(names: Sequence[str], settings: Sequence[str]) -> list[GridRun]:
@@ -73,7 +82,8 @@ class BenchSweeper(BasicSweeper):
             jobs = expand(load(name), settings)
             for job, identity, facts in identified(jobs):
                 skipped = identity not in planned.missing
-                runs.setdefault(identity, GridRun(identity, Path(facts["runs"]), job.overrides, skipped))
+                known = runs.get(identity) or GridRun(identity, Path(facts["runs"]), job.overrides, skipped)
+                runs[identity] = replace(known, experiments=tuple(dict.fromkeys([*known.experiments, name])))
         if all(run.skipped for run in runs.values()):
             print("nothing to run; force=true runs it again", flush=True)
         return list(runs.values())

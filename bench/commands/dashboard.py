@@ -1,4 +1,4 @@
-"""`bench dashboard`: its command line; what it builds is in `panels.py`, which needs wandb-workspaces."""
+"""`bench dashboard`: its command line; what it builds is in `panels.py`."""
 
 from __future__ import annotations
 

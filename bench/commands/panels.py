@@ -18,8 +18,9 @@ from bench.errors import BenchError, EnvironmentFault, nearest
 from bench.experiments import FULL, Experiment
 from bench.files import write_atomic
 from bench.records.schema import FIELD
+from bench.report.join import named
 from bench.training.logger import one_line, reachable
-from bench.training.result import flat_config
+from bench.training.result import logged_config
 
 try:
     import wandb_workspaces.reports.v2 as wr
@@ -27,8 +28,11 @@ try:
     from wandb_workspaces import expr
 except ImportError as error:
     raise BenchError(
-        f"the dashboard needs the package wandb-workspaces ({error}): pip install 'snn-bench[dashboard]'"
+        f"the dashboard needs the package wandb-workspaces ({error}): pip install wandb-workspaces"
     ) from error
+
+TUNED = "tune-final"
+"""The job type of runs at a tuned setting."""
 
 TITLE = "SNN regularizers: accuracy for spikes"
 
@@ -45,7 +49,7 @@ REG = wr.Config("reg")
 STRENGTH = wr.Config("strength")
 # W&B's names of a record's numbers.
 TEST_ACC, TRAIN_ACC, RATE, GAP = (FIELD[key].wandb for key in ("test.acc", "train.acc_eval", "test.spike_rate", "gap"))
-SYNOPS = FIELD["synops_per_image"].key
+SYNOPS, SECONDS = FIELD["synops_per_image"].key, FIELD["seconds.total"].wandb
 ACCURACY = wr.SummaryMetric(TEST_ACC)
 SPIKE_RATE = wr.SummaryMetric(RATE)
 
@@ -79,7 +83,7 @@ def curve(title: str, *keys: str, regex: str | None = None, apart: bool = True) 
         x="epoch",
         y=list(keys),
         metric_regex=regex,
-        title_x="epoch, from 0",
+        title_x="epoch",
         groupby=REG if apart else None,
         groupby_aggfunc="mean",
         groupby_rangefunc="stddev",
@@ -162,6 +166,15 @@ def tradeoff() -> Panels:
     ]
 
 
+def leaderboard() -> Panels:
+    """Which method is best after tuning, and what does it cost in spikes and time?"""
+    return [
+        bars("Tuned: test accuracy (%)", TEST_ACC),
+        bars("Tuned: spike rate on the test set", RATE),
+        bars("Tuned: seconds a run", SECONDS),
+    ]
+
+
 def strengths() -> Panels:
     """How do the curves answer to the strength? For a run set that is grouped by it."""
     return [
@@ -213,11 +226,15 @@ class Scope:
 
 def scope(experiment: Experiment, budget: str) -> Scope:
     """What the runs of an experiment have in common; its data need not be there."""
-    jobs = experiments.expand(experiment, [f"budget={budget}", "seed=0"])
-    anything = dict.fromkeys(DATASETS.names(), ("", "any"))
-    configs = [flat_config(facts, None) for _, _, facts in experiments.identified(jobs, anything, auto="auto")]
-    values = {key: sorted({config[key] for config in configs}) for key in ("data", "model", "reg")}
-    return Scope(experiment, budget, values)
+    keys = ("data", "model", "reg")
+    rows = {named(row.at(budget)) for row in experiment.rows}
+    if any(None in row for row in rows):
+        # What a row leaves to the defaults is Hydra's to say, which takes a second.
+        jobs = experiments.expand(experiment, [f"budget={budget}", "seed=0"])
+        anything = dict.fromkeys(DATASETS.names(), ("", "any"))
+        configs = [logged_config(facts, None) for _, _, facts in experiments.identified(jobs, anything, auto="auto")]
+        rows = {(config["data"], config["model"], config["reg"]) for config in configs}
+    return Scope(experiment, budget, {key: sorted({str(row[i]) for row in rows}) for i, key in enumerate(keys)})
 
 
 def chosen(words: Sequence[str], say: Callable[[str], None]) -> list[Scope]:
@@ -318,6 +335,16 @@ def report(entity: str, project: str, scopes: Sequence[Scope], owner: str = "") 
         wr.H1("All runs"),
         wr.P("Only what shows each run by itself: means over networks, data sets and budgets would say nothing."),
         wr.PanelGrid(runsets=[run_set("all runs")], panels=arranged([*tradeoff(), wr.RunComparer(diff_only="split")])),
+    ]
+    tuned = run_set("tuned methods", expr.And(expr.Metric("JobType") == TUNED), ["config.reg"])
+    blocks += [
+        wr.H1("Leaderboard"),
+        wr.P(
+            "Every method at the setting that an equal tuning budget chose for it, retrained with fresh seeds: the "
+            f"runs of job type {TUNED}, grouped by regularizer. Filter by data set, network and budget: one "
+            "of each at a time."
+        ),
+        wr.PanelGrid(runsets=[tuned], panels=arranged(leaderboard())),
     ]
     for table in dict.fromkeys(scope.experiment.name for scope in scopes):
         among = [scope for scope in scopes if scope.experiment.name == table]
@@ -436,7 +463,7 @@ def main(words: Sequence[str], entity: str | None, project: str | None, path: Pa
     """
     project = project or LoggerConfig.project
     lines: list[str] = []
-    scopes = chosen(words, lines.append)
+    scopes = chosen(words, lines.append if path is None else say)
     if path is None:
         # Before anything is said: without a key nothing comes of it.
         reachable()

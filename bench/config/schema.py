@@ -125,12 +125,14 @@ class LoggerConfig:
         mode: of W&B.
         project: of W&B or trackio; $WANDB_PROJECT if set.
         entity: W&B team or user; null is the key's own.
+        job_type: what the run is made for, as W&B groups by it: train, tune, tune-final or probe.
     """
 
     name: LoggerName = LoggerName.wandb
     mode: WandbMode = WandbMode.auto
     project: str = os.environ.get("WANDB_PROJECT") or "snn-regularizers"
     entity: str | None = None
+    job_type: str = "train"
 
 
 @dataclass

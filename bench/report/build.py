@@ -192,7 +192,7 @@ def write(
     for table in wanted:
         say(f"{out / table.folder}: {len(table.lines)} rows, {len(table.records)} runs" + _reduced(table))
     if not page.available():
-        say("index.html needs more packages: pip install 'snn-bench[report]'")
+        say("index.html was not written, for lack of a package: pip install altair vl-convert-python")
     else:
         say(f"{out / 'index.html'}: {len(collection.records)} runs")
     for path in _generated(out):
@@ -249,7 +249,7 @@ def check(out: Path, say: Say = print) -> None:
             if file.is_file() and name not in expected:
                 stale.append(f"{name}: follows from no record")
     if not page.available():
-        say("index.html was not checked: pip install 'snn-bench[report]'")
+        say("index.html was not checked, for lack of a package: pip install altair vl-convert-python")
     if stale:
         count = f"{len(stale)} file{'s do' if len(stale) > 1 else ' does'} not follow from {out / 'records'}"
         again = f"python -m bench report --out {out}"

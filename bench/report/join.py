@@ -152,10 +152,17 @@ def _comparable(experiment: Experiment, records: Sequence[StoredRun], budget: st
     there = {tuple(str(record.result[key]) for key in ("data", "model", "reg")) for record in records}
     rows = 0
     for row in experiment.rows:
-        named = dict(line.partition("=")[::2] for line in [*row.at(budget), *extra])
-        own = [_label(named.get(key)) for key in ("data", "model", "reg")]
+        own = named([*row.at(budget), *extra])
         rows += any(all(a in (None, b) for a, b in zip(own, place, strict=True)) for place in there)
     return rows > 1
+
+
+def named(overrides: Iterable[str]) -> tuple[str | None, str | None, str | None]:
+    """What some overrides name of data, network and regularizers, as a record calls it; None where that is not theirs
+    to say, or for Hydra to read."""
+    values = dict(line.partition("=")[::2] for line in overrides)
+    data, model, reg = (_label(values.get(key)) for key in ("data", "model", "reg"))
+    return data, model, reg
 
 
 def _label(value: str | None) -> str | None:

@@ -24,6 +24,12 @@ from bench.records.folder import RunFolder
 ANSWER_SECONDS = 2.0
 INIT_SECONDS = 30.0
 
+EXPERIMENT = "BENCH_EXPERIMENT"
+"""The variable with the experiments that a run is run for, which a grid sets: a run itself knows none."""
+
+JOB_TYPES = ("train", "tune", "tune-final", "probe")
+"""What a run can be made for."""
+
 # What wandb takes for $WANDB_MODE.
 WANDB_MODES = ("online", "offline", "disabled", "shared", "run", "dryrun")
 
@@ -111,9 +117,32 @@ def choose_mode(config: LoggerConfig) -> tuple[str, str | None]:
     return "online", None
 
 
+def tags_of(settings: dict[str, Any]) -> list[str]:
+    """What a run is found by among others: its data, network and budget, and the experiments that it is run for.
+
+    Args:
+        settings: of `bench.training.result.logged_config`.
+    """
+    own = [str(settings[key]) for key in ("data", "model", "budget") if settings.get(key)]
+    return list(dict.fromkeys([*own, *filter(None, os.environ.get(EXPERIMENT, "").split(","))]))
+
+
+def job_type(config: LoggerConfig) -> str:
+    """What a run is made for, which is no part of what it is: $BENCH_JOB_TYPE, or the setting.
+
+    Raises:
+        BenchError: it is none of `JOB_TYPES`.
+    """
+    asked = os.environ.get("BENCH_JOB_TYPE") or config.job_type
+    if asked not in JOB_TYPES:
+        raise BenchError(f"logger.job_type is '{asked}', which is no choice. {nearest(asked, JOB_TYPES)}")
+    return asked
+
+
 def flatten(row: dict[str, Any]) -> dict[str, float]:
-    """One line of `metrics.jsonl` as keys of a curve: `test/acc`, `spike_rate/test`, `spike_rate_layer/<name>`."""
-    flat: dict[str, Any] = {"epoch": row["epoch"], "lr": row["lr"], "images_per_s": row["images_per_s"]}
+    """One line of `metrics.jsonl` as keys of a curve: `test/acc`, `spike_rate/test`, `spike_rate_layer/<name>`; the
+    epoch is counted from 1, as in the terminal."""
+    flat: dict[str, Any] = {"epoch": row["epoch"] + 1, "lr": row["lr"], "images_per_s": row["images_per_s"]}
     for split in ("train", "val", "test"):
         for key, value in (row.get(split) or {}).items():
             flat[f"{key}/{split}" if key.startswith("spike_rate") else f"{split}/{key}"] = value
@@ -128,8 +157,9 @@ class Sink(ABC):
     Args:
         config: project, entity, mode.
         folder: the run's folder.
-        settings: the flat config to show.
+        settings: the config to show.
         run_id: of a W&B run.
+        group: the runs of one setting share it.
 
     Attributes:
         name: for people.
@@ -144,7 +174,9 @@ class Sink(ABC):
     replays: bool
 
     @abstractmethod
-    def __init__(self, config: LoggerConfig, folder: RunFolder, settings: dict[str, Any], run_id: str) -> None: ...
+    def __init__(
+        self, config: LoggerConfig, folder: RunFolder, settings: dict[str, Any], run_id: str, group: str
+    ) -> None: ...
 
     @abstractmethod
     def log(self, row: dict[str, float], step: int) -> None:
@@ -161,7 +193,9 @@ class WandbRun(Sink):
     name = "W&B"
     requirement = "wandb"
 
-    def __init__(self, config: LoggerConfig, folder: RunFolder, settings: dict[str, Any], run_id: str) -> None:
+    def __init__(
+        self, config: LoggerConfig, folder: RunFolder, settings: dict[str, Any], run_id: str, group: str
+    ) -> None:
         chosen, reason = choose_mode(config)
         for mode in (chosen, "offline"):
             if reason is not None:
@@ -170,7 +204,7 @@ class WandbRun(Sink):
                 # An offline run cannot be resumed: a second history would begin. It is replayed instead.
                 shutil.rmtree(folder.wandb_path, ignore_errors=True)
             try:
-                self.run = self._init(config, folder, settings, run_id, mode).experiment
+                self.run = self._init(config, folder, settings, run_id, group, mode).experiment
                 # Lightning has every chart drawn over its own count of steps, which stands still here: rows are epochs.
                 self.run.define_metric("*", step_metric="epoch")
             except Exception as error:  # wandb raises its own, its service's and the operating system's
@@ -181,7 +215,9 @@ class WandbRun(Sink):
         raise RuntimeError(reason)
 
     @staticmethod
-    def _init(config: LoggerConfig, folder: RunFolder, settings: dict[str, Any], run_id: str, mode: str) -> Any:
+    def _init(
+        config: LoggerConfig, folder: RunFolder, settings: dict[str, Any], run_id: str, group: str, mode: str
+    ) -> Any:
         import wandb
         from lightning.pytorch.loggers import WandbLogger
 
@@ -200,6 +236,9 @@ class WandbRun(Sink):
             save_dir=folder.path,
             id=run_id,
             mode=mode,
+            group=group or None,
+            job_type=job_type(config),
+            tags=tags_of(settings),
             config=settings,
             settings=quiet,
         )
@@ -223,7 +262,9 @@ class TrackioRun(Sink):
     mode = "local"
     replays = True
 
-    def __init__(self, config: LoggerConfig, folder: RunFolder, settings: dict[str, Any], run_id: str) -> None:
+    def __init__(
+        self, config: LoggerConfig, folder: RunFolder, settings: dict[str, Any], run_id: str, group: str
+    ) -> None:
         with on_this_machine():
             import trackio
             from trackio.utils import TRACKIO_DIR
@@ -309,6 +350,7 @@ def check(config: LoggerConfig) -> None:
     Raises:
         BenchError: its package is missing, or W&B's variables in the environment are none that it takes.
     """
+    job_type(config)
     sink = SINKS.get(config.name)
     if sink is not None and find_spec(config.name) is None:
         raise BenchError(
@@ -338,9 +380,10 @@ class Tracker:
     Args:
         config: which logger, its mode, project, entity.
         folder: the run's folder; W&B writes below it.
-        settings: the flat config to show (`reg`, `strength`, `model`, `data`, `seed`, ...).
+        settings: the config to show (`reg`, `strength`, `model`, `data`, `seed`, ...).
         run_id: of the W&B run.
         rows: epochs that are already finished; sent again where the logger begins anew.
+        group: the runs of one setting share it, whatever their seeds.
 
     Attributes:
         name: of the logger, for people.
@@ -348,7 +391,13 @@ class Tracker:
     """
 
     def __init__(
-        self, config: LoggerConfig, folder: RunFolder, settings: dict[str, Any], run_id: str, rows: list[dict[str, Any]]
+        self,
+        config: LoggerConfig,
+        folder: RunFolder,
+        settings: dict[str, Any],
+        run_id: str,
+        rows: list[dict[str, Any]],
+        group: str = "",
     ) -> None:
         kind = SINKS.get(config.name)
         self.name, self.mode = "logger" if kind is None else kind.name, "off"
@@ -356,7 +405,7 @@ class Tracker:
         if kind is None:
             return
         try:
-            self.sink = kind(config, folder, settings, run_id)
+            self.sink = kind(config, folder, settings, run_id, group)
         except Exception as error:  # whatever a logger stumbles over, the run goes on
             say(f"{self.name} is off for this run: {one_line(error)}")
             return
@@ -366,7 +415,7 @@ class Tracker:
 
     def log(self, row: dict[str, Any]) -> None:
         """Send one epoch's line."""
-        self._quietly(lambda sink: sink.log(flatten(row), row["epoch"]))
+        self._quietly(lambda sink: sink.log(flatten(row), row["epoch"] + 1))
 
     def finish(self, summary: dict[str, Any] | None, last_epoch: int) -> None:
         """Send the run's outcome and close it; None for a run that was cut off."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from bench import files
 from bench.errors import BenchError
 from bench.records import provenance
-from bench.records.identity import plugins_of
+from bench.records.identity import plugins_of, run_id
 from bench.records.schema import COUNTED, FIELDS, SCHEMA_VERSION
 
 if TYPE_CHECKING:
@@ -64,26 +64,34 @@ def write_env(run: Run, splits: Splits, started: str, resumed: bool) -> dict[str
     return env
 
 
-def flat_config(facts: dict[str, Any], strength: float | None) -> dict[str, Any]:
-    """The settings as W&B groups and filters by them: `reg`, `strength`, `model`, `data`, `seed` and all
-    others under dotted keys."""
-    flat: dict[str, Any] = {}
+def logged_config(facts: dict[str, Any], strength: float | None) -> dict[str, Any]:
+    """The settings as W&B groups and filters by them: `reg`, `strength`, `model`, `data` are names and numbers, with
+    their arguments in `regs`, `model_args` and `data_args`; no name has a dot in it, which W&B takes for a level.
 
-    def spread(prefix: str, value: Any) -> None:
-        if isinstance(value, dict) and value:
-            for key, item in value.items():
-                spread(f"{prefix}.{key}" if prefix else key, item)
-        else:
-            flat[prefix] = value
-
-    spread("", facts)
-    return {
-        **flat,
+    Args:
+        facts: of `bench.records.identity.science`.
+        strength: the number that scales the regularization.
+    """
+    parts = {
         "reg": "+".join(facts["reg"]),
         "strength": strength,
         "model": facts["model"]["name"],
         "data": facts["data"]["name"],
+        "regs": facts["reg"],
+        "model_args": {key: value for key, value in facts["model"].items() if key != "name"},
+        "data_args": {key: value for key, value in facts["data"].items() if key != "name"},
     }
+    return {**facts, **parts}
+
+
+def setting_name(facts: dict[str, Any]) -> str:
+    """The name that the runs of one setting share, whatever their seeds: a run's id without its seed.
+
+    Args:
+        facts: of `bench.records.identity.science`.
+    """
+    name, _, digest = run_id({**facts, "seed": 0}).rpartition("-s0-")
+    return f"{name}-{digest}"
 
 
 def strength_of(task: BaseTask) -> float | None:

@@ -18,7 +18,7 @@ from bench.records.folder import RunFolder
 from bench.records.identity import run_id, science
 from bench.records.schema import FIELD
 from bench.training import launcher, logger
-from bench.training.result import compile_result, flat_config, headline, strength_of, write_env
+from bench.training.result import compile_result, headline, logged_config, setting_name, strength_of, write_env
 from bench.training.source import chosen, start, twin_of, wants_source
 from bench.training.summary import summary_table
 
@@ -217,7 +217,8 @@ def lead(run: Run, task: BaseTask, splits: Splits, reporter: Reporter) -> dict[s
     else:
         where = f"{env['hardware']}, {run.kernels} kernels, {run.precision}"
         say(f"{folder.name}: {splits.train.images:,} training images, {run.epochs} epochs; {where}")
-    tracker = Tracker(run.cfg.logger, folder, flat_config(run.facts, strength_of(task)), env["wandb_id"], rows)
+    settings_ = logged_config(run.facts, strength_of(task))
+    tracker = Tracker(run.cfg.logger, folder, settings_, env["wandb_id"], rows, setting_name(run.facts))
     trainer = fit.make_trainer(run, [reporter, Recorder(folder, tracker, run.epochs)])
     outcome, reason = None, None
     try:

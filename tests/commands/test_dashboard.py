@@ -19,7 +19,9 @@ from wandb_workspaces import workspaces
 from wandb_workspaces.reports import v2 as reports
 from wandb_workspaces.reports.v2 import internal
 
-from bench.commands.panels import arranged, chosen, specification
+from bench import experiments
+from bench.commands.panels import arranged, chosen, scope, specification
+from bench.data import DATASETS
 from bench.errors import BenchError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -110,7 +112,7 @@ def test_every_key_is_one_that_a_run_has(spec: dict[str, Any], recorded: dict[st
     found = set(named(spec))
     missing = {(kind, key) for kind, key in found if kind != "run" and key not in recorded[kind]}
     assert not missing
-    assert {key for kind, key in found if kind == "run"} == {"displayName"}
+    assert {key for kind, key in found if kind == "run"} == {"displayName", "jobType"}
     # That the walk above finds keys at all.
     assert {("config", "reg"), ("config", "strength"), ("summary", "final/test_acc"), ("history", "val/acc")} <= found
     assert len(found) > 20
@@ -140,7 +142,12 @@ def test_the_report_has_the_same_panels_for_each_experiment(spec: dict[str, Any]
     def kinds(node: Any) -> list[tuple[str, str]]:
         return [(panel["viewType"], panel["config"].get("chartTitle", "")) for panel in panels(node)]
 
-    overall, *rest = grids(spec)
+    overall, leaders, *rest = grids(spec)
+    assert kinds(leaders) == [
+        ("Bar Chart", "Tuned: test accuracy (%)"),
+        ("Bar Chart", "Tuned: spike rate on the test set"),
+        ("Bar Chart", "Tuned: seconds a run"),
+    ]
     assert [name for name, _ in kinds(overall)] == [
         "Scatter Plot", "Scatter Plot", "Scatter Plot", "Parallel Coordinates Plot", "Run Comparer"
     ]  # fmt: skip
@@ -159,7 +166,10 @@ def test_an_experiment_shows_its_own_runs_a_run_set_a_budget(spec: dict[str, Any
     def values(runs: dict[str, Any]) -> dict[str, Any]:
         return {item["key"]["name"]: item["value"] for item in runs["filters"]["filters"]}
 
-    overall, *rest = grids(spec)
+    overall, leaders, *rest = grids(spec)
+    (tuned,) = leaders["runSets"]
+    assert values(tuned) == {"jobType": "tune-final"}
+    assert [key["name"] for key in tuned["grouping"]] == ["reg.value"]
     assert values(overall["runSets"][0]) == {}
     table = {"data": ["cifar10"], "model": ["cnn"], "reg": ["none", "spikepen"]}
     for grid in rest[:5]:
@@ -222,6 +232,26 @@ def test_a_file_needs_no_key_and_no_server(bench: Bench, tmp_path: Path) -> None
     assert written["report"]["project"] == {"name": "P", "entityName": "E"}
 
 
+def test_an_experiments_runs_are_those_that_its_rows_compose_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read off the rows in no time, where nothing is left to the defaults; the same as what Hydra makes of them."""
+    composed: list[int] = []
+    identified = experiments.identified
+    monkeypatch.setattr(experiments, "identified", lambda jobs, *rest, **named: composed.append(1) or identified(
+        jobs, *rest, **named
+    ))  # fmt: skip
+    for name, budget in (("nandan2022/table3_1", "cpu"), ("suite/digits", "quick")):
+        experiment = experiments.load(name)
+        found = scope(experiment, budget).values
+        assert composed == []
+        jobs = experiments.expand(experiment, [f"budget={budget}", "seed=0"])
+        facts = [own for _, _, own in identified(jobs, dict.fromkeys(DATASETS.names(), ("", "any")), auto="auto")]
+        assert found == {
+            "data": sorted({own["data"]["name"] for own in facts}),
+            "model": sorted({own["model"]["name"] for own in facts}),
+            "reg": sorted({"+".join(own["reg"]) for own in facts}),
+        }
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [
@@ -262,7 +292,7 @@ def test_without_the_package_it_says_what_to_install(bench: Bench, tmp_path: Pat
     done = bench("dashboard", "--json", str(tmp_path / "spec.json"), env={"PYTHONPATH": path})
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
-    assert done.stderr.endswith("pip install 'snn-bench[dashboard]'\n")
+    assert done.stderr.endswith("pip install wandb-workspaces\n")
 
 
 class Wandb(BaseHTTPRequestHandler):

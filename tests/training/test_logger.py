@@ -184,7 +184,7 @@ def test_a_home_is_lent_where_there_is_none(monkeypatch: pytest.MonkeyPatch, bef
 
 def test_rows_as_wandb_keys() -> None:
     assert flatten(ROW) == {
-        "epoch": 1,
+        "epoch": 2,  # counted from 1, as in the terminal
         "lr": 0.1,
         "images_per_s": 100.0,
         "train/acc": 50.0,
@@ -225,6 +225,95 @@ def test_offline_history_and_config_can_be_read_back(tmp_path: Path) -> None:
     assert [line["history"]["item"].get("trainer/global_step") for line in lines if "history" in line] == [None] * 3
 
 
+def offline(bench: Bench, runs: Path, *overrides: str, **env: str) -> dict[str, Any]:
+    """The run in W&B's offline file of a smoke run, which is a process of its own; its epochs and summary beside."""
+    done = bench(
+        "run",
+        *SMOKE,
+        *overrides,
+        "logger=wandb",
+        "logger.mode=offline",
+        f"runs={runs}",
+        env={"WANDB_SILENT": "true", **env},
+    )
+    assert done.returncode == 0, done.stderr
+    (path,) = [path.parent for path in runs.glob("*/result.json")]
+    lines = inspect(RunFolder(runs, path.name))
+    items = [line["history"]["item"] for line in lines if "history" in line]
+    epochs = [item["epoch"] for item in items if "lr" in item]  # the outcome's line repeats the last
+    summary: dict[str, Any] = {}
+    for line in lines:
+        summary |= line.get("history", {}).get("item", {})
+    (own,) = [line["run"] for line in lines if "run" in line]
+    return {**own, "epochs": epochs, "summary": summary, "id": path.name}
+
+
+SMOKE = (
+    "budget=smoke",
+    "model=cnn",
+    "model.channels=4",
+    "model.depth=3",
+    "trainer.accelerator=cpu",
+    "trainer.epochs=2",
+)
+
+
+def test_a_run_is_grouped_and_tagged_and_its_settings_are_levels(bench: Bench, tmp_path: Path) -> None:
+    one = offline(bench, tmp_path / "a", "reg=spikepen", "seed=0", BENCH_EXPERIMENT="suite/digits,a/b")
+    other = offline(bench, tmp_path / "b", "reg=spikepen", "seed=1", BENCH_JOB_TYPE="tune")
+    third = offline(bench, tmp_path / "c", "reg=spikepen", "reg.spikepen.weight=0.5", "logger.job_type=tune-final")
+    # The seeds of a setting share a group, which is the run's name without its seed.
+    group = one["run_group"]
+    assert group == other["run_group"] != third["run_group"]
+    assert re.fullmatch(r"digits-cnn-spikepen-[0-9a-f]{8}", group)
+    assert one["id"] == group.replace("spikepen-", "spikepen-s0-")
+    assert [run["job_type"] for run in (one, other, third)] == ["train", "tune", "tune-final"]
+    assert sorted(one["tags"]) == ["a/b", "cnn", "digits", "smoke", "suite/digits"]
+    assert sorted(other["tags"]) == ["cnn", "digits", "smoke"]
+    config = one["config"]["update"]
+    assert {key: config[key] for key in ("reg", "data", "model", "strength", "seed", "budget")} == {
+        "reg": "spikepen", "data": "digits", "model": "cnn", "strength": 0.1, "seed": 0, "budget": "smoke",
+    }  # fmt: skip
+    assert config["regs"]["spikepen"]["weight"] == 0.1
+    assert config["model_args"] == {"channels": 4, "depth": 3}
+    assert config["trainer"]["epochs"] == 2
+    assert not any("." in key for key in keys_of(config))
+    assert one["epochs"] == [1, 2]
+    assert {"dead", "saturated", "params", "seconds", "gap", "final/test_acc"} <= set(one["summary"])
+    result = json.loads((tmp_path / "a" / one["id"] / "result.json").read_text())
+    assert one["summary"]["params"] == result["params"]
+    assert one["summary"]["seconds"] == pytest.approx(result["seconds"]["total"])
+
+
+def keys_of(node: Any) -> Iterator[str]:
+    """Every key in some settings; W&B's own begin with an underscore."""
+    for key, item in node.items() if isinstance(node, dict) else ():
+        if not key.startswith("_"):
+            yield key
+            yield from keys_of(item)
+
+
+def test_the_job_type_is_no_part_of_a_run_and_is_checked(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bench.config.compose import compose
+    from bench.records.identity import run_id, science
+
+    names = {run_id(science(compose([f"logger.job_type={kind}"]))) for kind in module.JOB_TYPES}
+    assert len(names) == 1
+    done = bench("run", *SMOKE, "logger=none", env={"BENCH_JOB_TYPE": "tuen"})
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith("error: logger.job_type is 'tuen', which is no choice. Did you mean 'tune'")
+
+
+def test_the_runs_of_an_experiment_are_tagged_with_it(bench: Bench, tmp_path: Path) -> None:
+    """Through the grid: the run itself knows no experiment, and its name must not either."""
+    typed = ("experiment=nandan2022/table4_2", "budget=smoke", "seed=0", "data=digits")
+    done = bench("run", *typed, "logger=wandb", "logger.mode=offline", timeout=300)
+    assert done.returncode == 0, done.stderr
+    for path in (tmp_path / "runs").glob("*/result.json"):
+        (run,) = [line["run"] for line in inspect(RunFolder(tmp_path / "runs", path.parent.name)) if "run" in line]
+        assert sorted(run["tags"]) == ["cnn", "digits", "nandan2022/table4_2", "smoke"]
+
+
 def test_a_failing_init_ends_offline_or_off_and_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -232,7 +321,7 @@ def test_a_failing_init_ends_offline_or_off_and_in_one_line(
     folder.path.mkdir()
     asked: list[str] = []
 
-    def fail(config: Any, folder: Any, settings: Any, run_id: str, mode: str) -> Any:
+    def fail(config: Any, folder: Any, settings: Any, run_id: str, group: str, mode: str) -> Any:
         asked.append(mode)
         raise RuntimeError("the service fell over\nand said much more")
 
