@@ -53,29 +53,45 @@ def scores(standings: list[Standing]) -> dict[str, tuple[float | None, float | N
     }  # fmt: skip
 
 
-def test_a_regularizer_is_scored_by_the_mean_over_its_strengths(records: SimpleNamespace) -> None:
-    """Weak has (92 + 80) / 2 and (94 + 84) / 2 in the two seeds: 86 and 89."""
-    analysis = analysed(three(records))
-    assert scores(analysis.standings) == {"none": (90.5, 1.0), "strong": (88.0, 2.0), "weak": (87.5, 3.0)}
-    assert "averaged over the strengths" in analysis.scored
-    areas = {one.series: one.area and one.area.mean for one in analysis.standings}
-    # Two strengths make one trapezoid, whose mean height is the ends' mean.
-    assert areas == {"none": None, "strong": None, "weak": pytest.approx(87.5)}
+def five(records: SimpleNamespace, *vals: float | None) -> list[Line]:
+    """As `three`, with five seeds, as ranks need: 90 to 91, 92 to 94, 80 to 84, and 88."""
+    vals = vals or (None,) * 4
+    return [
+        line(records, "none", None, {0: 90.0, 1: 91.0, 2: 90.5, 3: 90.5, 4: 90.5}, vals[0]),
+        line(records, "weak", 0.1, {0: 92.0, 1: 94.0, 2: 93.0, 3: 93.0, 4: 93.0}, vals[1]),
+        line(records, "weak", 10.0, {0: 80.0, 1: 84.0, 2: 82.0, 3: 82.0, 4: 82.0}, vals[2]),
+        line(records, "strong", 1.0, {0: 88.0, 1: 88.0, 2: 88.0, 3: 88.0, 4: 88.0}, vals[3]),
+    ]
+
+
+def test_no_method_is_ranked_by_the_mean_over_its_own_grid(records: SimpleNamespace) -> None:
+    assert analysed(five(records)).standings == []
+    # One run without a validation split, and no strength is picked.
+    assert analysed(five(records, 50.0, 70.0, None, 50.0)).standings == []
 
 
 def test_with_validation_the_strength_that_it_prefers_is_scored(records: SimpleNamespace) -> None:
-    for vals, weak in (((50.0, 70.0, 60.0, 50.0), 93.0), ((50.0, 60.0, 70.0, 50.0), 82.0)):
-        analysis = analysed(three(records, *vals))
-        assert scores(analysis.standings)["weak"][0] == weak
-        assert "validation" in analysis.scored
-        assert "averaged" not in analysis.scored
-    # One run without a validation split, and no strength is picked.
-    analysis = analysed(three(records, 50.0, 70.0, None, 50.0))
-    assert scores(analysis.standings)["weak"][0] == 87.5
+    for vals, weak, rank in (((50.0, 70.0, 60.0, 50.0), 93.0, 1.0), ((50.0, 60.0, 70.0, 50.0), 82.0, 3.0)):
+        standings = analysed(five(records, *vals)).standings
+        assert scores(standings)["weak"] == (weak, rank)
+        assert next(one.picked for one in standings if one.series == "weak") == (
+            "weak 0.1" if rank == 1 else "weak 10.0"
+        )
+
+
+def test_rows_are_ranked_from_five_seeds_on_and_a_sentence_says_so(records: SimpleNamespace) -> None:
+    few, many = analysed(three(records)), analysed(five(records))
+    assert [row.rank for row in few.rows] == [None] * 4
+    assert few.unranked == "No ranks: they need 5 seeds of every row, and the rows have 2 seeds in common."
+    assert [row.rank and row.rank.rank for row in many.rows] == [2, 1, 4, 3]
+    assert many.unranked == ""
+    lines = five(records)
+    del lines[3].records[4]
+    assert analysed(lines).unranked.endswith("the rows have 4 seeds in common.")
 
 
 def test_two_regularizers_beside_the_baseline_are_ranked_and_one_is_not(records: SimpleNamespace) -> None:
-    lines = three(records)
+    lines = five(records, 50.0, 70.0, 60.0, 50.0)
     assert len(analysed(lines).standings) == 3
     assert analysed(lines[:3]).standings == []
     # It counts in each panel apart.
@@ -83,21 +99,30 @@ def test_two_regularizers_beside_the_baseline_are_ranked_and_one_is_not(records:
     assert analysed(lines).standings == []
 
 
-def test_a_seed_in_which_a_strength_diverged_has_no_score_and_ranks_last(records: SimpleNamespace) -> None:
-    """Weak would score 93 and lead; with seed 1 lost at its second strength seed 0 alone is its score."""
-    lines = three(records)
-    lines[2] = line(records, "weak", 10.0, {0: 100.0, 1: None})
-    standings = analysed(lines).standings
-    assert scores(standings) == {"none": (90.5, 1.0), "strong": (88.0, 2.0), "weak": (96.0, 3.0)}
-    assert [one.score and one.score.n for one in standings] == [2, 2, 1]
-    assert [one.area and one.area.n for one in standings] == [None, None, 1]
+def test_a_row_that_did_nothing_is_not_compared(records: SimpleNamespace) -> None:
+    lines = five(records)
+    copy = Line("idle", "idle", 1.0, [StoredRun(run.result, Path("other")) for run in lines[0].records])
+    for one in (*lines[1:], copy):
+        one.against = lines[0]
+    rows = {row.line.label: row for row in analysed([*lines, copy]).rows}
+    assert rows["idle"].verdict is None
+    assert rows["idle"].rank is None
+    assert rows["weak 10.0"].verdict is Verdict.WORSE
+    alone = {row.line.label: row for row in analysed(lines).rows}
+    assert rows["weak 0.1"].adjusted == alone["weak 0.1"].adjusted, "it does not count in Holm's correction"
 
 
-def test_seeds_that_a_strength_lacks_do_not_count(records: SimpleNamespace) -> None:
-    """Of weak's strengths only seed 0 is common: (92 + 80) / 2; ranks go by it alone, and weak's is the last."""
-    lines = three(records)
-    lines[2] = line(records, "weak", 10.0, {0: 80.0})
-    assert scores(analysed(lines).standings) == {"none": (90.5, 1.0), "strong": (88.0, 2.0), "weak": (86.0, 3.0)}
+def test_spikes_have_verdicts_too_and_fewer_are_better(records: SimpleNamespace) -> None:
+    lines = five(records)
+    for one, rate in zip(lines, (0.2, 0.1, 0.4, 0.2), strict=True):
+        for place, run in enumerate(one.records):
+            run.result["test"]["spike_rate"] = rate * (1 + place / 500)
+    for one in lines[1:]:
+        one.against = lines[0]
+    verdicts = [row.contrasts["test_spike_rate"] for row in analysed(lines).rows]
+    assert [one and one.verdict for one in verdicts] == [None, Verdict.BETTER, Verdict.WORSE, Verdict.ALIKE]
+    assert verdicts[1] is not None
+    assert verdicts[1].difference == pytest.approx(-0.5)
 
 
 def test_what_survives_of_a_method_that_diverges_more_is_not_called_better(records: SimpleNamespace) -> None:
@@ -113,16 +138,6 @@ def test_what_survives_of_a_method_that_diverges_more_is_not_called_better(recor
     # Both lost a run: what is left may be compared.
     base.records[3] = line(records, "none", None, {3: None}).records[0]
     assert analysed([base, ours]).rows[1].verdict is Verdict.BETTER
-
-
-def test_one_pair_has_no_sign_flip_test_and_two_have(records: SimpleNamespace) -> None:
-    base = line(records, "none", None, {0: 90.0, 1: 91.0})
-    ours = line(records, "a", 1.0, {0: 91.0, 1: 93.0})
-    ours.against = base
-    # Of the sums of +-1 +-2 two of four are 3 or -3.
-    assert analysed([base, ours]).rows[1].sign_flip == 0.5
-    del ours.records[1]
-    assert analysed([base, ours]).rows[1].sign_flip is None
 
 
 def test_the_front_of_accuracy_and_cost(records: SimpleNamespace) -> None:

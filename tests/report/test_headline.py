@@ -35,7 +35,8 @@ def test_the_middle_strength_is_shown_whatever_came_of_it(records: SimpleNamespa
     cells = {row.split(" |")[0]: row for row in rows}
     decay = next(row for name, row in cells.items() if "weight_decay" in name)
     assert "0.1" in decay.split("|")[1]
-    assert decay.count("-50 %") == 3
+    # Spike rate and SynOps, on three networks.
+    assert decay.count("**-50.0 %**") == 6
     assert "10.0" not in decay
     dropout = next(row for name, row in cells.items() if "`dropout`" in name)
     assert dropout.count("**-2.0") + dropout.count("**-1.9") == 3
