@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from scipy import stats as reference
 
 from bench.report import stats
-from bench.report.stats import Verdict
 
 numbers = st.floats(-1e3, 1e3).map(lambda value: round(value, 3))
 
@@ -182,30 +181,6 @@ def test_holm_keeps_the_order_and_lies_between_nothing_and_bonferroni(values: li
     assert ranked == sorted(ranked)  # type: ignore[type-var]
 
 
-def test_identical_methods_are_called_different_at_most_five_in_a_hundred_tables() -> None:
-    """Nine methods that do not differ, 3 or 5 seeds, accuracies on 360 images: any false verdict in a table counts."""
-    generator = np.random.default_rng(0)
-    for seeds in (3, 5):
-        wrong = 0
-        for _ in range(400):
-            table = [dict(enumerate(generator.binomial(360, 0.95, size=seeds) / 3.6)) for _ in range(10)]
-            pairs = [stats.paired(row, table[0]) for row in table[1:]]
-            adjusted = stats.holm([pair.p for pair in pairs])
-            verdicts = [stats.verdict(pair, p) for pair, p in zip(pairs, adjusted, strict=True)]
-            wrong += any(verdict is not Verdict.TOO_FEW for verdict in verdicts)
-        # 5 % and three standard errors of 400 draws.
-        assert wrong / 400 <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 400)
-
-
-def test_verdicts() -> None:
-    up = stats.paired({0: 2.0, 1: 2.1, 2: 2.2}, {0: 1.0, 1: 1.0, 2: 1.0})
-    down = stats.paired({0: 0.0, 1: 0.1, 2: 0.2}, {0: 1.0, 1: 1.0, 2: 1.0})
-    assert stats.verdict(up, 0.01) is Verdict.BETTER
-    assert stats.verdict(down, 0.01) is Verdict.WORSE
-    assert stats.verdict(up, 0.06) is Verdict.TOO_FEW
-    assert stats.verdict(stats.paired({0: 1.0}, {0: 1.0}), None) is None
-
-
 def run(val: float | None, test: float = 0.0, status: str = "finished") -> dict[str, Any]:
     return {
         "status": status, "val": None if val is None else {"acc": val}, "test": {"acc": test}, "gap": 0.0,
@@ -247,21 +222,6 @@ def test_pareto_is_what_no_point_dominates(points: list[tuple[float, float]]) ->
 
     front = stats.pareto([p[0] for p in points], [p[1] for p in points])
     assert sorted(front) == [i for i, point in enumerate(points) if not beaten(point)]
-
-
-def test_area_by_hand() -> None:
-    # Decades -1, 0, 1: (90 + 80)/2 and (80 + 60)/2, over two decades.
-    assert stats.area([0.0, 0.1, 1.0, 10.0], [99.0, 90.0, 80.0, 60.0]) == pytest.approx((85 + 70) / 2)
-    assert stats.area([10.0, 0.1], [1.0, 3.0]) == pytest.approx(2.0)
-    assert stats.area([0.0, 0.1], [1.0, 2.0]) is None
-
-
-@given(st.lists(st.tuples(st.floats(1e-4, 1e3), st.floats(0, 100)), min_size=2, max_size=6, unique_by=lambda p: p[0]))
-def test_area_lies_within_the_values(points: list[tuple[float, float]]) -> None:
-    area = stats.area([p[0] for p in points], [p[1] for p in points])
-    values = [p[1] for p in points]
-    if area is not None:
-        assert min(values) - 1e-6 <= area <= max(values) + 1e-6
 
 
 def test_ranks() -> None:
