@@ -8,6 +8,7 @@ here take and give has the cells on the last axis; axes before it are tables of 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ TREND_FROM = 10
 """Cells from which on a panel's variances follow a line; fewer share one level."""
 CORRELATED = 0.5
 """Correlation within the seeds of a panel from which on comparisons use it. Below, unpaired comparisons lose little."""
-CAUTION = 0.5
+CAUTION = 1.0
 """Standard errors by which the scatter of a panel's log variances is taken larger than it looks: an estimate of the
 prior's degrees of freedom that is too high by chance makes too many cells look different."""
 
@@ -178,18 +179,16 @@ class Compared:
 
     def half_width(self, alpha: float) -> Numbers:
         """Half the width of each difference's interval that leaves out a share of `alpha`."""
-        low, high = np.zeros_like(self.difference), np.full_like(self.difference, 1.0)
-        scale = np.hypot(self.own, self.base)
-        for _ in range(60):
-            grow = tail(high * scale, self.own, self.base, self.own_df, self.base_df) > alpha
-            if not grow.any():
-                break
-            high = np.where(grow, 2 * high, high)
-        for _ in range(50):
+        from scipy import stats  # type: ignore[import-untyped]
+
+        # Two errors scatter more than either of them, and less than they would if they always fell together.
+        alone = self.own * stats.t.isf(alpha / 2, self.own_df), self.base * stats.t.isf(alpha / 2, self.base_df)
+        low, high = np.maximum(*alone), alone[0] + alone[1]
+        for _ in range(30):
             middle = (low + high) / 2
-            above = tail(middle * scale, self.own, self.base, self.own_df, self.base_df) > alpha
+            above = tail(middle, self.own, self.base, self.own_df, self.base_df) > alpha
             low, high = np.where(above, middle, low), np.where(above, high, middle)
-        return np.asarray(high * scale, dtype=np.float64)
+        return np.asarray(high, dtype=np.float64)
 
 
 def compare(values: Numbers, bases: Sequence[int], scale: Scale, cells: Sequence[int], least: float = 0.0) -> Compared:
@@ -280,14 +279,19 @@ def tail(x: Numbers, one: Numbers, other: Numbers, one_df: Numbers, other_df: Nu
     swap = one > other
     s, d = np.where(swap, other, one)[..., None], np.where(swap, other_df, one_df)[..., None]
     large, e = np.where(swap, one, other)[..., None], np.where(swap, one_df, other_df)[..., None]
-    node, weight = np.polynomial.legendre.leggauss(64)
-    # (-1, 1) onto the whole line, with tails thinner than those of t with one degree of freedom.
-    t, stretch = 2 * node / (1 - node**2), 2 * (1 + node**2) / (1 - node**2) ** 2
+    t, weight = _nodes()
     density = np.exp(
         gammaln((d + 1) / 2) - gammaln(d / 2) - 0.5 * np.log(d * np.pi) - (d + 1) / 2 * np.log1p(t * t / d)
     )
     beyond = stdtr(e, -(x[..., None] - s * t) / large)
-    return np.asarray(np.minimum(1.0, 2 * (beyond * density * stretch * weight).sum(axis=-1)), dtype=np.float64)
+    return np.asarray(np.minimum(1.0, 2 * (beyond * density * weight).sum(axis=-1)), dtype=np.float64)
+
+
+@functools.cache
+def _nodes() -> tuple[Numbers, Numbers]:
+    """Places on the whole line, and the weights of an integral's sum over them."""
+    node, weight = np.polynomial.legendre.leggauss(64)
+    return 2 * node / (1 - node**2), weight * 2 * (1 + node**2) / (1 - node**2) ** 2
 
 
 def contrasts(
@@ -403,22 +407,27 @@ def intervals(cells: Sequence[Mapping[int, float]], scale: Scale, level: float =
     Returns:
         None for a cell without a value, no interval with one value, or where a ratio's value is 0.
     """
-    from scipy import stats  # type: ignore[import-untyped]
+    from scipy import stats
 
     found: list[Estimate | None] = []
     for cell in cells:
         mean = math.fsum(cell.values()) / len(cell) if cell else 0.0
         method = "one value" if len(cell) == 1 else "no logarithm"
         found.append(Estimate(mean, None, None, len(cell), method) if cell else None)
-    places = [place for place, cell in enumerate(cells) if _usable(cell, scale)]
-    if not places:
+    # Runs that two lines share, or that did nothing, are one cell.
+    panel: list[Mapping[int, float]] = []
+    for cell in cells:
+        panel += [cell] if _usable(cell, scale) and cell not in panel else []
+    if not panel:
         return found
-    values, least = _grid([cells[place] for place in places], scale)
+    values, least = _grid(panel, scale)
     _, squeezed, _ = _moderated(values, scale, least)
-    for place, variance, df in zip(places, squeezed.variances, squeezed.df, strict=True):
-        known, n = found[place], len(cells[place])
-        assert known is not None
-        half = float(stats.t.ppf((1 + level) / 2, df)) * math.sqrt(variance / n)
+    for place, cell in enumerate(cells):
+        known = found[place]
+        if known is None or cell not in panel:
+            continue
+        at, n = panel.index(cell), len(cell)
+        half = float(stats.t.ppf((1 + level) / 2, squeezed.df[at])) * math.sqrt(squeezed.variances[at] / n)
         if half == 0:
             found[place] = Estimate(known.mean, None, None, n, "equal values")
         else:

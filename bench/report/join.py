@@ -126,6 +126,8 @@ def tables(collection: Collection, wanted: Iterable[str], arguments: Sequence[st
         (experiment, budget)
         for experiment in map(experiments.load, wanted)
         for budget in asked or sorted(by_budget)
+        # Workloads are of their own budget: at another their rows are other tables' runs.
+        if asked or not experiment.workloads or budget == experiment.budget
         if _comparable(experiment, by_budget.get(budget, ()), budget, extra)
     ]
     own = [

@@ -130,9 +130,9 @@ def _against(analysis: Analysis) -> str:
         "are to the baseline, accuracy's in points and those of spikes as ratios of geometric means, and fewer spikes "
         f"are better. A row's variance is moderated by those of its {panel} (Smyth 2004); its mean is compared with "
         f"all seeds of the baseline, and each column's comparisons are corrected for the {panel} by Holm's method at "
-        "5 %. The intervals of changes are simultaneous, and the verdict follows from them: **better** or **worse**; "
-        f"alike, within {POINTS:g} points of accuracy or {100 * SHARE:g} % of the spikes; or too few seeds to say. A "
-        "row more of whose runs diverged than of the baseline's is never better. "
+        "5 %. The intervals of changes are simultaneous (an end at 0 leaves 0 out), and verdicts follow: **better** or "
+        f"**worse**; alike, within {POINTS:g} points of accuracy or {100 * SHARE:g} % of the spikes; or too few seeds "
+        "to say. A row more of whose runs diverged than of the baseline's is never better. "
         + ("Rank: with the 95 % interval that resampled seeds leave; runs that diverged rank last. " if ranked else "")
         + f"{analysis.unranked}{' ' if analysis.unranked else ''}Gap: clean train minus test accuracy. "
         + seeds_note(analysis.table.records)

@@ -1,4 +1,4 @@
-"""A table's statistics by hand: how regularizers are scored over their strengths, and when they are ranked."""
+"""A table's statistics by hand: what is compared with what, which regularizers are ranked, and by which strength."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def three(records: SimpleNamespace, *vals: float | None) -> list[Line]:
     """A baseline and two regularizers; of one of them two strengths a hundredfold apart, in the middle of the list."""
     vals = vals or (None,) * 4
     return [
-        line(records, "none", None, {0: 90.0, 1: 91.0}, vals[0]),
-        line(records, "weak", 0.1, {0: 92.0, 1: 94.0}, vals[1]),
-        line(records, "weak", 10.0, {0: 80.0, 1: 84.0}, vals[2]),
-        line(records, "strong", 1.0, {0: 88.0, 1: 88.0}, vals[3]),
+        line(records, "none", None, dict(enumerate([90.0, 91.0, 90.5, 90.3, 90.7])), vals[0]),
+        line(records, "weak", 0.1, dict(enumerate([91.0, 93.0, 92.0, 92.0, 92.0])), vals[1]),
+        line(records, "weak", 10.0, dict(enumerate([80.0, 84.0, 82.0, 82.0, 82.0])), vals[2]),
+        line(records, "strong", 1.0, dict.fromkeys(range(5), 88.0), vals[3]),
     ]
 
 
@@ -48,50 +48,26 @@ def analysed(lines: list[Line]) -> Analysis:
 
 def scores(standings: list[Standing]) -> dict[str, tuple[float | None, float | None]]:
     """Series -> mean score and rank, in the order in which they stand."""
-    return {
-        one.series: (one.score and one.score.mean, one.rank and one.rank.rank) for one in standings
-    }  # fmt: skip
-
-
-def five(records: SimpleNamespace, *vals: float | None) -> list[Line]:
-    """As `three`, with five seeds, as ranks need: 90 to 91, 92 to 94, 80 to 84, and 88."""
-    vals = vals or (None,) * 4
-    return [
-        line(records, "none", None, {0: 90.0, 1: 91.0, 2: 90.5, 3: 90.5, 4: 90.5}, vals[0]),
-        line(records, "weak", 0.1, {0: 92.0, 1: 94.0, 2: 93.0, 3: 93.0, 4: 93.0}, vals[1]),
-        line(records, "weak", 10.0, {0: 80.0, 1: 84.0, 2: 82.0, 3: 82.0, 4: 82.0}, vals[2]),
-        line(records, "strong", 1.0, {0: 88.0, 1: 88.0, 2: 88.0, 3: 88.0, 4: 88.0}, vals[3]),
-    ]
-
-
-def test_no_method_is_ranked_by_the_mean_over_its_own_grid(records: SimpleNamespace) -> None:
-    assert analysed(five(records)).standings == []
-    # One run without a validation split, and no strength is picked.
-    assert analysed(five(records, 50.0, 70.0, None, 50.0)).standings == []
+    return {one.series: (one.score and one.score.mean, one.rank and one.rank.rank) for one in standings}
 
 
 def test_with_validation_the_strength_that_it_prefers_is_scored(records: SimpleNamespace) -> None:
-    for vals, weak, rank in (((50.0, 70.0, 60.0, 50.0), 93.0, 1.0), ((50.0, 60.0, 70.0, 50.0), 82.0, 3.0)):
-        standings = analysed(five(records, *vals)).standings
-        assert scores(standings)["weak"] == (weak, rank)
-        assert next(one.picked for one in standings if one.series == "weak") == (
-            "weak 0.1" if rank == 1 else "weak 10.0"
-        )
+    """Weak has 92 on average at one strength and 82 at the other; the test set does not pick."""
+    for vals, weak, picked in (((50.0, 70.0, 60.0, 50.0), 92.0, 0.1), ((50.0, 60.0, 70.0, 50.0), 82.0, 10.0)):
+        standings = analysed(three(records, *vals)).standings
+        assert scores(standings)["weak"][0] == weak
+        assert {one.series: one.picked for one in standings}["weak"] == f"weak {picked}"
+    assert scores(standings) == {"none": (90.5, 1.0), "strong": (88.0, 2.0), "weak": (82.0, 3.0)}
 
 
-def test_rows_are_ranked_from_five_seeds_on_and_a_sentence_says_so(records: SimpleNamespace) -> None:
-    few, many = analysed(three(records)), analysed(five(records))
-    assert [row.rank for row in few.rows] == [None] * 4
-    assert few.unranked == "No ranks: they need 5 seeds of every row, and the rows have 2 seeds in common."
-    assert [row.rank and row.rank.rank for row in many.rows] == [2, 1, 4, 3]
-    assert many.unranked == ""
-    lines = five(records)
-    del lines[3].records[4]
-    assert analysed(lines).unranked.endswith("the rows have 4 seeds in common.")
+def test_no_regularizer_is_scored_by_its_own_grid(records: SimpleNamespace) -> None:
+    """Without a validation split, or with one run that has none, nothing picks a strength."""
+    assert analysed(three(records)).standings == []
+    assert analysed(three(records, 50.0, 70.0, None, 50.0)).standings == []
 
 
 def test_two_regularizers_beside_the_baseline_are_ranked_and_one_is_not(records: SimpleNamespace) -> None:
-    lines = five(records, 50.0, 70.0, 60.0, 50.0)
+    lines = three(records, 50.0, 60.0, 70.0, 50.0)
     assert len(analysed(lines).standings) == 3
     assert analysed(lines[:3]).standings == []
     # It counts in each panel apart.
@@ -99,30 +75,84 @@ def test_two_regularizers_beside_the_baseline_are_ranked_and_one_is_not(records:
     assert analysed(lines).standings == []
 
 
-def test_a_row_that_did_nothing_is_not_compared(records: SimpleNamespace) -> None:
-    lines = five(records)
-    copy = Line("idle", "idle", 1.0, [StoredRun(run.result, Path("other")) for run in lines[0].records])
-    for one in (*lines[1:], copy):
-        one.against = lines[0]
-    rows = {row.line.label: row for row in analysed([*lines, copy]).rows}
-    assert rows["idle"].verdict is None
-    assert rows["idle"].rank is None
-    assert rows["weak 10.0"].verdict is Verdict.WORSE
-    alone = {row.line.label: row for row in analysed(lines).rows}
-    assert rows["weak 0.1"].adjusted == alone["weak 0.1"].adjusted, "it does not count in Holm's correction"
+def test_a_picked_strength_that_diverged_in_a_seed_ranks_last(records: SimpleNamespace) -> None:
+    lines = three(records, 50.0, 60.0, 50.0, 50.0)
+    lines[1] = line(records, "weak", 0.1, {**dict.fromkeys(range(4), 99.0), 4: None}, 60.0)
+    standings = analysed(lines[:2] + lines[3:]).standings
+    assert scores(standings) == {"none": (90.5, 1.0), "strong": (88.0, 2.0), "weak": (99.0, 3.0)}
 
 
-def test_spikes_have_verdicts_too_and_fewer_are_better(records: SimpleNamespace) -> None:
-    lines = five(records)
-    for one, rate in zip(lines, (0.2, 0.1, 0.4, 0.2), strict=True):
-        for place, run in enumerate(one.records):
-            run.result["test"]["spike_rate"] = rate * (1 + place / 500)
+def test_ranks_need_five_seeds_of_every_row(records: SimpleNamespace) -> None:
+    lines = three(records, 50.0, 60.0, 70.0, 50.0)
+    analysis = analysed(lines)
+    assert [row.rank and row.rank.rank for row in analysis.rows] == [2.0, 1.0, 4.0, 3.0]
+    assert analysis.unranked == ""
+    del lines[3].records[4]
+    analysis = analysed(lines)
+    assert [row.rank for row in analysis.rows] == [None] * 4
+    assert analysis.standings == []
+    assert analysis.unranked == (
+        "No ranks: they need 5 seeds of every row, and the rows have 4 seeds in common."
+    )  # fmt: skip
+
+
+def spread(records: SimpleNamespace, series: str, level: float, shift: float = 0.0, seeds: int = 5) -> Line:
+    """Seeds half a point apart around a level, in an order of their own."""
+    return line(records, series, 1.0, {seed: level + 0.5 * ((2 * seed + shift) % 5 - 2) for seed in range(seeds)})
+
+
+def test_a_row_that_did_nothing_is_neither_judged_nor_ranked_nor_counted(records: SimpleNamespace) -> None:
+    """Beside eleven rows that do nothing, one comparison is corrected for itself alone, and no variance is theirs."""
+    base, ours = spread(records, "none", 90.0), spread(records, "ours", 91.5, 1.0)
+    nothing = [spread(records, f"nothing {i}", 90.0) for i in range(11)]
+    for one in (ours, *nothing):
+        one.against = base
+    for place, run in enumerate(run for one in nothing for run in one.records):
+        run.result["run_id"] = f"r{place}"
+    alone, *_ = analysed([base, ours]).rows[1:]
+    rows = analysed([base, *nothing, ours]).rows
+    assert [row.line.idle for row in rows[1:]] == [True] * 11 + [False]
+    assert all(
+        row.contrasts == {"test_acc": None, "test_spike_rate": None, "synops_per_image": None} for row in rows[:-1]
+    )
+    assert rows[-1].contrasts["test_acc"] == alone.contrasts["test_acc"]
+    assert rows[-1].means["test_acc"] == alone.means["test_acc"]
+    assert [row.rank and row.rank.rank for row in rows] == [2.0, *[None] * 11, 1.0]
+
+
+def test_spikes_are_judged_by_their_ratio_and_fewer_are_better(records: SimpleNamespace) -> None:
+    base, fewer, more = (spread(records, name, 90.0, shift) for shift, name in enumerate(("none", "fewer", "more")))
+    for one, factor in ((base, 1.0), (fewer, 0.5), (more, 3.0)):
+        one.against = None if one is base else base
+        for run in one.records:
+            run.result["test"]["spike_rate"] = 0.1 * factor * (1 + 0.01 * ((run.seed * 2 + int(factor)) % 5))
+            run.result["synops_per_image"] = 1e6 * factor**0.001 * (1 + 0.001 * ((run.seed * 3 + int(factor)) % 5))
+    _, down, up = analysed([base, fewer, more]).rows
+    assert (down.contrasts["test_spike_rate"] or up).verdict is Verdict.BETTER
+    assert (up.contrasts["test_spike_rate"] or down).verdict is Verdict.WORSE
+    rate = up.contrasts["test_spike_rate"]
+    assert rate is not None
+    assert rate.difference == pytest.approx(2.0, rel=0.01)
+    # SynOps differ by a thousandth: within 5 %.
+    synops = up.contrasts["synops_per_image"]
+    assert synops is not None
+    assert synops.verdict is Verdict.ALIKE
+
+
+def test_panels_are_families_of_their_own(records: SimpleNamespace) -> None:
+    """Two lines of a second panel change nothing in the first."""
+    lines = [spread(records, name, 90.0 + i, i) for i, name in enumerate(("none", "a", "b"))]
     for one in lines[1:]:
         one.against = lines[0]
-    verdicts = [row.contrasts["test_spike_rate"] for row in analysed(lines).rows]
-    assert [one and one.verdict for one in verdicts] == [None, Verdict.BETTER, Verdict.WORSE, Verdict.ALIKE]
-    assert verdicts[1] is not None
-    assert verdicts[1].difference == pytest.approx(-0.5)
+    others = [spread(records, name, 50.0 + 9 * i, 2 * i) for i, name in enumerate(("none", "c"))]
+    others[1].against = others[0]
+    before = [row.contrasts for row in analysed(lines).rows]
+    for one in others:
+        one.panel = "another"
+    assert [row.contrasts for row in analysed([*lines, *others]).rows[:3]] == before
+    for one in others:
+        one.panel = ""
+    assert [row.contrasts for row in analysed([*lines, *others]).rows[:3]] != before
 
 
 def test_what_survives_of_a_method_that_diverges_more_is_not_called_better(records: SimpleNamespace) -> None:
