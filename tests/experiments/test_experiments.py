@@ -41,6 +41,7 @@ ROWS = {
     "suite/digits": 3 * 25,
     "suite/mnist": 9,
     "suite/precision": 4,
+    "suite/small": 3 * 9,
 }
 DATA = dict.fromkeys(("cifar10", "digits", "mnist"), ("0" * 64, "jpeg"))
 
