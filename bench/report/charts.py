@@ -146,7 +146,7 @@ def _facet(layers: Any, data: str) -> Any:
 
 def _learning(key: str, title: str, field: str, heading: str) -> Any:
     """What grows along epochs or trials: a method's lines, all others pale behind them."""
-    x = alt.X(f"{key}:Q", title=title, axis=alt.Axis(tickMinStep=1, format="d", grid=False),
+    x = alt.X(f"{key}:Q", title=title, axis=alt.Axis(labelExpr="datum.value % 1 ? '' : datum.value", grid=False),
               scale=alt.Scale(zero=False, nice=False))  # fmt: skip
     y = _accuracy(field, heading)
     others = alt.Chart(_ALL).mark_line(strokeWidth=0.7, opacity=0.28, color=_PALE)
