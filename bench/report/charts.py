@@ -146,7 +146,7 @@ def _facet(layers: Any, data: str) -> Any:
 
 def _learning(key: str, title: str, field: str, heading: str) -> Any:
     """What grows along epochs or trials: a method's lines, all others pale behind them."""
-    x = alt.X(f"{key}:Q", title=title, axis=alt.Axis(tickMinStep=1, format="d", tickCount=4, grid=False),
+    x = alt.X(f"{key}:Q", title=title, axis=alt.Axis(labelExpr="datum.value % 1 ? '' : datum.value", grid=False),
               scale=alt.Scale(zero=False, nice=False))  # fmt: skip
     y = _accuracy(field, heading)
     others = alt.Chart(_ALL).mark_line(strokeWidth=0.7, opacity=0.28, color=_PALE)
@@ -202,7 +202,7 @@ def _over_strength(field: str, title: str) -> Any:
 def _over_gap() -> alt.TopLevelMixin:
     """Accuracy over the gap between clean train and test accuracy."""
     x = alt.X(f"{GAP.column}:Q", title="clean train - test accuracy (points)", scale=alt.Scale(zero=True),
-              axis=alt.Axis(labelOverlap="greedy", labelSeparation=6))  # fmt: skip
+              axis=alt.Axis(tickCount=8, labelOverlap="greedy", labelSeparation=6))  # fmt: skip
     base = alt.Chart(_POINTS).transform_filter(f"isValid(datum.{GAP.column}) && isValid(datum.{_ACC})")
     points = base.mark_point(filled=True).encode(
         x=x, y=_accuracy(), color=_COLOUR, shape=_SHAPE, tooltip=_ABOUT,

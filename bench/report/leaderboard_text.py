@@ -172,7 +172,8 @@ def _rests(entries: Sequence[Entry]) -> str:
     trials = [entry.trials for entry in entries]
     tuned = f"{_range(trials, 'trial')} and " if max(trials) else ""
     seeds = _range([entry.seeds for entry in entries], "seed")
-    return f" ({len(entries)} {'methods' if tuned else 'settings'}, {tuned}{seeds} each)"
+    count = f"{len(entries)} {'method' if tuned else 'setting'}{'s' * (len(entries) != 1)}"
+    return f" ({count}, {tuned}{seeds} each)"
 
 
 def _largest(entries: Sequence[Entry]) -> str:
@@ -202,7 +203,7 @@ def _spikes(entries: Sequence[Entry], seeds: str) -> str:
         best = min(good, key=lambda cut: cut.spikes.difference)
         change = _signed(best.accuracy.difference, 1)
         how = {
-            _BETTER: f"and raises accuracy by {change} points",
+            _BETTER: f"and raises accuracy by {abs(best.accuracy.difference):.1f} points",
             _ALIKE: f"at the same accuracy ({change} points)",
         }.get(str(best.accuracy.verdict), f"at no loss of accuracy that {seeds} can see ({change} points)")
         return f"`{best.method}` cuts spikes by {-100 * best.spikes.difference:.0f} % {how}"

@@ -219,6 +219,7 @@ def _group_view(analysis: Analysis, runs_label: str, twins: Mapping[tuple[Any, .
     )
     energy = f"{_ENERGY.heading}, ReLU twin {_ENERGY.text(twin.energy)}" if twin else _ENERGY.heading
     plain = any(row.line.plain for row in analysis.rows)
+    against = _NONE if plain else "baseline"
     board = Board(table.folder, title, tuple(entries), {})
     if not plain:
         answer = f"On {title}, there is no run without a regularizer to compare with."
@@ -232,8 +233,8 @@ def _group_view(analysis: Analysis, runs_label: str, twins: Mapping[tuple[Any, .
         "columns": [
             ("setting", "The regularizer and what differs between its settings."),
             ("accuracy (%)", "Test accuracy after the last epoch: mean over seeds, with its 95 % interval."),
-            ("vs none (points)", "Against the baseline, with its 95 % interval, and the verdict."),
-            ("spike rate", RATE.says), ("spikes vs none", "Ratio to the baseline's, and the verdict."),
+            (f"vs {against} (points)", "Against the baseline, with its 95 % interval, and the verdict."),
+            ("spike rate", RATE.says), (f"spikes vs {against}", "Ratio to the baseline's, and the verdict."),
             ("gap (points)", GAP.says), (_SYNOPS.heading, _SYNOPS.says),
             (energy, _ENERGY.says + ("; share of the non-spiking twin's below it" if twin else "")),
             ("n", "Seeds that finished; those that diverged."),
