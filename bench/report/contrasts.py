@@ -28,7 +28,10 @@ SHARE = 0.05
 TREND_FROM = 10
 """Cells from which on a panel's variances follow a line; fewer share one level."""
 CORRELATED = 0.5
-"""Correlation within the seeds of a panel from which on comparisons use it. Below, unpaired comparisons lose little."""
+"""Correlation within the seeds of a panel from which on cells are compared by seed: it takes half of the variance out
+then, which is more than the moderation of unpaired comparisons gains."""
+CORRELATED_FROM = 5
+"""Cells from which on that correlation counts: three seeds of two cells go together by chance alone."""
 CAUTION = 1.0
 """Standard errors by which the scatter of a panel's log variances is taken larger than it looks: an estimate of the
 prior's degrees of freedom that is too high by chance makes too many cells look different."""
@@ -128,7 +131,10 @@ def squeeze(
     known = scatter > 0
     prior = np.where(known, 2 * trigamma_inverse(np.where(known, scatter, 1.0)), np.inf)
     finite = np.where(known, prior, 1.0)
-    expected = np.exp(fitted + np.where(known, digamma(finite / 2) - np.log(finite / 2), 0.0))
+    # Of one level that all cells share the mean says more than that of the logarithms does.
+    level = (d * floored).sum(axis=-1, keepdims=True) / np.broadcast_to(d, z.shape).sum(axis=-1, keepdims=True)
+    shared = np.exp(fitted) if covariate is not None else np.broadcast_to(level, z.shape)
+    expected = np.where(known, np.exp(fitted + digamma(finite / 2) - np.log(finite / 2)), shared)
     moderated = np.where(known, (d * floored + finite * expected) / (d + finite), expected)
     total = np.minimum(d + prior, np.broadcast_to(d, z.shape).sum(axis=-1, keepdims=True))
     return Squeezed(moderated, expected, prior[..., 0], total)
@@ -161,8 +167,8 @@ class Compared:
 
     Attributes:
         difference: of the means.
-        own: standard error of the cell's mean.
-        base: of the baseline's.
+        own: standard error of the cell's mean; of the difference where `base` is 0.
+        base: of the baseline's mean; 0 where cells are compared by seed, or share one variance.
         own_df: the cell's degrees of freedom.
         base_df: the baseline's.
         correlation: within seeds, as it was used; 0 where it was not.
@@ -192,7 +198,10 @@ class Compared:
 
 
 def compare(values: Numbers, bases: Sequence[int], scale: Scale, cells: Sequence[int], least: float = 0.0) -> Compared:
-    """Compare cells of a panel with their baselines, unpaired, or by seed where seeds go together.
+    """Compare cells of a panel with their baselines, unpaired, or by seed where a panel's seeds go together.
+
+    By seed the differences' own variance counts, as in Student's paired t test: moderated towards a trend it would find
+    too much, as the cells that do not go along with the others have another one.
 
     The two means' errors have Student's t distributions of their own degrees of freedom, and the p-value is that of
     their difference: the Behrens-Fisher distribution. Satterthwaite's approximation by one t is too light in the tails
@@ -210,20 +219,33 @@ def compare(values: Numbers, bases: Sequence[int], scale: Scale, cells: Sequence
     first = there.reshape(-1, *there.shape[-2:])[0]
     sizes = first.sum(axis=-1).astype(np.float64)
     means, squeezed, residuals = _moderated(values, scale, least)
-    errors = np.sqrt(squeezed.variances / sizes)
-    common = first.astype(np.float64) @ first.T.astype(np.float64)
-    correlation = _correlation(residuals / np.sqrt(squeezed.variances)[..., None], common)[..., None]
-    correlation = np.where(correlation >= CORRELATED, correlation, 0.0)
     one, other = np.asarray(cells, dtype=int), np.asarray(bases, dtype=int)
+    errors = np.sqrt(squeezed.variances / sizes)
     own, base = errors[..., one], errors[..., other]
-    # Both errors shrink by the one factor that seeds in common take off their difference.
-    shared = common[one, other] / np.sqrt(sizes[one] * sizes[other])
-    factor = np.sqrt(1 - 2 * correlation * shared * own * base / (own**2 + base**2))
-    own, base = own * factor, base * factor
     own_df, base_df = squeezed.df[..., one], squeezed.df[..., other]
     difference = means[..., one] - means[..., other]
+    # Where all cells share one variance, both errors are right or wrong together: they are one.
+    together = np.isinf(squeezed.prior)[..., None]
+    own, base = np.where(together, np.hypot(own, base), own), np.where(together, 0.0, base)
+    common = first.astype(np.float64) @ first.T.astype(np.float64)
+    correlation = np.zeros_like(difference)
+    if values.shape[-2] >= CORRELATED_FROM:
+        spread = np.sqrt((residuals**2).sum(axis=-1, keepdims=True) / (sizes[:, None] - 1))
+        correlation = correlation + _correlation(residuals / np.where(spread > 0, spread, 1.0), common)[..., None]
+        correlation = np.where((correlation >= CORRELATED) & (common[one, other] > 1), correlation, 0.0)
+    paired = correlation > 0
+    if paired.any():
+        apart = np.where((first[one] & first[other]), values[..., one, :] - values[..., other, :], np.nan)
+        count = np.maximum(common[one, other], 2.0)
+        mean = np.nansum(apart, axis=-1) / count
+        variance = np.nansum((apart - mean[..., None]) ** 2, axis=-1) / (count - 1)
+        # Differences that are all equal prove little: as in `squeeze`, no variance is nothing beside the others.
+        floor = np.maximum(2 * least, 1e-5 * (squeezed.variances[..., one] + squeezed.variances[..., other]))
+        own = np.where(paired, np.sqrt(np.maximum(variance, floor) / count), own)
+        base = np.where(paired, 0.0, base)
+        own_df, difference = np.where(paired, count - 1, own_df), np.where(paired, mean, difference)
     p = tail(np.abs(difference), own, base, own_df, base_df)
-    return Compared(difference, own, base, own_df, base_df, np.broadcast_to(correlation, p.shape), p)
+    return Compared(difference, own, base, own_df, base_df, correlation, p)
 
 
 def _moderated(values: Numbers, scale: Scale, least: float) -> tuple[Numbers, Squeezed, Numbers]:

@@ -129,8 +129,9 @@ def _against(analysis: Analysis) -> str:
         "Accuracies are the last epoch's, in percent: mean over seeds with a 95 % interval on the logit scale. Changes "
         "are to the baseline, accuracy's in points and those of spikes as ratios of geometric means, and fewer spikes "
         f"are better. A row's variance is moderated by those of its {panel} (Smyth 2004); its mean is compared with "
-        f"all seeds of the baseline, and each column's comparisons are corrected for the {panel} by Holm's method at "
-        "5 %. The intervals of changes are simultaneous (an end at 0 leaves 0 out), and verdicts follow: **better** or "
+        f"all seeds of the baseline, or seed by seed where a {panel}'s seeds move all rows alike; "
+        f"each column's comparisons are corrected for the {panel} by Holm's method at 5 %. The intervals of changes "
+        "are simultaneous (an end at 0 leaves 0 out), and verdicts follow: **better** or "
         f"**worse**; alike, within {POINTS:g} points of accuracy or {100 * SHARE:g} % of the spikes; or too few seeds "
         "to say. A row more of whose runs diverged than of the baseline's is never better. "
         + ("Rank: with the 95 % interval that resampled seeds leave; runs that diverged rank last. " if ranked else "")

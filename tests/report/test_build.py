@@ -28,6 +28,7 @@ from bench.report.analysis import Analysis, analyse
 from bench.report.collect import collect
 from bench.report.exports import columns, table_csv
 from bench.report.groups import groups
+from bench.report.latex import table_tex
 from bench.report.readme import readme
 from tests.expanded import run_ids
 
@@ -105,7 +106,9 @@ def test_a_table_of_a_paper(records: SimpleNamespace, tmp_path: Path) -> None:
     assert outcomes == ["holds", "open", "open", "holds"]
     page = readme(analysis, [])
     assert page.count("educed run") >= 4
-    assert "| 87.04 | 61.05 [58.63, 63.47] | -25.99 |" in page
+    # The interval is narrower than one of three values alone would be, 58.63 to 63.47: eleven rows scatter alike.
+    ((low, high),) = re.findall(r"\| 87\.04 \| 61\.05 \[([\d.]+), ([\d.]+)\] \| -25\.99 \|", page)
+    assert 58.63 < float(low) < 60.5 < 61.6 < float(high) < 63.47
     assert "nandan2022, table 3.1" in page
     assert "a copy" in page
 
@@ -175,10 +178,10 @@ def test_missing_seeds_and_diverged_runs_are_said_and_not_averaged(records: Simp
     assert table.notes == ["spikepen weight=0.1: seed 2 missing", "spikepen weight=0.1: seed 1 diverged, in no mean"]
     analysis = analyse(table)
     assert analysis.rows[1].mean("test_acc") == 99.0
-    assert analysis.rows[1].verdict is None
-    # A method one of whose runs diverged ranks behind one that always ends.
-    assert analysis.rows[1].rank is not None
-    assert analysis.rows[1].rank.rank == 2
+    # One seed is left, and the baseline has three: nothing to judge or to rank by.
+    assert analysis.rows[1].verdict == "too few seeds to say"
+    assert analysis.rows[1].adjusted is None
+    assert analysis.rows[1].rank is None
     page = readme(analysis, [])
     assert "1, 1 diverged" in page
     row = list(csv.DictReader(io.StringIO(table_csv(analysis))))[1]
@@ -198,6 +201,26 @@ def test_a_better_mean_is_no_better_when_runs_diverge(records: SimpleNamespace, 
     assert row.adjusted is not None
     assert row.adjusted < 0.001
     assert row.verdict == "too few seeds to say"
+
+
+def test_every_table_has_verdicts_on_accuracy_and_on_spikes(records: SimpleNamespace, tmp_path: Path) -> None:
+    """The squared penalty of 5 takes 1.2 log10(101)^2 = 4.8 points and leaves 0.35^log10(101) = 0.12 of the spikes."""
+    label = "spikepen weight=5 order=2"
+    records.grid(tmp_path, seeds=3)
+    (table,) = groups(collect([tmp_path]))
+    analysis = analyse(table)
+    verdicts = ("worse", "better", "better")
+    row = next(row for row in csv.DictReader(io.StringIO(table_csv(analysis))) if row["label"] == label)
+    columns = ("verdict", "test_spike_rate_verdict", "synops_per_image_verdict")
+    assert tuple(row[column] for column in columns) == verdicts
+    for ratio in ("test_spike_rate_ratio", "synops_per_image_ratio"):
+        assert 0 < float(row[f"{ratio}_low"]) < float(row[ratio]) < float(row[f"{ratio}_high"]) < 0.2
+    page = readme(analysis, []).split("## Against the baseline")[1]
+    shown = next(line for line in page.splitlines() if line.startswith(f"| {label} |"))
+    assert tuple(re.findall(r"\*\*(\w+)\*\*", shown)) == verdicts
+    assert "No ranks: they need 5 seeds of every row, and the rows have 3 seeds in common." in page
+    tex = next(line for line in table_tex(analysis).splitlines() if line.startswith(label))
+    assert tuple(re.findall(r"\b(better|worse)\b", tex)) == verdicts
 
 
 def test_runs_that_a_record_cannot_tell_apart_are_left_out(records: SimpleNamespace, tmp_path: Path) -> None:
