@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constr
 .PHONY: demo test test-clusters lint readme evaluate clean
 
 demo: $(VENV)/installed
-	$(BIN)/python -m bench run model=sew reg=spikepen
+	$(BIN)/bench run model=sew reg=spikepen
 
 test: $(VENV)/installed-dev lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
@@ -22,17 +22,19 @@ lint: $(VENV)/installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# The tables in README.md follow from the registry and from the submitted records.
+# Tables in README.md and in docs follow from the registry and from the submitted records, the picture from a run.
 readme: $(VENV)/installed
-	$(BIN)/python -m bench list --into README.md
-	$(BIN)/python -m bench report --into README.md
+	$(BIN)/bench list --into docs/catalog.md
+	$(BIN)/bench report --into README.md
+	$(BIN)/bench report --into docs/results.md
+	$(BIN)/python docs/picture.py
 
 # A regularizer of your own as the leaderboard has the others: small MNIST, both rulesets. `make evaluate REG=name`, with
 # its file in bench/regularizers/ or named in $$BENCH_PLUGINS; two together are REG=[a,b].
 evaluate: $(VENV)/installed
 	@test -n "$(REG)" || { echo "Which regularizer? make evaluate REG=name" >&2; exit 2; }
-	$(BIN)/python -m bench tune suite/small workload=mnist-1k "reg=$(REG)" trials=8 seeds=5 logger=none
-	$(BIN)/python -m bench report
+	$(BIN)/bench tune suite/small workload=mnist-1k "reg=$(REG)" trials=8 seeds=5 logger=none
+	$(BIN)/bench report
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

@@ -13,14 +13,14 @@ from bench.errors import BenchError, disk_full, nearest
 SUMMARIES = "\n".join(f"  {name:<12}{command.summary}" for name, command in COMMANDS.items())
 
 HELP = f"""\
-usage: python -m bench COMMAND ...
+usage: bench COMMAND ...
 
 Regularizers for spiking neural networks, compared: which one buys how much accuracy for how many spikes.
 
 {SUMMARIES}
 
-  python -m bench run model=sew reg=spikepen
-  python -m bench run -m model=cnn,sew reg=none,spikepen seed=0,1,2
+  bench run model=sew reg=spikepen
+  bench run -m model=cnn,sew reg=none,spikepen seed=0,1,2
 
 Exit status: 0 done, 1 a fault of the machine or of the suite, 2 bad input, 130 interrupted."""
 

@@ -337,7 +337,7 @@ def facts_of(made: Design, chosen: Mapping[str, Trial], runs: str | Path) -> dic
     known = [RunFolder(runs, run).finished() for names in finals.values() for run in names]
     results = [result for result in known if result is not None]
     passes = [REGULARIZERS.get(name).passes_per_step for name in made.method]
-    return {
+    facts = {
         "protocol": PROTOCOL,
         "experiment": made.experiment,
         "workload": made.workload,
@@ -353,6 +353,8 @@ def facts_of(made: Design, chosen: Mapping[str, Trial], runs: str | Path) -> dic
         "choices": {name: {"trial": trial.trial, "runs": finals[name]} for name, trial in chosen.items()},
         "hardware": sorted({result["hardware"] for result in results}),
     }  # fmt: skip
+    # As it is read again: JSON has no tuples.
+    return dict(json.loads(json.dumps(facts)))
 
 
 def write(folder: Path, facts: Mapping[str, Any], trials: Sequence[Trial]) -> None:

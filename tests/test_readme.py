@@ -8,12 +8,16 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from bench.commands.catalog import write_into
 from bench.config.compose import compose
 from bench.report import headline
+from docs import picture
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def test_the_example_is_a_regularizer(
@@ -43,20 +47,24 @@ def test_the_example_is_a_regularizer(
 
 
 def test_the_tables_follow_from_the_registry(tmp_path: Path) -> None:
-    copy = tmp_path / "README.md"
-    copy.write_text(README)
+    copy = tmp_path / "catalog.md"
+    copy.write_text((ROOT / "docs" / "catalog.md").read_text())
     assert not write_into(copy), "make readme"
 
 
-def test_the_results_follow_from_the_submitted_records(tmp_path: Path) -> None:
-    copy = tmp_path / "README.md"
-    copy.write_text(README)
-    assert not headline.write_into(copy, ROOT / "reports"), "make readme"
+@pytest.mark.parametrize("name", ["README.md", "docs/results.md"])
+def test_the_results_follow_from_the_submitted_records(name: str, tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "reports").symlink_to(ROOT / "reports")
+    copy = tmp_path / name
+    copy.write_text((ROOT / name).read_text())
+    # As people do it, from the checkout's own folder: links go by where the file is.
+    assert not headline.write_into(copy, tmp_path / "reports"), "make readme"
 
 
 def test_the_commands_compose() -> None:
     """Every `run` line of the README, each with one value of what it sweeps."""
-    lines = re.findall(r"^(?:BENCH_PLUGINS\S+ )?python -m bench run (.+?)(?:\s+#.*)?$", README, re.MULTILINE)
+    lines = re.findall(r"^(?:BENCH_PLUGINS\S+ )?bench run (.+?)(?:\s+#.*)?$", README, re.MULTILINE)
     assert len(lines) >= 5
     for line in lines:
         # How a grid is started is no setting of its runs.
@@ -64,3 +72,32 @@ def test_the_commands_compose() -> None:
         if "rateband" in line:
             continue
         compose([word if "[" in word else word.split(",")[0] for word in words])
+
+
+def test_it_is_read_in_minutes_and_says_bench() -> None:
+    assert README.count("\n") <= 150
+    assert "python -m bench" not in README
+    # The answer is in the first screen.
+    assert README.index("<!-- bench report leaderboard/mnist-1k -->") < 300
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_a_page_links_to_is_there(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#\s]+)", re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL))
+    missing = [link for link in links if "://" not in link and not (page.parent / link).exists()]
+    assert not missing
+
+
+def words_of(svg: str) -> list[str]:
+    """The texts of a picture with every number as 0, the run's name apart; times and speeds are a machine's."""
+    texts = [text.replace("&#160;", " ").strip() for text in re.findall(r"<text[^>]*>([^<]*)</text>", svg)]
+    return [text if "spikepen-s" in text else re.sub(r"\d[\d,.]*", "0", text) for text in texts]
+
+
+def test_the_picture_is_the_demos(tmp_path: Path) -> None:
+    """`make demo` trains for real, learns, and shows in the terminal what the README shows."""
+    assert "bench run model=sew reg=spikepen" in (ROOT / "Makefile").read_text()
+    run = picture.demo(tmp_path / "runs")
+    result = json.loads((run / "result.json").read_text())
+    assert result["test"]["acc"] > 80
+    assert words_of(picture.draw(run)) == words_of(picture.PICTURE.read_text()), "python docs/picture.py"

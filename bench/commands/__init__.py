@@ -1,4 +1,4 @@
-"""The commands of `python -m bench`: a module each, with `parser()` for its command line and `main(arguments)`."""
+"""The commands of `bench`: a module each, with `parser()` for its command line and `main(arguments)`."""
 
 from __future__ import annotations
 

@@ -15,8 +15,8 @@ from bench.records.folder import RunFolder
 from bench.records.schema import FIELD, FIELDS, Field, Role
 
 EPILOG = """\
-  python -m bench compare digits-cnn-none-s0 digits-cnn-spikepen-s0     as much of the names as tells them apart
-  python -m bench compare reports/records/A reports/records/B           or folders
+  bench compare digits-cnn-none-s0 digits-cnn-spikepen-s0     as much of the names as tells them apart
+  bench compare reports/records/A reports/records/B           or folders
 """
 
 ASIDE = {"runs", "force", "logger", "ops", "data.root", "data.path"}

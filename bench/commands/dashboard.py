@@ -9,8 +9,8 @@ from bench.commands.parsing import Parser
 from bench.commands.words import budgets, experiments
 
 EPILOG = """\
-  python -m bench dashboard --json dashboard.json                 all experiments, offline
-  python -m bench dashboard nandan2022/table3_1 budget=cpu        one table, saved to the project
+  bench dashboard --json dashboard.json                 all experiments, offline
+  bench dashboard nandan2022/table3_1 budget=cpu        one table, saved to the project
 """
 
 

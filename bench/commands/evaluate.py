@@ -9,9 +9,9 @@ from bench.commands.parsing import Parser, add_runs, folders
 from bench.commands.words import eval_settings, runs
 
 EPILOG = """\
-  python -m bench eval RUN probe=noise,adversarial          into RUN/probes/noise.json, RUN/probes/adversarial.json
-  python -m bench eval --all probe=corruptions corruptions.images=200
-  python -m bench list probes                               what there is, with settings and defaults
+  bench eval RUN probe=noise,adversarial          into RUN/probes/noise.json, RUN/probes/adversarial.json
+  bench eval --all probe=corruptions corruptions.images=200
+  bench list probes                               what there is, with settings and defaults
 
 settings, with their defaults; a probe's own are written PROBE.KEY=VALUE:
   probe=NAME,...    which probes; what is measured is skipped

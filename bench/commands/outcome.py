@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from bench.console import duration, say, table
@@ -11,6 +12,7 @@ from bench.errors import BenchError
 from bench.grid import Grid, GridRun
 from bench.records.folder import RunFolder
 from bench.records.schema import FIELD
+from bench.report.analysis import moderate
 from bench.report.collect import StoredRun, read
 from bench.report.stats import Estimate
 from bench.report.tables import Line, names_of, strength_arguments
@@ -41,9 +43,9 @@ class Setting:
     label: str = ""
     marks: list[str] = field(default_factory=list)
 
-    @property
+    @cached_property
     def line(self) -> Line:
-        """As reports have it."""
+        """As reports have it, once it has its label and its records."""
         return Line(self.label, self.label, None, self.records)
 
     @property
@@ -111,7 +113,19 @@ def settings(runs: Sequence[GridRun]) -> tuple[list[Setting], str]:
         record = record_of(run)
         row.records += [] if record is None else [record]
     found = [row for row in rows.values() if row.runs]
-    return found, label(found)
+    title = label(found)
+    for panel in panels(found):
+        moderate([row.line for row in panel])
+    return found, title
+
+
+def panels(rows: Iterable[Setting]) -> list[list[Setting]]:
+    """The rows with records, those of one data set, network and budget together."""
+    by_place: dict[tuple[str, ...], list[Setting]] = {}
+    for row in rows:
+        if row.records:
+            by_place.setdefault(place(row, ("data", "model", "budget")), []).append(row)
+    return list(by_place.values())
 
 
 def record_of(run: GridRun) -> StoredRun | None:
@@ -172,11 +186,8 @@ def typed(row: Setting) -> list[str]:
 def mark(rows: Sequence[Setting]) -> None:
     """Mark, on each data set, network and budget, the row of the best mean accuracy, and the one with the fewest spikes
     among those that lose no more than `CLOSE` points to the baseline, where there is one."""
-    by_place: dict[tuple[str, ...], list[Setting]] = {}
-    for row in rows:
-        if row.accuracy is not None:
-            by_place.setdefault(place(row, ("data", "model", "budget")), []).append(row)
-    for own in by_place.values():
+    for panel in panels(rows):
+        own = [row for row in panel if row.accuracy is not None]
         if len(own) < 2:
             continue
         best = max(map(accuracy, own))

@@ -329,7 +329,7 @@ def report(entity: str, project: str, scopes: Sequence[Scope], owner: str = "") 
         ),
         wr.P(
             "Shaded bands and whiskers are one standard deviation over the runs of a regularizer. Verdicts, with "
-            "intervals and correction for many comparisons, are in the reports that `python -m bench report` writes."
+            "intervals and correction for many comparisons, are in the reports that `bench report` writes."
         ),
         wr.TableOfContents(),
         wr.H1("All runs"),
@@ -354,7 +354,7 @@ def report(entity: str, project: str, scopes: Sequence[Scope], owner: str = "") 
         blocks += [
             wr.P(
                 "The runs whose data, network, regularizer and budget are the table's, a run set a budget; "
-                f"`python -m bench reproduce {experiment.name}` makes them."
+                f"`bench reproduce {experiment.name}` makes them."
             )
         ]
         for name, panels in TOPICS.items():
@@ -368,7 +368,7 @@ def report(entity: str, project: str, scopes: Sequence[Scope], owner: str = "") 
         entity=entity,
         project=project,
         title=TITLE,
-        description="Built by `python -m bench dashboard`.",
+        description="Built by `bench dashboard`.",
         blocks=blocks,
         width="fluid",
     )

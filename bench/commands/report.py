@@ -14,9 +14,9 @@ PUBLISHED = Path("reports")
 """Where what follows from submitted records is published."""
 
 EPILOG = """\
-  python -m bench report                                    own runs beside those submitted, into runs/report
-  python -m bench report nandan2022/table3_1 budget=cpu     one table of them
-  python -m bench report --out reports                      of what was submitted alone, where it is published
+  bench report                                    own runs beside those submitted, into runs/report
+  bench report nandan2022/table3_1 budget=cpu     one table of them
+  bench report --out reports                      of what was submitted alone, where it is published
 """
 
 

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from bench.experiments import Experiment
 
 EPILOG = """\
-  python -m bench reproduce nandan2022/table3_1 budget=cpu seed=0,1     small networks, two seeds
-  python -m bench list experiments                                      what there is
+  bench reproduce nandan2022/table3_1 budget=cpu seed=0,1     small networks, two seeds
+  bench list experiments                                      what there is
 """
 
 
@@ -55,7 +55,7 @@ def reproduce(words: Sequence[str], out: Path | None, dirty: bool = False) -> No
     names = [word for word in words if "=" not in word]
     settings = [word for word in words if "=" in word]
     if not names:
-        raise BenchError("reproduce what? `python -m bench list experiments` says what there is")
+        raise BenchError("reproduce what? `bench list experiments` says what there is")
     # Imported here: torch and Hydra take seconds.
     from bench.config.compose import given
     from bench.experiments import load

@@ -1,4 +1,4 @@
-"""`python -m bench run`: everything that Hydra does with a command line, and one run of it."""
+"""`bench run`: everything that Hydra does with a command line, and one run of it."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def refuse(message: str) -> NoReturn:
     Raises:
         BenchError: always.
     """
-    raise BenchError(f"{message}; `python -m bench run --help` says more")
+    raise BenchError(f"{message}; `bench run --help` says more")
 
 
 def job(cfg: DictConfig) -> Any:

@@ -17,10 +17,10 @@ from bench.records.folder import RunFolder
 from bench.records.schema import FIELD, FIELDS, LISTS
 
 EPILOG = """\
-  python -m bench runs                                       all, the newest first
-  python -m bench runs data=mnist reg=spikepen sort=-test.acc
-  python -m bench runs status=unfinished                     what was interrupted
-  python -m bench runs regs.spikepen.weight=0.1,0.5          any entry of result.json, also within one
+  bench runs                                       all, the newest first
+  bench runs data=mnist reg=spikepen sort=-test.acc
+  bench runs status=unfinished                     what was interrupted
+  bench runs regs.spikepen.weight=0.1,0.5          any entry of result.json, also within one
 """
 
 NAME = re.compile(r"(?P<data>[^-]+)-(?P<model>[^-]+)-(?P<reg>.+)-s(?P<seed>-?\d+)-[0-9a-f]{8}")

@@ -89,9 +89,14 @@ def submit_study(folder: Path, records: Path, say: Callable[[str], None]) -> Non
     Raises:
         BenchError: it is not complete, does not follow from its runs, or one of these could not be submitted itself.
     """
-    from bench import studies
+    from bench import experiments, studies
 
     study, runs = studies.read(folder), folder.resolve().parents[1]
+    if study.design.experiment not in experiments.names():
+        raise BenchError(
+            f"its workload is one of your own '{study.design.experiment}': put that file into configs/experiment/, so "
+            "that others can run it"
+        )
     trials = studies.trials_of(study.design, runs)
     lacking = [trial for trial in trials if trial.status == "missing"]
     if lacking:
@@ -170,7 +175,7 @@ def probed(file: Path, result: dict[str, Any]) -> dict[str, Any]:
         BenchError: says why not.
     """
     content = probe.read(file, result)
-    again = f"`python -m bench eval {result['run_id']} probe={file.stem} force=true` measures it again"
+    again = f"`bench eval {result['run_id']} probe={file.stem} force=true` measures it again"
     if content is None:
         raise BenchError(f"probes/{file.name} was measured on an earlier training of the run; {again}")
     if content.get("commit") is None or content.get("dirty") is not False:

@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 OWN = ("reg", "workload", "trials", "seeds", "study", "ruleset")
 """The settings that are the protocol's and not a run's."""
 
-SEARCHED = ("optim.lr", "seed", "data.val_fraction", "experiment", "model", "data", "init_seed")
+SEARCHED = ("optim.lr", "seed", "data.val_fraction", "experiment", "model", "data", "init_seed", "logger.job_type")
 """Settings of a run that the protocol or the workload sets."""
 
 EPILOG = """\
-  python -m bench tune suite/small workload=mnist-1k reg=none,spikepen,dropout     three methods, 16 trials each
-  python -m bench tune suite/small reg=[dropout,spikepen] trials=8 seeds=5         two together, as one entry
-  python -m bench submit STUDY                                                     a finished study, for the leaderboard
+  bench tune suite/small workload=mnist-1k reg=none,spikepen,dropout     three methods, 16 trials each
+  bench tune suite/small reg=[dropout,spikepen] trials=8 seeds=5         two together, as one entry
+  bench submit STUDY                                                     a finished study, for the leaderboard
 
   trials=N    trials a method, the authors' values first [16]
   seeds=N     fresh seeds of each choice [5]
@@ -170,7 +170,7 @@ def _search(workload: str, designs: Sequence[Design], asked: Asked) -> None:
     """
     own = [made for made in designs if made.method != ("none",) or _submitted(made) is None or made is designs[-1]]
     jobs = [job for made in own for job in _labelled(made, made.jobs(_numbered(made), [made.trial_seed], final=False))]
-    _grid(f"{workload}, search", jobs, asked)
+    _grid(f"{workload}, search", jobs, asked, "tune")
 
 
 def _numbered(made: Design) -> dict[str, dict[str, Any]]:
@@ -194,7 +194,7 @@ def _retrain(workload: str, designs: Sequence[Design], asked: Asked) -> None:
         rows += list(_labelled(made, made.jobs(points, made.final_seeds, final=True)))
         studies.write(_folder(made, asked), studies.facts_of(made, chosen, asked.runs), trials)
     try:
-        _grid(f"{workload}, final runs", rows, asked)
+        _grid(f"{workload}, final runs", rows, asked, "tune-final")
     finally:
         for made, trials, chosen in _chosen(designs, asked):
             if chosen:
@@ -233,8 +233,15 @@ def _folder(made: Design, asked: Asked) -> Path:
     return asked.runs / FOLDER / made.name
 
 
-def _grid(title: str, rows: Sequence[tuple[str, str, Job]], asked: Asked) -> None:
-    """Run jobs as any grid: an experiment file of their own is what the sweeper, and so every launcher, reads."""
+def _grid(title: str, rows: Sequence[tuple[str, str, Job]], asked: Asked, job_type: str) -> None:
+    """Run jobs as any grid: an experiment file of their own is what the sweeper, and so every launcher, reads.
+
+    Args:
+        title: of the file.
+        rows: method, row and run of each.
+        asked: by the command line.
+        job_type: as W&B tells trials from final runs, one of `bench.training.logger.JOB_TYPES`.
+    """
     import yaml
 
     from bench.commands import run
@@ -265,7 +272,7 @@ def _grid(title: str, rows: Sequence[tuple[str, str, Job]], asked: Asked) -> Non
             shutil.copytree(asked.own, folder, dirs_exist_ok=True)
         path.parent.mkdir(exist_ok=True)
         path.write_text(f"# @package _global_\n# {title}\n{yaml.safe_dump(content, sort_keys=False)}")
-        run.main(["-m", "--config-dir", folder, "experiment=tune", *asked.aside])
+        run.main(["-m", "--config-dir", folder, "experiment=tune", f"logger.job_type={job_type}", *asked.aside])
 
 
 def _show(workload: str, designs: Sequence[Design], asked: Asked) -> None:

@@ -288,7 +288,7 @@ def _map(path: Path) -> Dataset:
 
 def _damaged(path: Path, why: str) -> DamagedError:
     name = path.stem.split("-")[0]
-    remedy = f" or run `python -m bench data prepare {name}`" if name != "folder" else ""
+    remedy = f" or run `bench data prepare {name}`" if name != "folder" else ""
     return DamagedError(f"the cache {path} is damaged ({why}): delete it{remedy}, and it is made anew")
 
 

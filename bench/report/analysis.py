@@ -16,7 +16,6 @@ from bench.report.stats import (
     Paired,
     Rank,
     Verdict,
-    estimate,
     pareto,
     ranks,
 )
@@ -36,7 +35,6 @@ class TableRow:
 
     Attributes:
         line: the line.
-        means: over seeds, by column of `MEASURES`; None where nothing was measured.
         contrasts: against the baseline, by column of `JUDGED`; None for a baseline, for a line that did nothing, and
             where nothing was measured.
         rank: among all lines of its panel; None in panels that are not ranked and for a line that did nothing.
@@ -45,7 +43,6 @@ class TableRow:
     """
 
     line: Line
-    means: dict[str, Estimate | None]
     contrasts: dict[str, Contrast | None]
     rank: Rank | None
     cheap: bool
@@ -72,10 +69,14 @@ class TableRow:
         shown = Estimate(contrast.difference, contrast.low, contrast.high, contrast.seeds, "moderated t")
         return Paired(shown, contrast.p, tuple(self.line.seeds))
 
+    def estimate(self, column: str) -> Estimate | None:
+        """The mean of a column of `MEASURES` with its interval; None where nothing was measured."""
+        return self.line.mean(MEASURES[column].key)
+
     def mean(self, column: str) -> float | None:
         """The mean of a column; None where nothing was measured."""
-        mean = self.means[column]
-        return None if mean is None else mean.mean
+        found = self.estimate(column)
+        return None if found is None else found.mean
 
     def off(self, column: str) -> float | None:
         """Our mean minus the published number; None where either is missing."""
@@ -123,10 +124,9 @@ class Analysis:
 
 
 def analyse(table: Table) -> Analysis:
-    """Work out everything that a report says of a table."""
+    """Work out everything that a report says of a table; its lines' intervals are moderated over their panels then."""
     lines = [line for line in table.lines if line.records]
     placed: dict[int, Rank] = {}
-    means: dict[int, dict[str, Estimate | None]] = {id(line): {} for line in lines}
     against: dict[int, dict[str, Contrast | None]] = {id(line): {} for line in lines}
     cheap, frugal = set(), set()
     unranked = []
@@ -139,21 +139,15 @@ def analyse(table: Table) -> Analysis:
             placed |= {id(line): by_place[str(place)] for place, line in enumerate(moving)}
         else:
             unranked.append((panel, seeds))
-        for column, field in MEASURES.items():
-            estimates = _means(own, field.key, _SCALES.get(field.unit))
-            for line, found in zip(own, estimates, strict=True):
-                means[id(line)][column] = found
+        moderate(own)
         for column in JUDGED:
             for line, contrast in zip(own, _contrasts(own, column), strict=True):
                 against[id(line)][column] = contrast
         cheap |= front(own, "test.spike_rate")
         frugal |= front(own, "synops_per_image")
     rows = [
-        TableRow(
-            line, means[id(line)], against[id(line)], placed.get(id(line)), id(line) in cheap, id(line) in frugal
-        )
-        for line in lines
-    ]  # fmt: skip
+        TableRow(line, against[id(line)], placed.get(id(line)), id(line) in cheap, id(line) in frugal) for line in lines
+    ]
     return Analysis(table, rows, _standings(table, lines), _why(unranked), judge(table.claims, table.lines))
 
 
@@ -172,10 +166,14 @@ def _common_seeds(lines: Sequence[Line]) -> int:
     return len(set.intersection(*({record.seed for record in line.records} for line in lines))) if lines else 0
 
 
-def _means(lines: Sequence[Line], key: str, scale: Scale | None) -> list[Estimate | None]:
-    """Each line's mean: those of a scale with intervals from the panel's moderated variances."""
-    values = [line.values(key) for line in lines]
-    return [estimate(cell.values()) for cell in values] if scale is None else intervals(values, scale)
+def moderate(lines: Sequence[Line]) -> None:
+    """Give the lines of one panel intervals from its moderated variances, for every measure that has a scale."""
+    for field in MEASURES.values():
+        scale = _SCALES.get(field.unit)
+        if scale is not None:
+            values = [line.values(field.key) for line in lines]
+            for line, found in zip(lines, intervals(values, scale), strict=True):
+                line.moderated[field.key] = found
 
 
 def _contrasts(lines: Sequence[Line], column: str) -> list[Contrast | None]:
@@ -228,9 +226,8 @@ def _standings(table: Table, lines: list[Line]) -> list[Standing]:
         if _common_seeds([*picked.values()]) < RANKED_FROM:
             continue
         placed = ranks({name: _accuracies(line) for name, line in picked.items()})
-        scores = _means([*picked.values()], "test.acc", Scale.ACCURACY)
-        for (name, line), score in zip(picked.items(), scores, strict=True):
-            standings.append(Standing(panel, name, line.label, score, placed.get(name)))
+        for name, line in picked.items():
+            standings.append(Standing(panel, name, line.label, line.mean("test.acc"), placed.get(name)))
     return sorted(standings, key=lambda standing: (standing.panel, _place(standing), standing.series))
 
 

@@ -252,7 +252,7 @@ def check(out: Path, say: Say = print) -> None:
         say("index.html was not checked, for lack of a package: pip install altair vl-convert-python")
     if stale:
         count = f"{len(stale)} file{'s do' if len(stale) > 1 else ' does'} not follow from {out / 'records'}"
-        again = f"python -m bench report --out {out}"
+        again = f"bench report --out {out}"
         raise Stale("\n".join([f"{count}; `{again}` writes them anew", *(f"  {line}" for line in stale)]))
     say(f"{len(expected)} files follow from {len(made.collection.records)} records")
 

@@ -151,7 +151,7 @@ def gather(folders: Sequence[Path], dirty: bool, say: Say) -> Collection:
         say(line)
     if not collection.records:
         where = " or ".join(str(folder) for folder in folders)
-        raise BenchError(f"no usable record in {where}; `python -m bench run` or `reproduce` makes some")
+        raise BenchError(f"no usable record in {where}; `bench run` or `reproduce` makes some")
     return collection
 
 

@@ -39,7 +39,7 @@ def _statistics(row: TableRow, budget: str) -> dict[str, Any]:
         "diverged": " ".join(str(record.seed) for record in line.diverged),
     }
     for column in MEASURES:
-        mean = row.means[column]
+        mean = row.estimate(column)
         cells |= {column: row.mean(column), f"{column}_low": mean and mean.low, f"{column}_high": mean and mean.high}
     for column in METRICS:
         theirs = (line.published or {}).get(column)

@@ -1,15 +1,19 @@
-"""Short tables for the project's README: each regularizer at one strength against no regularizer."""
+"""Short tables for the project's README: a workload of the leaderboard, or each regularizer at one strength."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from bench import experiments, markdown
 from bench.errors import BenchError, nearest
 from bench.report import join
 from bench.report.analysis import Analysis, TableRow, analyse
+from bench.report.boards import FOLDER
 from bench.report.collect import gather
 from bench.report.contrasts import POINTS, SHARE
+from bench.report.leaderboard import Board, leaderboard, load, study_folders
+from bench.report.leaderboard_text import brief, brief_columns, sentence
 from bench.report.stats import Verdict
 from bench.report.words import (
     ACCURACY,
@@ -29,6 +33,8 @@ _JUDGED = ((ACCURACY, "accuracy"), (RATE, "spike rate"), (SYNOPS, "SynOps"))
 def write_into(path: Path, out: Path) -> bool:
     """Put short tables between a Markdown file's marks, `<!-- bench report suite/digits/quick -->` and `<!-- end -->`.
 
+    `leaderboard/mnist-1k` is a workload of the leaderboard, anything else an experiment's report.
+
     Args:
         path: the Markdown file.
         out: `reports`, of whose `records/` the tables are made.
@@ -37,27 +43,54 @@ def write_into(path: Path, out: Path) -> bool:
         Whether the file changed.
 
     Raises:
-        BenchError: it has no mark, or no experiment has such a report.
+        BenchError: it has no mark, or there is no such report or workload.
     """
     collection = gather([out / "records"], False, lambda line: None)
+    # Links are read from where the file is.
+    root = Path(os.path.relpath(out.resolve().parent, path.resolve().parent)).as_posix()
+    root = "" if root == "." else f"{root}/"
 
     def render(folder: str) -> str:
         name, _, variant = folder.rpartition("/")
+        if name == FOLDER:
+            studies = load(study_folders([out / "records"]), [])
+            ranked = leaderboard(studies, collection, [])
+            by_name = {board.workload: board for board in ranked.boards} if ranked is not None else {}
+            if variant not in by_name:
+                raise BenchError(f"{path}: no workload of {out} is called '{variant}'. {nearest(variant, by_name)}")
+            return answer(by_name[variant], root)
         # Only what the file asks for is worked out: the statistics of all tables take longer than the rest.
         for table in join.tables(collection, {name} & {*experiments.names()}, (), []):
             if table.folder == folder:
-                return short_table(analyse(table))
+                return short_table(analyse(table), root)
         known = [f"{name}/{variant}" for name in experiments.names()]
         raise BenchError(f"{path}: no experiment's report is called '{folder}'. {nearest(folder, known)}")
 
     return markdown.fill(path, "bench report", render)
 
 
-def short_table(analysis: Analysis) -> str:
+def answer(board: Board, root: str) -> str:
+    """A workload's sentence and short table, with where all of it is.
+
+    Args:
+        board: the workload.
+        root: way to the folder that `reports` lies in, with a `/` at its end.
+    """
+    return "\n\n".join([
+        f"**{sentence(board)}**",
+        numbers_table(brief_columns(), brief(board)),
+        f"{board.title}: equal tuning budgets, chosen on validation images, trained anew with fresh seeds, tested "
+        "once; intervals are those that decide. A reduced budget: compare methods, not these numbers with published ones. "
+        f"[All columns]({root}reports/{FOLDER}/README.md), [the protocol]({root}docs/protocol.md).",
+    ])  # fmt: skip
+
+
+def short_table(analysis: Analysis, root: str) -> str:
     """Every series at the middle one of its strengths: chosen before the runs, so that no result picks it.
 
     Args:
         analysis: of a table with a baseline in each of its panels.
+        root: see `answer`.
     """
     table = analysis.table
     panels = table.panels
@@ -82,7 +115,7 @@ def short_table(analysis: Analysis) -> str:
         "percent. **Bold**: better or worse, fewer spikes being better, corrected by Holm's method over all strengths; "
         f"=: alike, within {POINTS:g} points or {100 * SHARE:g} %; all else: too few seeds to say. Of several "
         "strengths the middle one is shown, whatever came of it; "
-        f"[all of them](reports/{table.folder}/README.md).\n\n" + numbers_table(columns, body)
+        f"[all of them]({root}reports/{table.folder}/README.md).\n\n" + numbers_table(columns, body)
     )
 
 

@@ -29,7 +29,7 @@ def table_tex(analysis: Analysis) -> str:
     lines = [" & ".join(map(_tex, head)) + r" \\", r"\midrule"]
     for row, theirs in zip(analysis.rows, published, strict=True):
         cells = [row.line.label, *([ACCURACY.text(theirs)] if known else []),
-                 interval(ACCURACY, row.means[ACCURACY.column])]  # fmt: skip
+                 interval(ACCURACY, row.estimate(ACCURACY.column))]  # fmt: skip
         for field in (ACCURACY, RATE, SYNOPS):
             cells += [] if field is ACCURACY else [field.text(row.mean(field.column))]
             cells += [contrast_text(field, row.contrasts[field.column]), verdict_text(row, field).strip("*")]

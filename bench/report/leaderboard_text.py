@@ -61,6 +61,21 @@ def rows(board: Board) -> list[list[str]]:
     return [_row(entry) for entry in board.entries]
 
 
+_BRIEF = ("method", "accuracy (%)", "vs none (points)", "spikes vs none", "fewest spikes within 1 point")
+
+
+def brief_columns() -> list[str]:
+    """The headings of the short table."""
+    return [*_BRIEF]
+
+
+def brief(board: Board) -> list[list[str]]:
+    """The cells of the short table: of the tuned entries that are complete, what each buys for how many spikes."""
+    places = [columns().index(heading) for heading in _BRIEF]
+    shown = [entry for entry in board.entries if entry.complete and entry.ruleset == "tuned"]
+    return [[_row(entry)[place] for place in places] for entry in shown]
+
+
 def _row(entry: Entry) -> list[str]:
     name = f"`{entry.method}`" + (" (authors' values)" if entry.ruleset == "default" else "")
     seeds = f"{entry.seeds} seed{'s' * (entry.seeds != 1)}" + (f", {entry.diverged} diverged" * bool(entry.diverged))

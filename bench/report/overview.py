@@ -30,7 +30,7 @@ def overview(analyses: Sequence[Analysis], records: Sequence[StoredRun], left_ou
     parts = [
         f"{MARK}`; do not edit. -->",
         "# Reports",
-        "Built from records alone by `python -m bench report`; `python -m bench report --check` says whether they "
+        "Built from records alone by `bench report`; `bench report --check` says whether they "
         "still follow from `records/`. `index.html` shows all records with filters and needs no network.",
         numbers_table(("report", "what", "budget", "runs", "seeds"), rows),
         "All budgets but `paper` are reduced runs: trends, not the papers' numbers.",

@@ -259,8 +259,8 @@ def _entry(row: TableRow) -> Entry:
     line, baseline = row.line, row.line.against is None
     return Entry(
         workload="", method=_NONE if baseline else _words(line.label), ruleset="grid", setting="", complete=True,
-        why="", trials=0, seeds=len(line.seeds), diverged=len(line.diverged), accuracy=row.means[ACCURACY.column],
-        difference=row.contrasts[ACCURACY.column], rate=row.means[RATE.column],
+        why="", trials=0, seeds=len(line.seeds), diverged=len(line.diverged), accuracy=row.estimate(ACCURACY.column),
+        difference=row.contrasts[ACCURACY.column], rate=row.estimate(RATE.column),
         rate_change=row.contrasts[RATE.column], frugal_rate=None,
         frugal_change=None, frugal_difference=None, at_half=None, at_three_quarters=None, passes=1.0, ms_per_step=None,
         gain=None, energy=row.mean(_ENERGY.column), best_of=(), hardware="", rank=None,
@@ -277,9 +277,9 @@ def _cells(row: TableRow, entry: Entry, twin: _Twin | None) -> list[dict[str, An
     beside = f" [{100 * energy / twin.energy:.0f} % of it]" if twin and energy is not None else ""
     return [
         _cell(_words(line.label)),
-        _cell(interval(ACCURACY, row.means[ACCURACY.column]), row.mean(ACCURACY.column)),
+        _cell(interval(ACCURACY, row.estimate(ACCURACY.column)), row.mean(ACCURACY.column)),
         _cell(told, _mean(difference)),
-        _cell(interval(RATE, row.means[RATE.column]), row.mean(RATE.column)),
+        _cell(interval(RATE, row.estimate(RATE.column)), row.mean(RATE.column)),
         _cell(leaderboard_text.percent_text(change) if change else missing, _mean(change)),
         _cell(GAP.text(row.mean(GAP.column)), row.mean(GAP.column)),
         _cell(_SYNOPS.text(row.mean(_SYNOPS.column)), row.mean(_SYNOPS.column)),
@@ -291,7 +291,7 @@ def _cells(row: TableRow, entry: Entry, twin: _Twin | None) -> list[dict[str, An
 def _point(row: TableRow) -> dict[str, Any]:
     """A setting's numbers, over seeds."""
     numbers: dict[str, Any] = {field.column: _short(row.mean(field.column)) for field in _NUMBERS}
-    _, low, high = _ends(row.means[ACCURACY.column])
+    _, low, high = _ends(row.estimate(ACCURACY.column))
     judged = "baseline" if row.line.against is None else NOTHING if row.line.idle else row.verdict
     return numbers | {
         f"{ACCURACY.column}Low": low, f"{ACCURACY.column}High": high, "seeds": len(row.line.seeds),

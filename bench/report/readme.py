@@ -96,7 +96,7 @@ def _beside(analysis: Analysis) -> str:
             theirs, field = (row.line.published or {}).get(column), MEASURES[column]
             cells += [
                 field.text(None if theirs is None else float(theirs)),
-                interval(field, row.means[column]),
+                interval(field, row.estimate(column)),
                 field.text(row.off(column), sign=True),
             ]
         body.append(cells)
@@ -118,7 +118,7 @@ def _against(analysis: Analysis) -> str:
     body = []
     for row in analysis.rows:
         contrast = row.contrasts[ACCURACY.column]
-        cells = [row.line.label, _seeds(row.line), interval(ACCURACY, row.means[ACCURACY.column]),
+        cells = [row.line.label, _seeds(row.line), interval(ACCURACY, row.estimate(ACCURACY.column)),
                  contrast_text(ACCURACY, contrast), p_value(row.adjusted), verdict_text(row)]  # fmt: skip
         for field in costs:
             cells += [contrast_text(field, row.contrasts[field.column]), verdict_text(row, field)]
@@ -146,7 +146,7 @@ def _costs(analysis: Analysis) -> str:
     body = []
     for row in analysis.rows:
         fronts = [name for name, on in (("spike rate", row.cheap), ("SynOps", row.frugal)) if on]
-        cells = [interval(RATE, row.means[RATE.column])]
+        cells = [interval(RATE, row.estimate(RATE.column))]
         cells += [field.text(row.mean(field.column)) for field in _COSTS if field is not RATE]
         body.append([row.line.label, *cells, ", ".join(fronts) or "-"])
     text = (

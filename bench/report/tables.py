@@ -30,6 +30,8 @@ class Line:
         published: the paper's numbers, by the paper's column; None where there are none.
         against: the baseline; None for a baseline itself.
         missing: seeds that other lines of the table have.
+        moderated: means whose intervals the panel's other lines bear on, by dotted key, once
+            `bench.report.analysis.moderate` has worked them out.
     """
 
     label: str
@@ -41,6 +43,7 @@ class Line:
     published: Mapping[str, Any] | None = None
     against: Line | None = None
     missing: list[int] = field(default_factory=list)
+    moderated: dict[str, Estimate | None] = field(default_factory=dict)
 
     @property
     def diverged(self) -> list[StoredRun]:
@@ -80,7 +83,7 @@ class Line:
 
     def mean(self, key: str) -> Estimate | None:
         """Mean and interval over seeds of a number, by its dotted key; None where nothing was measured."""
-        return estimate(self.values(key).values())
+        return self.moderated[key] if key in self.moderated else estimate(self.values(key).values())
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""`python -m bench speed`: its rounds, a process per arm, and the table, files and chart that come of them."""
+"""`bench speed`: its rounds, a process per arm, and the table, files and chart that come of them."""
 
 from __future__ import annotations
 

@@ -128,12 +128,12 @@ def tags_of(settings: dict[str, Any]) -> list[str]:
 
 
 def job_type(config: LoggerConfig) -> str:
-    """What a run is made for, which is no part of what it is: $BENCH_JOB_TYPE, or the setting.
+    """What a run is made for, which is no part of what it is.
 
     Raises:
         BenchError: it is none of `JOB_TYPES`.
     """
-    asked = os.environ.get("BENCH_JOB_TYPE") or config.job_type
+    asked = config.job_type
     if asked not in JOB_TYPES:
         raise BenchError(f"logger.job_type is '{asked}', which is no choice. {nearest(asked, JOB_TYPES)}")
     return asked

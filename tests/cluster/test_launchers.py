@@ -180,11 +180,12 @@ SBATCH = r"""#!/bin/bash
 echo "Submitted batch job 7"
 script=$1
 last=$(sed -n 's/^#SBATCH --array=0-\([0-9]*\).*/\1/p' "$script")
-sleep 3  # submitit puts the tasks' pickles in place once it has the number
 for task in $(seq 0 "$last"); do
     echo "7_$task" >>QUEUE
 done
 for task in $(seq 0 "$last"); do
+    # submitit puts the tasks' pickles in place once it has the number, however long that takes.
+    until [ -e "$(dirname "$script")/7_$task/7_${task}_submitted.pkl" ]; do sleep 0.1; done
     if [ "$task" != 1 ]; then
         SLURM_JOB_ID=$((8 + task)) SLURM_ARRAY_JOB_ID=7 SLURM_ARRAY_TASK_ID=$task SLURM_NTASKS=1 SLURM_PROCID=0 \
             SLURM_JOB_NUM_NODES=1 SLURM_NODEID=0 SLURM_LOCALID=0 bash "$script"

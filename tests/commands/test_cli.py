@@ -64,7 +64,11 @@ MISTAKES = [
     ("seed=0,1", "seed=0,1 are several runs: add -m"),
     ("seed=range(3)", "seed=range(3) are several runs: add -m"),
     ("lr=0.1", "no setting is called 'lr'. Did you mean 'optim.lr=0.1'?\n"),
-    ("epochs=3", "epochs is 3, it must be a name. Did you mean 'trainer.epochs=3'? There are: quick_digits.\n"),
+    (
+        "epochs=3",
+        "epochs is 3, it must be a name. Did you mean 'trainer.epochs=3'? There are: lean_cifar10, "
+        "lean_fashion_mnist, lean_mnist, quick_digits.\n",
+    ),
     ("size=32", "size is 32, it must be a name. Did you mean 'data.size=32'? There are: full, small.\n"),
     ("batch_size=32", "Did you mean 'trainer.batch_size=32'?\n"),
     ("batchsize=32", "Did you mean 'trainer.batch_size=32'?\n"),
@@ -136,7 +140,10 @@ def test_a_mistake_is_one_line(cli: Cli, asked: list[DictConfig], typed: str, sa
 @pytest.mark.parametrize(
     ("typed", "said"),
     [
-        (["rnu"], f"there is no command 'rnu'. Did you mean 'run'? There are: {', '.join(sorted(COMMANDS))}."),
+        (
+            ["rnu"],
+            f"there is no command 'rnu'. Did you mean 'run' or 'runs'? There are: {', '.join(sorted(COMMANDS))}.",
+        ),
         (["list", "reg"], "nothing called 'reg' can be listed. Did you mean 'regs'?"),
         (["list", "--jsn"], "unrecognized arguments: --jsn; `bench list --help` says more"),
         (["data", "stauts"], "bench data cannot 'stauts'. Did you mean 'status'?"),
@@ -249,7 +256,7 @@ def test_the_configuration_can_be_shown(cli: Cli, asked: list[DictConfig]) -> No
 def test_help_of_run_names_every_group(cli: Cli, asked: list[DictConfig]) -> None:
     status, out, _ = cli("run", "--help")
     assert status == 0
-    assert out.startswith("usage: python -m bench run")
+    assert out.startswith("usage: bench run")
     assert all(f"\n{group}: " in out for group in groups() if group != "experiment")
     assert cli("run", "--hydra-help")[0] == 0
     assert not asked

@@ -75,7 +75,12 @@ def offered(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Offered:
         ("bench reproduce nandan2022/table4_1 budget=c", ["budget=cpu "]),
         (
             "bench run experiment=suite/",
-            ["experiment=suite/digits ", "experiment=suite/mnist ", "experiment=suite/precision "],
+            [
+                "experiment=suite/digits ",
+                "experiment=suite/mnist ",
+                "experiment=suite/precision ",
+                "experiment=suite/small ",
+            ],
         ),
         ("bench submit --a", ["--all "]),
         ("bench eval --a", ["--all "]),
@@ -93,7 +98,7 @@ def offered(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Offered:
         ("bench run --cfg=j", ["--cfg=job "]),
         ("bench report --into ", []),
         ("bench report nandan2022/table4_1 budget=c", ["budget=cpu "]),
-        ("bench dashboard suite/", ["suite/digits ", "suite/mnist ", "suite/precision "]),
+        ("bench dashboard suite/", ["suite/digits ", "suite/mnist ", "suite/precision ", "suite/small "]),
         ("bench dashboard suite/mnist bu", ["budget="]),
         ("bench dashboard suite/mnist budget=cpu,sm", ["budget=cpu,smoke "]),
         ("bench dashboard seed", []),

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from bench.commands import submit
+from bench.config.options import beside
 from bench.errors import BenchError
 
 WORKLOADS = """\
@@ -62,6 +63,7 @@ def test_a_study_killed_in_the_middle_ends_as_one_that_was_not(tmp_path: Path) -
     process = subprocess.Popen(
         command(killed, *asked),
         cwd=killed,
+        env=alone(killed),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
@@ -102,14 +104,17 @@ def test_a_study_killed_in_the_middle_ends_as_one_that_was_not(tmp_path: Path) -
     assert "nothing to run" in third.stdout
     assert before == sorted(path.stat().st_mtime_ns for path in whole.rglob("result.json"))
 
-    # A study of budget=smoke says nothing, and a trial that is gone leaves it incomplete.
+    # Nobody else has this workload, a study of budget=smoke says nothing, and without a trial it is not complete.
     study = next((whole / "runs" / "studies").glob("tiny-dropout-*"))
-    with pytest.raises(BenchError, match=r"its run \S+: budget=smoke only shows that a run works"):
+    with pytest.raises(BenchError, match="its workload is one of your own 'mine': put that file into configs/"):
         submit.submit_study(study, whole / "records", print)
-    lost = json.loads((study / "trials.jsonl").read_text().splitlines()[1])["run"]
-    (whole / "runs" / lost / "result.json").unlink()
-    with pytest.raises(BenchError, match="1 of its 2 trials have not run; `bench tune` goes on with them"):
-        submit.submit_study(study, whole / "records", print)
+    with beside(whole / "own"):
+        with pytest.raises(BenchError, match=r"its run \S+: budget=smoke only shows that a run works"):
+            submit.submit_study(study, whole / "records", print)
+        lost = json.loads((study / "trials.jsonl").read_text().splitlines()[1])["run"]
+        (whole / "runs" / lost / "result.json").unlink()
+        with pytest.raises(BenchError, match="1 of its 2 trials have not run; `bench tune` goes on with them"):
+            submit.submit_study(study, whole / "records", print)
     assert not (whole / "studies").exists()
 
 

@@ -260,7 +260,7 @@ SMOKE = (
 
 def test_a_run_is_grouped_and_tagged_and_its_settings_are_levels(bench: Bench, tmp_path: Path) -> None:
     one = offline(bench, tmp_path / "a", "reg=spikepen", "seed=0", BENCH_EXPERIMENT="suite/digits,a/b")
-    other = offline(bench, tmp_path / "b", "reg=spikepen", "seed=1", BENCH_JOB_TYPE="tune")
+    other = offline(bench, tmp_path / "b", "reg=spikepen", "seed=1", "logger.job_type=tune")
     third = offline(bench, tmp_path / "c", "reg=spikepen", "reg.spikepen.weight=0.5", "logger.job_type=tune-final")
     # The seeds of a setting share a group, which is the run's name without its seed.
     group = one["run_group"]
@@ -299,7 +299,7 @@ def test_the_job_type_is_no_part_of_a_run_and_is_checked(bench: Bench, monkeypat
 
     names = {run_id(science(compose([f"logger.job_type={kind}"]))) for kind in module.JOB_TYPES}
     assert len(names) == 1
-    done = bench("run", *SMOKE, "logger=none", env={"BENCH_JOB_TYPE": "tuen"})
+    done = bench("run", *SMOKE, "logger=none", "logger.job_type=tuen")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert done.stderr.startswith("error: logger.job_type is 'tuen', which is no choice. Did you mean 'tune'")
 
@@ -423,7 +423,7 @@ def test_trackio_gets_each_epoch_once_through_a_kill_and_nothing_leaves(
     overrides = ("reg=[spikepen,killer]", "trainer.epochs=3")
     killed = trackio(*overrides, KILL_AT="12")  # five steps an epoch: in the third
     assert killed.returncode == -signal.SIGKILL
-    assert stored(tmp_path / "trackio", "select step from metrics order by 1") == [(0,), (1,)]
+    assert stored(tmp_path / "trackio", "select step from metrics order by 1") == [(1,), (2,)]
     resumed = trackio(*overrides)
     assert resumed.returncode == 0, resumed.stderr
     assert "goes on after epoch 2 of 3" in resumed.stdout
@@ -435,7 +435,7 @@ def test_trackio_gets_each_epoch_once_through_a_kill_and_nothing_leaves(
     (run,) = {run for run, _ in stored(tmp_path / "trackio", "select run_name, run_id from metrics")}
     assert run == record.parent.name
     rows = [(s, json.loads(m)) for s, m in stored(tmp_path / "trackio", "select step, metrics from metrics order by 1")]
-    assert [step for step, _ in rows] == [0, 1, 2, 4], "three epochs and, apart from them, the outcome"
+    assert [step for step, _ in rows] == [1, 2, 3, 4], "three epochs and, apart from them, the outcome"
     assert [row["test/acc"] for _, row in rows[:3]] == [epoch["test"]["acc"] for epoch in epochs]
     assert [row["penalty/spikepen"] for _, row in rows[:3]] == [epoch["penalties"]["spikepen"] for epoch in epochs]
     assert rows[3][1]["final/spike_rate"] == result["test"]["spike_rate"]
