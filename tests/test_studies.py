@@ -11,6 +11,7 @@ from bench import studies
 from bench.config.compose import compose
 from bench.errors import BenchError
 from bench.studies import Trial, best, cheapest, choices, design
+from tests.report.conftest import put, record
 
 
 def trial(number: int, acc: float | None, rate: float | None = 0.1, status: str = "finished") -> Trial:
@@ -159,6 +160,15 @@ def test_a_study_of_another_protocol_or_form_is_one_line(tmp_path: Path, change:
     (tmp_path / "study.json").write_text(json.dumps(facts | {"protocol": 1, "trials": 1}))
     with pytest.raises(BenchError, match="damaged"):
         studies.read(tmp_path)
+
+
+def test_a_trial_without_a_validation_split_is_one_line(tmp_path: Path) -> None:
+    made = small(["none"], trials=1)
+    (waiting,) = studies.trials_of(made, tmp_path)
+    assert waiting.status == "missing"
+    put(tmp_path, record(run_id=waiting.run, val=None))
+    with pytest.raises(BenchError, match=f"{waiting.run} has no validation split, so no trial can be chosen"):
+        studies.trials_of(made, tmp_path)
 
 
 def test_settings_are_written_for_people() -> None:

@@ -80,8 +80,8 @@ def answer(board: Board, root: str) -> str:
         f"**{sentence(board)}**",
         numbers_table(brief_columns(), brief(board)),
         f"{board.title}: equal tuning budgets, chosen on validation images, trained anew with fresh seeds, tested "
-        "once; intervals are those that decide. A reduced budget: compare methods, not these numbers with published ones. "
-        f"[All columns]({root}reports/{FOLDER}/README.md), [the protocol]({root}docs/protocol.md).",
+        "once; intervals are those that decide. A reduced budget: compare methods, not these numbers with published "
+        f"ones. [All columns]({root}reports/{FOLDER}/README.md), [the protocol]({root}docs/protocol.md).",
     ])  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from bench.records.schema import FIELD
 from bench.report.collect import Collection, StoredRun
 from bench.report.contrasts import Contrast, Scale, contrasts, intervals
 from bench.report.stats import LEVEL, RESAMPLES, Estimate, Rank, Verdict, pareto, ranks
+from bench.report.twins import Twin, kind_of, twins
 from bench.studies import ACCURATE, DEFAULT, FRUGAL, Study, Trial, words_of
 
 BASE = "none"
@@ -47,7 +49,7 @@ class Entry:
         at_half: validation accuracy that its trials reach at half the baseline's spike rate, in percent.
         at_three_quarters: the same at three quarters.
         passes: forward and backward passes a step.
-        ms_per_step: milliseconds of a training step on `hardware`.
+        ms_per_step: milliseconds of a training step on `hardware`, beside whatever else ran there.
         gain: accuracy of the tuned choice minus that of the default, in points.
         energy: microjoules an image.
         best_of: expected best validation accuracy of n trials, n = 1, 2, ...
@@ -93,12 +95,14 @@ class Board:
         title: for people.
         entries: ranked first, tuned before default, incomplete ones below.
         trials: of each method, spike rate and accuracy of each trial on the validation images.
+        twin: the same network with ReLU in place of its neurons; None where nobody ran it.
     """
 
     workload: str
     title: str
     entries: tuple[Entry, ...]
     trials: dict[str, list[tuple[float, float]]]
+    twin: Twin | None = None
 
 
 @dataclass(frozen=True)
@@ -182,12 +186,13 @@ def leaderboard(found: Sequence[Study], collection: Collection, left_out: list[s
         left_out: gains a line for each study that stands in no table.
     """
     by_id = {record.run_id: record for record in collection.records}
+    known = twins(collection.records)
     together: dict[str, list[Study]] = {}
     for study in found:
         together.setdefault(study.comparable, []).append(study)
     boards = []
     for group in together.values():
-        board = _board(group, by_id, left_out)
+        board = _board(group, by_id, known, left_out)
         if board is not None:
             boards.append(board)
     if not boards:
@@ -197,7 +202,12 @@ def leaderboard(found: Sequence[Study], collection: Collection, left_out: list[s
     return Leaderboard(tuple(boards), tuple(_overall(found, boards, by_id)))
 
 
-def _board(group: Sequence[Study], by_id: Mapping[str, StoredRun], left_out: list[str]) -> Board | None:
+def _board(
+    group: Sequence[Study],
+    by_id: Mapping[str, StoredRun],
+    known: Mapping[tuple[Any, ...], Twin],
+    left_out: list[str],
+) -> Board | None:
     """A workload's table, of studies that may stand together but for data and number of trials."""
     bases = [study for study in group if study.label == BASE]
     if not bases:
@@ -231,7 +241,13 @@ def _board(group: Sequence[Study], by_id: Mapping[str, StoredRun], left_out: lis
         ]
         for study in used.values()
     }
-    return Board(base.facts["workload"], _title(base, tuned_base), tuple(entries), trials)
+    return Board(
+        base.facts["workload"],
+        _title(base, tuned_base),
+        tuple(entries),
+        trials,
+        known.get(kind_of(tuned_base.runs[0])),
+    )
 
 
 def _title(base: Study, choice: _Choice) -> str:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from bench.report.contrasts import Contrast
 from bench.report.leaderboard import Board, Entry
 from bench.report.stats import Estimate
+from bench.report.twins import Twin
 from bench.report.words import ACCURACY, RATE
 
 NONE = "none"
@@ -40,8 +41,10 @@ _COLUMNS = (
     Column("accuracy at 3/4 | 1/2 of the spikes", "Best validation accuracy of a trial with at most so much of none's "
            "spike rate."),
     Column("gain of tuning (points)", "Accuracy of the tuned setting minus that of the authors' values."),
-    Column("cost: passes | ms a step", "Forward and backward passes, and milliseconds, of a training step."),
-    Column("energy (µJ)", "Of one image: compute alone, at 45 nm."),
+    Column("cost: passes | ms a step", "Forward and backward passes, and milliseconds, of a training step "
+           "in the retrained runs, beside whatever else ran on the machine: `bench speed` measures it alone."),
+    Column("energy (µJ)", "Of one image: compute alone, at 45 nm; in brackets the share of what the same network "
+           "spends with ReLU in place of its neurons, where somebody ran that."),
     Column("n", "Seeds of the retrained runs, and trials of the search."),
 )  # fmt: skip
 
@@ -58,7 +61,7 @@ def columns() -> list[str]:
 
 def rows(board: Board) -> list[list[str]]:
     """The cells of the ranked table, a row for each of the board's entries, in their order."""
-    return [_row(entry) for entry in board.entries]
+    return [_row(entry, board.twin) for entry in board.entries]
 
 
 _BRIEF = ("method", "accuracy (%)", "vs none (points)", "spikes vs none", "fewest spikes within 1 point")
@@ -73,10 +76,10 @@ def brief(board: Board) -> list[list[str]]:
     """The cells of the short table: of the tuned entries that are complete, what each buys for how many spikes."""
     places = [columns().index(heading) for heading in _BRIEF]
     shown = [entry for entry in board.entries if entry.complete and entry.ruleset == "tuned"]
-    return [[_row(entry)[place] for place in places] for entry in shown]
+    return [[_row(entry, board.twin)[place] for place in places] for entry in shown]
 
 
-def _row(entry: Entry) -> list[str]:
+def _row(entry: Entry, twin: Twin | None) -> list[str]:
     name = f"`{entry.method}`" + (" (authors' values)" if entry.ruleset == "default" else "")
     seeds = f"{entry.seeds} seed{'s' * (entry.seeds != 1)}" + (f", {entry.diverged} diverged" * bool(entry.diverged))
     trials = f", {entry.trials} trial{'s' * (entry.trials != 1)}" if entry.trials else ""
@@ -93,7 +96,7 @@ def _row(entry: Entry) -> list[str]:
         " | ".join("-" if value is None else f"{value:.1f}" for value in (entry.at_three_quarters, entry.at_half)),
         "-" if entry.gain is None else f"{_signed(entry.gain, 2)}",
         f"{entry.passes:g} | {steps}",
-        "-" if entry.energy is None else f"{entry.energy:.2f}",
+        "-" if entry.energy is None else f"{entry.energy:.2f}" + _beside(entry.energy, twin),
         seeds + trials,
     ]
 
@@ -105,6 +108,10 @@ def _estimate(estimate: Estimate | None, digits: int) -> str:
     if estimate.low is not None and estimate.high is not None:
         text += f" [{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"
     return text
+
+
+def _beside(energy: float, twin: Twin | None) -> str:
+    return f" [{100 * energy / twin.energy:.0f} %]" if twin else ""
 
 
 def _frugal(entry: Entry) -> str:

@@ -6,11 +6,10 @@ import hashlib
 import html
 import importlib.util
 import json
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from bench.records.schema import MEASURES, Role, keys
 from bench.report import leaderboard_text
@@ -22,10 +21,11 @@ from bench.report.figures.maps import layer_names
 from bench.report.leaderboard import Board, Entry, Leaderboard
 from bench.report.stats import Estimate
 from bench.report.tables import Line, Table, canonical
+from bench.report.twins import ENERGY, Twin, kind_of, twins
 from bench.report.words import ACCURACY, GAP, NOTHING, RATE, interval, replicates_text
 
 _NONE = leaderboard_text.NONE
-_SYNOPS, _ENERGY = MEASURES["synops_per_image"], MEASURES["energy_uj"]
+_SYNOPS, _ENERGY = MEASURES["synops_per_image"], ENERGY
 _NUMBERS = (ACCURACY, GAP, RATE, _SYNOPS, _ENERGY)
 _DATA = {"mnist": "MNIST", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "fashion_mnist": "Fashion-MNIST"}
 # Of `config.yaml`, what may tell groups apart; the rest of what does stands in the record.
@@ -33,15 +33,8 @@ _CONFIG = ("data", "neuron", "optim", "trainer")
 _ELSEWHERE = {"data.limit", "data.name", "neuron.name", "optim.lr", "optim.name", "data_checksum", "budget", "epochs"}
 
 
-class _Twin(NamedTuple):
-    """The non-spiking network of the same shape and training, mean over its runs."""
-
-    energy: float
-    accuracy: float
-
-
 def available() -> bool:
-    """Whether the packages that draw the page's charts are installed (extra `report`)."""
+    """Whether the packages that draw the page's charts are installed."""
     return all(importlib.util.find_spec(name) is not None for name in ("altair", "vl_convert"))
 
 
@@ -95,9 +88,9 @@ def _content(
     leaderboard: Leaderboard | None,
 ) -> dict[str, Any]:
     """Everything on the page but the charts' specifications, rounded to what is shown."""
-    twins, labels = _twins(records), _runs_labels([analysis.table for analysis in groups])
+    known, labels = twins(records), _runs_labels([analysis.table for analysis in groups])
     boards = [_board_view(board) for board in leaderboard.boards] if leaderboard else []
-    views = [*boards, *(_group_view(one, label, twins) for one, label in zip(groups, labels, strict=True))]
+    views = [*boards, *(_group_view(one, label, known) for one, label in zip(groups, labels, strict=True))]
     most = max(range(len(boards), len(views)), key=lambda place: len(views[place]["runs"]), default=0)
     methods = sorted({str(record.result["reg"]) for record in records} - {_NONE})
     seeds = len({record.seed for record in records})
@@ -193,12 +186,12 @@ def _words(label: str) -> str:
     return ", ".join(part.replace("=", " ") for part in label.split(" "))
 
 
-def _group_view(analysis: Analysis, runs_label: str, twins: Mapping[tuple[Any, ...], _Twin]) -> dict[str, Any]:
+def _group_view(analysis: Analysis, runs_label: str, known: Mapping[tuple[Any, ...], Twin]) -> dict[str, Any]:
     """A group of records: all its settings against its baseline."""
     table = analysis.table
     first = table.records[0].result
     network, data = str(first["model"]), str(first["data"])
-    twin = None if first["neuron"] == "relu" else twins.get(_shape(table.records[0]))
+    twin = None if first["neuron"] == "relu" else known.get(kind_of(table.records[0]))
     entries, rows, points, curves, layers, runs = [], [], [], [], [], []
     places = {name: place for place, name in enumerate(dict.fromkeys(_method(row.line) for row in analysis.rows))}
     for place, row in enumerate(analysis.rows):
@@ -267,7 +260,7 @@ def _entry(row: TableRow) -> Entry:
     )  # fmt: skip
 
 
-def _cells(row: TableRow, entry: Entry, twin: _Twin | None) -> list[dict[str, Any]]:
+def _cells(row: TableRow, entry: Entry, twin: Twin | None) -> list[dict[str, Any]]:
     """A group's row in the ranked table."""
     line, energy = row.line, row.mean(_ENERGY.column)
     difference, change = entry.difference, entry.rate_change
@@ -338,22 +331,6 @@ def _layers(line: Line) -> list[dict[str, Any]]:
         if len(rates) == len(runs):
             rows.append({"place": place, "layer": name, "rate": _short(sum(rates) / len(rates), 4)})
     return rows
-
-
-def _shape(record: StoredRun) -> tuple[Any, ...]:
-    """What a network and its non-spiking twin have in common."""
-    return tuple(record.result[key] for key in ("data", "model", "train_images", "epochs", "budget"))
-
-
-def _twins(records: Sequence[StoredRun]) -> dict[tuple[Any, ...], _Twin]:
-    """The ReLU twin of each network that has one among the records."""
-    runs: dict[tuple[Any, ...], list[tuple[float, float]]] = {}
-    for record in records:
-        energy, accuracy = record.number(_ENERGY.key), record.number(ACCURACY.key)
-        if record.result["neuron"] == "relu" and energy is not None and accuracy is not None:
-            runs.setdefault(_shape(record), []).append((energy, accuracy))
-    return {key: _Twin(*(math.fsum(column) / len(pairs) for column in zip(*pairs, strict=True)))
-            for key, pairs in runs.items()}  # fmt: skip
 
 
 def _runs_labels(tables: Sequence[Table]) -> list[str]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, cast
 
 from bench.report.contrasts import Contrast
 from bench.report.leaderboard import Board, Entry, Leaderboard
 from bench.report.stats import Estimate
+from bench.studies import Study, Trial
 
 
 def contrast(difference: float, verdict: str, half: float | None = None, seeds: int = 5) -> Contrast:
@@ -63,3 +65,28 @@ def leaderboard() -> Leaderboard:
                   title="Small CIFAR-10 (4,000 images, 30 epochs, cnn)")  # fmt: skip
     other = Board("cifar10-4k", other.title, other.entries, other.trials)
     return Leaderboard((one, other), (("spikepen", 0.04, 0.01, 0.07), ("dropout", -0.2, -0.3, -0.1)))
+
+
+def trials(method: str, *outcomes: tuple[float, float]) -> tuple[Trial, ...]:
+    """Trials by validation accuracy and spike rate."""
+    return tuple(
+        Trial(
+            place, f"{method}-trial-{place}", {"optim.lr": 0.002, "reg.weight_decay.weight": 0.0}, "finished", acc, rate
+        )
+        for place, (acc, rate) in enumerate(outcomes)
+    )
+
+
+def study(method: str, own: tuple[Trial, ...], workload: str = "mnist-1k", **changes: Any) -> Study:
+    """A study whose choices have five final runs each."""
+    chosen = {"tuned": 1, "frugal": 0, "default": 0}
+    facts = {
+        "protocol": 1, "experiment": "suite/small", "workload": workload, "base": [workload], "settings": [],
+        "method": method.split("+"), "trials": len(own), "seeds": 5, "study": 0, "space": {}, "passes_per_step": 1,
+        "data_checksum": "ab" * 32, "hardware": ["a machine"],
+        "choices": {
+            name: {"trial": trial, "runs": [f"{workload}-{method}-{trial}-s{seed}" for seed in range(1, 6)]}
+            for name, trial in chosen.items()
+        },
+    }  # fmt: skip
+    return Study(Path(f"{workload}-{method}"), facts | changes, own)

@@ -7,41 +7,15 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
 from bench import studies
-from bench.report import boards
+from bench.report import boards, leaderboard_text
 from bench.report.collect import Collection, StoredRun
 from bench.report.leaderboard import Leaderboard, best_of, leaderboard, load, run_ids, study_folders
 from bench.report.stats import Verdict
-from bench.studies import Study, Trial
-
-
-def trials(method: str, *outcomes: tuple[float, float]) -> tuple[Trial, ...]:
-    """Trials by validation accuracy and spike rate."""
-    return tuple(
-        Trial(
-            place, f"{method}-trial-{place}", {"optim.lr": 0.002, "reg.weight_decay.weight": 0.0}, "finished", acc, rate
-        )
-        for place, (acc, rate) in enumerate(outcomes)
-    )
-
-
-def study(method: str, own: tuple[Trial, ...], workload: str = "mnist-1k", **changes: Any) -> Study:
-    """A study whose choices have five final runs each."""
-    chosen = {"tuned": 1, "frugal": 0, "default": 0}
-    facts = {
-        "protocol": 1, "experiment": "suite/small", "workload": workload, "base": [workload], "settings": [],
-        "method": method.split("+"), "trials": len(own), "seeds": 5, "study": 0, "space": {}, "passes_per_step": 1,
-        "data_checksum": "ab" * 32, "hardware": ["a machine"],
-        "choices": {
-            name: {"trial": trial, "runs": [f"{workload}-{method}-{trial}-s{seed}" for seed in range(1, 6)]}
-            for name, trial in chosen.items()
-        },
-    }  # fmt: skip
-    return Study(Path(f"{workload}-{method}"), facts | changes, own)
+from tests.report.boards import study, trials
 
 
 @pytest.fixture
@@ -103,6 +77,18 @@ def test_a_tuned_method_is_compared_with_the_tuned_baseline(board: Leaderboard) 
     assert pen.frugal_change.difference == pytest.approx(-0.75, abs=1e-3)
     assert pen.frugal_difference is not None
     assert pen.frugal_difference.difference == pytest.approx(0, abs=1e-9)
+
+
+def test_energy_stands_beside_the_relu_twins(runs: Callable[..., list[StoredRun]], records: SimpleNamespace) -> None:
+    spiking = runs("none", 1, (95.0, 0.2), (95.1, 0.2))
+    (own,) = {record.number("energy_uj") for record in spiking}
+    assert own is not None
+    twin = records.record(run_id="twin", neuron="relu", energy_uj=4 * own)
+    for others, beside in (([StoredRun(twin, Path("result.json"))], " [25 %]"), ([], "")):
+        made = leaderboard([study("none", NONE)], Collection([*spiking, *others]), [])
+        assert made is not None
+        (first, *_) = leaderboard_text.rows(made.boards[0])
+        assert first[leaderboard_text.columns().index("energy (µJ)")] == f"{own:.2f}{beside}"
 
 
 def test_the_untuned_baseline_is_compared_with_the_tuned_one(board: Leaderboard) -> None:
