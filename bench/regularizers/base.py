@@ -40,6 +40,15 @@ def probability(reg: str, /, **arguments: float) -> None:
     Numbers(f"reg.{reg}.").within("[0, 1]", **arguments)
 
 
+def finite(reg: str, /, **arguments: float) -> None:
+    """Refuse an argument that is infinite or NaN.
+
+    Raises:
+        BenchError: names the first such argument as `reg.<reg>.<argument>`.
+    """
+    Numbers(f"reg.{reg}.").within("(-inf, inf)", **arguments)
+
+
 class Regularizer(nn.Module):
     """Base of every regularizer; a subclass overrides the hooks it needs.
 
@@ -71,6 +80,11 @@ class Regularizer(nn.Module):
     def __init__(self) -> None:
         # Without it the schema of an option with no arguments would be nn.Module's *args, **kwargs.
         super().__init__()
+
+    @property
+    def off(self) -> bool:
+        """Whether its strength is 0: then its `loss` does not replace the task's."""
+        return self.strength is not None and getattr(self, self.strength) == 0
 
     def attach(self, model: SpikingNetwork) -> None:
         """Change the network before the optimizer exists."""
@@ -113,5 +127,4 @@ class Regularizer(nn.Module):
         Returns:
             False where its strength is 0, else None: it cannot tell.
         """
-        off = self.strength is not None and getattr(self, self.strength) == 0
-        return False if off else None
+        return False if self.off else None

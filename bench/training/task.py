@@ -72,7 +72,7 @@ class Task(BaseTask):
         contract.head(model)
         for regularizer in regularizers.values():
             regularizer.attach(model)
-        losses = [n for n, r in regularizers.items() if type(r).loss is not Regularizer.loss]
+        losses = [n for n, r in regularizers.items() if type(r).loss is not Regularizer.loss and not r.off]
         if len(losses) > 1:
             raise BenchError(f"reg={losses}: each replaces the loss, and only one can; keep one of them")
         self.loss_name = losses[0] if losses else None

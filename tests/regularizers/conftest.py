@@ -79,7 +79,7 @@ class Bench:
             x, y = reg.batch(x, y)
         features = self.model.features(x)
         self.activity = activity_of(self.model)
-        replaced = [r for r in self.regs if type(r).loss is not Regularizer.loss]
+        replaced = [r for r in self.regs if type(r).loss is not Regularizer.loss and not r.off]
         if replaced:
             logits_t = self.model.head(features)
             self.logits, loss = logits_t.mean(0), replaced[0].loss(logits_t, y)

@@ -1,0 +1,49 @@
+"""What methods that change the loss share: labels as weights of the classes, cross-entropy at every time step."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from bench.errors import BenchError
+
+
+def class_weights(y: Tensor, classes: int) -> Tensor:
+    """Labels as a row of class weights each.
+
+    Args:
+        y: labels `[N]`, or soft labels `[N, classes]`, which stay as they are.
+        classes: their number.
+
+    Returns:
+        `[N, classes]`, float32, rows that add up to 1.
+    """
+    return y.float() if y.is_floating_point() else F.one_hot(y, classes).float()
+
+
+def per_step_cross_entropy(logits_t: Tensor, y: Tensor) -> Tensor:
+    """Mean over the time steps of the cross-entropy of each step's own logits.
+
+    Args:
+        logits_t: `[T, N, classes]`.
+        y: labels `[N]`, or soft labels `[N, classes]`.
+
+    Returns:
+        Scalar, float32.
+    """
+    return torch.stack([F.cross_entropy(logits, y) for logits in logits_t.float()]).mean()
+
+
+def several_steps(reg: str, time_steps: int) -> None:
+    """Refuse a network of one time step, where a method compares time steps.
+
+    Args:
+        reg: the method's name.
+        time_steps: T of the network.
+
+    Raises:
+        BenchError: T is 1.
+    """
+    if time_steps < 2:
+        raise BenchError(f"reg={reg} compares time steps, and time_steps is {time_steps}: it needs 2 or more")
