@@ -126,6 +126,10 @@ class SpikingNetwork(nn.Module, ABC):
             images: `[500, C, H, W]` (or fewer) normalized training images, without augmentation.
         """
 
+    def residual_layers(self) -> list[Spiking]:
+        """The last spiking layer of every residual branch that is added to its input, from the input on."""
+        return []
+
     def no_weight_decay(self) -> set[str]:
         """Names of parameters that are no weights, so that weight decay leaves them alone."""
         return set()

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from bench.errors import BenchError
 from bench.models.base import KNOBS, Spec, SpikingNetwork
+from bench.neurons import Spiking
 from bench.ops import ConvNorm, fire_block
 from bench.registry import MODELS
 
@@ -56,6 +57,9 @@ class ConvMixer(SpikingNetwork):
         self.stem, self.spiking_stem = ConvNorm(in_channels, width, patch, stride=patch, padding=0), self.spiking()
         self.blocks = nn.Sequential(*(MixerBlock(self, width, kernel) for _ in range(depth)))
         self.head = nn.Linear(width, spec.classes)
+
+    def residual_layers(self) -> list[Spiking]:
+        return [block.spiking_depthwise for block in self.blocks if isinstance(block, MixerBlock)]
 
     def features(self, x: Tensor) -> Tensor:
         x = self.blocks(fire_block(self.stem, self.spiking_stem, x, repeat=True))

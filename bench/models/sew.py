@@ -7,6 +7,7 @@ from enum import StrEnum
 from torch import Tensor, nn
 
 from bench.models.base import KNOBS, Spec, SpikingNetwork, check_halvings
+from bench.neurons import Spiking
 from bench.ops import ConvNorm, fire_block
 from bench.registry import MODELS
 
@@ -71,6 +72,10 @@ class SEWResNet(SpikingNetwork):
         )
         self.pool = nn.MaxPool2d(2)
         self.head = nn.Linear(channels * (height >> depth) * (width >> depth), spec.classes)
+
+    def residual_layers(self) -> list[Spiking]:
+        blocks = [block for block in self.modules() if isinstance(block, SEWBlock)]
+        return [block.spiking2 for block in blocks if block.cnf is Connect.ADD]
 
     def features(self, x: Tensor) -> Tensor:
         x = fire_block(self.stem, self.spiking_stem, x, repeat=True)

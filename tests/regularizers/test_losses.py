@@ -133,9 +133,7 @@ def test_each_form_has_its_authors_temperature() -> None:
 
 
 def test_one_time_step_teaches_nobody(net) -> None:
-    with pytest.raises(
-        BenchError, match="reg=selfdistill compares time steps, and time_steps is 1: it needs 2"
-    ):
+    with pytest.raises(BenchError, match="reg=selfdistill compares time steps, and time_steps is 1: it needs 2"):
         SelfDistillation().attach(net(time_steps=1))
 
 
