@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -13,38 +13,114 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.energy import microjoules
+from bench.errors import BenchError
 from bench.models.base import SpikingNetwork
-from bench.neurons.layer import Use
+from bench.neurons import Read
+from bench.neurons.reads import summed
 
 
-@dataclass
+@dataclass(frozen=True)
 class LayerActivity:
-    """One spiking layer in one forward pass.
+    """What one spiking layer did in one forward pass, in entries of the names of `Read`, with their graph.
 
     Attributes:
-        kept: the spikes; None where nobody reads them and a kernel left them out.
-        potential: `[T, N, ...]` membrane potential before the reset; None unless a regularizer asked
-            for it (`needs_potential`).
-        count: how many spikes there were, a scalar on the device, where a kernel has counted them.
+        kept: the spikes `[T, N, ...]`; None where a kernel left them out. What follows from them is then computed from
+            them.
+        before_reset: the membrane potentials `[T, N, ...]`, if they were kept.
+        sums: other sums over the spikes that were kept.
+        count: how many spikes there were, a scalar on the device, where somebody has counted them.
         shape: `[T, N, ...]`, where the spikes are left out.
+        reader: which regularizer this is shown to, for messages.
+        reads: what it may read, by its declaration; None is all that was kept.
     """
 
-    kept: Tensor | None
-    potential: Tensor | None = None
+    kept: Tensor | None = None
+    before_reset: Tensor | None = None
+    sums: Mapping[Read, Tensor] = field(default_factory=dict)
     count: Tensor | None = None
     shape: torch.Size | None = None
+    reader: str | None = None
+    reads: frozenset[Read] | None = None
+
+    @property
+    def rate(self) -> Tensor:
+        """Spikes per neuron, time step and image, a scalar."""
+        return self._read(Read.rate)
+
+    @property
+    def channel_rates(self) -> Tensor:
+        """Spikes of each image's channels per neuron and time step, `[N, C]`; a fully connected layer's C are its
+        neurons."""
+        return self._read(Read.channel_rates)
+
+    @property
+    def neuron_counts(self) -> Tensor:
+        """How often each neuron fired for each image, `[N, C, ...]`."""
+        return self._read(Read.neuron_counts)
+
+    @property
+    def squared_rate(self) -> Tensor:
+        """`rate` of S^2: of the same value, without a gradient where a neuron was silent."""
+        return self._read(Read.squared_rate)
+
+    @property
+    def squared_channel_rates(self) -> Tensor:
+        """`channel_rates` of S^2."""
+        return self._read(Read.squared_channel_rates)
+
+    @property
+    def squared_neuron_counts(self) -> Tensor:
+        """`neuron_counts` of S^2."""
+        return self._read(Read.squared_neuron_counts)
 
     @property
     def spikes(self) -> Tensor:
-        """`[T, N, ...]` zeros and ones, with their graph; the ReLU twin's activations.
+        """`[T, N, C, ...]` zeros and ones; the ReLU twin's activations."""
+        return self._read(Read.spikes)
+
+    @property
+    def potential(self) -> Tensor:
+        """`[T, N, C, ...]` membrane potential before the reset, float32 at least."""
+        return self._read(Read.potential)
+
+    @property
+    def size(self) -> torch.Size:
+        """`[T, N, C, ...]` of the spikes, kept or not."""
+        if self.shape is not None:
+            return self.shape
+        if self.kept is None:
+            raise RuntimeError("an activity has either spikes or a shape")
+        return self.kept.shape
+
+    def shown_to(self, reader: str, reads: frozenset[Read]) -> LayerActivity:
+        """The same, of which a regularizer can read what it declares alone.
+
+        Args:
+            reader: its name.
+            reads: its declaration.
+        """
+        return replace(self, reader=reader, reads=reads)
+
+    def _read(self, read: Read) -> Tensor:
+        """An entry.
 
         Raises:
-            RuntimeError: they were left out. The task keeps them for every regularizer that overrides `penalty` or
-                `after_step`.
+            BenchError: nobody asked for it to be kept, or the regularizer that this is shown to did not.
         """
-        if self.kept is None:
-            raise RuntimeError("this pass kept no spikes, only their count")
-        return self.kept
+        if self.reads is None or read in self.reads:
+            if read is Read.potential:
+                if self.before_reset is not None:
+                    return self.before_reset
+            elif read in self.sums:
+                return self.sums[read]
+            elif self.kept is not None:
+                return self.kept if read is Read.spikes else summed(self.kept, read)
+        if self.reader is None:
+            raise BenchError(f"layer.{read} was not kept in this pass: have it in the spiking layers' `reads`")
+        raise BenchError(
+            f"regularizer '{self.reader}': a hook reads layer.{read}, which it does not declare; add \"{read}\" to its "
+            "`reads`"
+        )
 
 
 Activity = dict[str, LayerActivity]
@@ -54,10 +130,12 @@ Activity = dict[str, LayerActivity]
 def activity_of(model: SpikingNetwork) -> Activity:
     """The activity of the model's last forward pass; a layer that was used again has `name#2`, `name#3`, ... for it."""
     return {
-        f"{name}#{place}" if place > 1 else name: LayerActivity(use.fired, use.potential, use.count, use.shape)
+        f"{name}#{place}" if place > 1 else name: LayerActivity(
+            use.fired, use.potential, use.sums, use.count, use.shape
+        )
         for name, layer in model.spiking_layers()
         if layer.shape is not None
-        for place, use in enumerate([*layer.earlier, Use(layer.fired, layer.potential, layer.count, layer.shape)], 1)
+        for place, use in enumerate([*layer.earlier, layer.use()], 1)
     }
 
 
@@ -79,6 +157,8 @@ def spike_count(layer: LayerActivity) -> Tensor:
     """How many spikes a layer emitted: float64 scalar on the device."""
     if layer.count is not None:
         return layer.count.double()
+    if Read.neuron_counts in layer.sums:
+        return layer.neuron_counts.detach().sum(dtype=torch.float64)
     # float32: a sum of ones in bfloat16 stops growing at 256.
     return layer.spikes.detach().sum(dtype=torch.float32).double()
 
@@ -91,7 +171,7 @@ class RateMeter:
     it reports.
 
     Args:
-        per_neuron: also keep which neurons fired never or always (one boolean each).
+        per_neuron: also keep which neurons fired never or always (one boolean each); reads `neuron_counts`.
     """
 
     def __init__(self, per_neuron: bool = False) -> None:
@@ -103,22 +183,27 @@ class RateMeter:
         self.ever: dict[str, Tensor] = {}
         self.always: dict[str, Tensor] = {}
 
+    @property
+    def reads(self) -> frozenset[Read]:
+        """What it reads of the layers, beyond the number of spikes."""
+        return frozenset({Read.neuron_counts} if self.per_neuron else ())
+
     @torch.no_grad()
     def update(self, activity: Activity) -> None:
         """Add one batch, without waiting for the device; costs a read of the spikes that no kernel has counted.
 
         Sums stay in the tensors that the first batch made, so that a captured step can write there."""
         for name, layer in activity.items():
-            shape = layer.spikes.shape if layer.shape is None else layer.shape
+            shape = layer.size
             if name not in self.counts:
                 self.counts[name], self.per_image[name] = 0, shape[0] * shape[2:].numel()
                 self.neurons[name] = shape[2:].numel()
             self.counts[name] += spike_count(layer)
             if self.per_neuron:
                 # Extrema, not any and all: torch reduces booleans an order of magnitude slower.
-                fired = layer.spikes.detach().flatten(0, 1)
+                fired = layer.neuron_counts.detach()
                 ever = over_batch(fired, lambda x: x.amax(0)) > 0
-                always = over_batch(fired, lambda x: x.amin(0)) > 0
+                always = over_batch(fired, lambda x: x.amin(0)) == shape[0]
                 self.ever[name] = self.ever[name] | ever if name in self.ever else ever
                 self.always[name] = self.always[name] & always if name in self.always else always
         if activity:

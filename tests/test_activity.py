@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from bench.activity import LayerActivity, OpCounter, RateMeter, activity_of, fan_out
+from bench.errors import BenchError
 from bench.models.base import Spec
 from bench.models.cnn import CNN
 from bench.models.sew import SEWResNet
-from bench.neurons import NeuronConfig
+from bench.neurons import NeuronConfig, Read
 
 
 def test_rates_by_hand() -> None:
@@ -82,6 +83,69 @@ def test_rates_count_on_past_what_bfloat16_can() -> None:
     meter = RateMeter()
     meter.update({"a": LayerActivity(torch.ones(2, 300, 1001, dtype=torch.bfloat16))})
     assert meter.rates()["a"] == 1.0
+
+
+# T = 2, N = 2 images, C = 2 channels of 2 neurons: 5 spikes of 16.
+SEEN = torch.tensor(
+    [[[[1.0, 0.0], [0.0, 0.0]], [[1.0, 1.0], [0.0, 0.0]]], [[[1.0, 0.0], [0.0, 1.0]], [[0.0, 0.0], [0.0, 0.0]]]]
+)
+
+
+def test_what_follows_from_spikes_by_hand() -> None:
+    layer = LayerActivity(SEEN)
+    assert layer.size == (2, 2, 2, 2)
+    assert layer.rate.item() == layer.squared_rate.item() == 5 / 16
+    for rates in (layer.channel_rates, layer.squared_channel_rates):
+        assert rates.tolist() == [[2 / 4, 1 / 4], [2 / 4, 0.0]]
+    for counts in (layer.neuron_counts, layer.squared_neuron_counts):
+        assert counts.tolist() == [[[2.0, 0.0], [0.0, 1.0]], [[1.0, 1.0], [0.0, 0.0]]]
+    assert layer.spikes is SEEN
+
+
+def test_a_square_has_no_gradient_where_a_neuron_is_silent() -> None:
+    for read, at_spike, silent in (("rate", 1 / 16, 1 / 16), ("squared_rate", 2 / 16, 0.0)):
+        spikes = SEEN.clone().requires_grad_()
+        (slope,) = torch.autograd.grad(getattr(LayerActivity(spikes), read), spikes)
+        assert torch.equal(slope, torch.where(SEEN == 1, at_spike, silent))
+
+
+def test_what_was_not_kept_is_a_line_that_says_where_to_ask_for_it() -> None:
+    layer = LayerActivity(sums={Read.rate: torch.tensor(0.25)}, shape=torch.Size((4, 2, 8)))
+    assert layer.rate == 0.25
+    assert layer.size == (4, 2, 8)
+    for read in set(Read) - {Read.rate}:
+        with pytest.raises(BenchError) as caught:
+            getattr(layer, read)
+        assert str(caught.value) == f"layer.{read} was not kept in this pass: have it in the spiking layers' `reads`"
+
+
+def test_a_regularizer_sees_what_it_declares_alone() -> None:
+    """Though another one has asked for more, so that it works by itself as it does beside others."""
+    whole = LayerActivity(SEEN, SEEN - 0.5)
+    layer = whole.shown_to("mine", frozenset({Read.channel_rates, Read.potential}))
+    assert layer.channel_rates.shape == (2, 2)
+    assert torch.equal(layer.potential, SEEN - 0.5)
+    for read in set(Read) - {Read.channel_rates, Read.potential}:
+        with pytest.raises(BenchError) as caught:
+            getattr(layer, read)
+        said = (
+            f"regularizer 'mine': a hook reads layer.{read}, which it does not declare; add \"{read}\" to its `reads`"
+        )
+        assert str(caught.value) == said
+    assert whole.spikes is SEEN
+
+
+def test_counts_by_neuron_tell_all_that_the_meter_wants() -> None:
+    spikes = (torch.rand(3, 5, 4, 2, 2, generator=torch.Generator().manual_seed(0)) < 0.6).float()
+    spikes[:, :, 0], spikes[:, :, 1] = 0.0, 1.0
+    by_spikes, by_counts = RateMeter(per_neuron=True), RateMeter(per_neuron=True)
+    assert by_counts.reads == {Read.neuron_counts}
+    assert RateMeter().reads == set()
+    by_spikes.update({"a": LayerActivity(spikes)})
+    by_counts.update({"a": LayerActivity(sums={Read.neuron_counts: spikes.sum(0)}, shape=spikes.shape)})
+    (row,) = by_spikes.layers()
+    assert by_counts.layers() == [row]
+    assert (row["dead"], row["saturated"]) == (0.25, 0.25)
 
 
 def paths_by_loops(layer: nn.Conv2d, height: int, width: int) -> Tensor:

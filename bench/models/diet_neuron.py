@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from bench.errors import BenchError
-from bench.neurons import NeuronConfig, Spiking
+from bench.neurons import NeuronConfig, Read, Spiking
 from bench.ops import Backend, asked
 
 LOWEST_THRESHOLD = 1e-4
@@ -285,7 +285,7 @@ class DietSpiking(Spiking):
         exact = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
         with torch.autocast(x.device.type, enabled=False):
             fired = self.neuron(exact)
-        self.potential = self.neuron.potential if self.keep_potential else None
+        self.potential = self.neuron.potential if Read.potential in self.reads else None
         return fired.to(x.dtype)
 
 

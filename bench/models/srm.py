@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from bench.errors import BenchError
 from bench.models.base import KNOBS, Spec, SpikingNetwork
 from bench.models.mlp import BLACK
-from bench.neurons import NeuronConfig, Spiking
+from bench.neurons import NeuronConfig, Read, Spiking
 from bench.registry import MODELS
 
 
@@ -232,7 +232,7 @@ class ResponseLayer(Spiking):
         return self.fire(self.weighted(x))
 
     def _fire(self, x: Tensor) -> Tensor:
-        self.neuron.store_v_seq = self.keep_potential
+        self.neuron.store_v_seq = Read.potential in self.reads
         with torch.autocast(x.device.type, enabled=False):
             fired: Tensor = self.neuron(x.float() if x.dtype in (torch.bfloat16, torch.float16) else x)
         self.potential = self.neuron.v_seq

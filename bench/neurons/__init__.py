@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 from bench.lazy import face
 from bench.neurons.config import NEURONS, NeuronConfig
+from bench.neurons.reads import SPIKES, Read
 
 if TYPE_CHECKING:
     from bench.neurons.adopted import adopt
-    from bench.neurons.layer import Spiking, charge, make_neuron
+    from bench.neurons.layer import Spiking, make_neuron, potential_of
 
-__all__ = ["NEURONS", "NeuronConfig", "Spiking", "adopt", "charge", "make_neuron"]
+__all__ = ["NEURONS", "SPIKES", "NeuronConfig", "Read", "Spiking", "adopt", "make_neuron", "potential_of"]
 
-__getattr__ = face(__name__, {"Spiking": "layer", "adopt": "adopted", "charge": "layer", "make_neuron": "layer"})
+__getattr__ = face(__name__, {"Spiking": "layer", "adopt": "adopted", "make_neuron": "layer", "potential_of": "layer"})

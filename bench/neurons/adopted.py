@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from bench.errors import BenchError
 from bench.neurons.config import NeuronConfig
 from bench.neurons.layer import Spiking
+from bench.neurons.reads import Read
 
 STRANGERS = ("snntorch.", "norse.")
 """Packages whose neurons keep their state in another way."""
@@ -37,7 +38,7 @@ class Adopted(Spiking):
 
     def _fire(self, x: Tensor) -> Tensor:
         known = isinstance(self.neuron, neuron.IFNode | neuron.LIFNode | neuron.ParametricLIFNode)
-        if self.keep_potential and not known:
+        if Read.potential in self.reads and not known:
             raise BenchError(
                 f"a regularizer reads membrane potentials, and those of a {self.config.name} before it fires are not "
                 "known; take IFNode, LIFNode or ParametricLIFNode"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from bench.errors import BenchError, nearest
 from bench.neurons.config import NEURONS, NeuronConfig
+from bench.neurons.reads import SPIKES, SUMS, Read, summed
 from bench.ranges import Numbers
 
 
@@ -62,6 +64,18 @@ def charge(node: neuron.BaseNode, x: Tensor, v: Tensor) -> Tensor:
     return v - leak + (x * rate if node.decay_input else x)
 
 
+def potential_of(node: neuron.BaseNode, x: Tensor, start: Any) -> Tensor:
+    """Membrane potentials before firing, `[T, N, ...]`, of a pass in which the node stored those after the reset.
+
+    Args:
+        node: as for `charge`, with `v_seq`.
+        x: the pass' input current, `[T, N, ...]`.
+        start: the potential that it began with, a number or `[N, ...]`.
+    """
+    first = start.unsqueeze(0) if isinstance(start, Tensor) else torch.full_like(x[:1], start)
+    return charge(node, x, torch.cat([first, node.v_seq[:-1]]))
+
+
 @dataclass(frozen=True)
 class Use:
     """What a spiking layer did in one of several uses in a forward pass; see `Spiking` for the entries."""
@@ -70,14 +84,15 @@ class Use:
     potential: Tensor | None
     count: Tensor | None
     shape: torch.Size
+    sums: Mapping[Read, Tensor]
 
 
 class Spiking(nn.Module):
     """One spiking layer with slots where regularizers plug in.
 
     The input current passes `current`, the neuron, and `spikes`; both slots are empty until a
-    regularizer appends to them. What the neuron emitted, before the second slot, is kept in `fired`
-    for penalties and counts: dropout on spikes may emit values that are no spikes.
+    regularizer appends to them. Penalties and counts are of what the neuron emitted, before the second slot: dropout on
+    spikes may emit values that are no spikes. Of that `reads` says what is kept, with its graph, and no more is.
 
     Each use starts from rest, also where a network uses one layer several times in a forward pass: all of them are kept
     then, and `forget` begins the next pass.
@@ -90,13 +105,14 @@ class Spiking(nn.Module):
         neuron: in multi-step mode, in place of the one that `config` describes.
 
     Attributes:
-        fired: `[T, N, ...]` output of the neuron in the last forward pass, with its graph; None when `lean`.
+        reads: what is read of the layer, see `Read`. Where that is not its spikes it cannot go on.
+        fired: `[T, N, ...]` output of the neuron in the last forward pass; None where `reads` lacks `spikes`.
         count: how many spikes that were, a scalar on the device; None if nobody has counted them.
         shape: of `fired`, also when that is not kept.
-        potential: `[T, N, ...]` membrane potential before the reset, when `keep_potential` is set.
+        potential: `[T, N, ...]` membrane potential before the reset; None where `reads` lacks it.
+        sums: the sums over spikes that are among `reads`.
         earlier: the uses in this pass before the last one.
         remembers: go on from the potentials that the last use has left.
-        lean: keep no spikes, only their count; such a layer cannot go on.
         kernel_note: what the kernels of `bench.ops` keep at this layer; None if it has not met them.
     """
 
@@ -105,6 +121,7 @@ class Spiking(nn.Module):
     count: Tensor | None
     shape: torch.Size | None
     potential: Tensor | None
+    sums: Mapping[Read, Tensor]
     earlier: list[Use]
     kernel_note: Any | None
 
@@ -116,8 +133,8 @@ class Spiking(nn.Module):
         self.current = nn.Sequential()
         self.neuron = neuron or (make_neuron(config) if self.is_spiking else nn.ReLU())
         self.spikes = nn.Sequential()
-        self.keep_potential = False
-        self.lean = self.remembers = False
+        self.reads: frozenset[Read] = SPIKES
+        self.remembers = False
         self.kernel_note = None
         self.forget()
 
@@ -127,8 +144,13 @@ class Spiking(nn.Module):
     def begin(self) -> None:
         """Begin a use: from rest, unless the layer `remembers`. Again, before it has fired, it does nothing."""
         if self.shape is not None and not self.remembers:
-            self.earlier.append(Use(self.fired, self.potential, self.count, self.shape))
+            self.earlier.append(self.use())
             self._rest()
+
+    def use(self) -> Use:
+        """What the last use did; there must have been one."""
+        assert self.shape is not None
+        return Use(self.fired, self.potential, self.count, self.shape, self.sums)
 
     def fire(self, x: Tensor) -> Tensor:
         """Neuron and `spikes` slot, behind the `current` slot; `[T * N, ...]` in and out."""
@@ -136,23 +158,23 @@ class Spiking(nn.Module):
         steps = x.unflatten(0, (self.time_steps, -1))
         fired = self._fire(steps) if self.is_spiking else self.neuron(steps)
         self.shape = fired.shape
-        self.fired = None if self.lean else fired
-        self.count = fired.detach().count_nonzero() if self.lean else None
+        self.fired = fired if Read.spikes in self.reads else None
+        self.count = fired.detach().count_nonzero() if self.fired is None else None
+        self.sums = {read: summed(fired, read) for read in SUMS if read in self.reads}
         return self.spikes(fired.flatten(0, 1))
 
     def _fire(self, x: Tensor) -> Tensor:
         node = self.neuron
         if self.kernel_note is not None:
             self.kernel_note.catch_up(node, self.time_steps)
-        node.store_v_seq = self.keep_potential
+        wanted = Read.potential in self.reads
+        node.store_v_seq, start = wanted, getattr(node, "v", None)
         # The potential is a sum over time: in bfloat16 it would lose small currents.
         exact = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
         with torch.autocast(x.device.type, enabled=False):
             fired = node(exact)
-            if self.keep_potential:
-                rest = 0.0 if node.v_reset is None else node.v_reset
-                before = torch.cat([torch.full_like(exact[:1], rest), node.v_seq[:-1]])
-                self.potential = charge(node, exact, before)
+            if wanted:
+                self.potential = potential_of(node, exact, start)
         return fired.to(x.dtype)
 
     def forget(self) -> None:
@@ -167,3 +189,4 @@ class Spiking(nn.Module):
         if self.kernel_note is not None:
             self.kernel_note.forget()
         self.fired = self.count = self.shape = self.potential = None
+        self.sums = {}

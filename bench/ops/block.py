@@ -130,7 +130,7 @@ def _fused(
         pool=2 if ends_inside and pool is not None else 1,
         training_stats=norm is not None and norm.training,
         repeat=repeat,
-        want_spikes=not spiking.lean,
+        reads=spiking.reads,
         dropped=dropped,
         add=add if ends_inside else None,
     )
@@ -210,8 +210,6 @@ def _obstacle(conv_norm: ConvNorm, spiking: Spiking, note: KernelNote, pool: nn.
         return f"neuron {spiking.config.name}"
     if not spiking.config.detach_reset:
         return "detach_reset=false"
-    if spiking.keep_potential:
-        return "the potential is asked for"
     if note.goes_on(spiking.neuron):
         return "it goes on from a potential"
     around = (conv_norm, conv_norm.norm, spiking, spiking.neuron, spiking.current, spiking.spikes)
@@ -233,7 +231,7 @@ def explain(model: nn.Module) -> str | None:
 
     Example:
         >>> explain(model)
-        "2 of 4 layers use the reference: the potential is asked for"
+        "2 of 4 layers use the reference: neuron plif"
     """
     layers = [module for module in model.modules() if isinstance(module, Spiking)]
     notes = [layer.kernel_note for layer in layers if layer.kernel_note is not None]

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from bench.neurons import NeuronConfig
+from bench.neurons import NeuronConfig, Read
 from bench.ops import native
-from bench.ops.setting import Setting, bn_fire_by, dense, empty, strides
+from bench.ops.setting import Setting, bn_fire_by, dense, empty, shared_strides, strides
 
 # Time steps that the kernels are compiled for, as a constant; all other numbers share one that counts.
 UNROLLED = (4,)
@@ -49,6 +49,24 @@ class _Drop(ctypes.Structure):
     )
 
 
+class _Reads(ctypes.Structure):
+    """`Reads` of fire.cpp."""
+
+    _fields_ = tuple((name, ctypes.c_void_p) for name in ("potential", "neurons", "channels"))
+
+
+class _Shared(ctypes.Structure):
+    """`Shared` of fire.cpp."""
+
+    _fields_ = (("at", ctypes.c_void_p), *((name, ctypes.c_int64) for name in ("image", "row", "column")))
+
+
+class _Given(ctypes.Structure):
+    """`Given` of fire.cpp."""
+
+    _fields_ = (("potential", ctypes.c_void_p), ("silent", _Shared), ("firing", _Shared))
+
+
 def fault() -> str | None:
     """Why kernels can't be built here, if so, by the smallest of them; the others are built when they are needed."""
     return None if _moments(torch.float32) is not None else native.why("moments")
@@ -80,9 +98,9 @@ def _fire(dtype: torch.dtype, time_steps: int, soft: bool, drops: bool) -> Any:
     kernels = native.variant("fire", dtype, steps=steps, soft=soft, drop=drops)
     if kernels is not None:
         pointer, integer, size = ctypes.c_void_p, ctypes.c_int, ctypes.c_int64
-        kernels.fire_forward.argtypes = [*[pointer] * 8, integer]
+        kernels.fire_forward.argtypes = [*[pointer] * 9, integer]
         kernels.fire_forward.restype = size
-        kernels.fire_backward.argtypes = [*[pointer] * 12, integer]
+        kernels.fire_backward.argtypes = [*[pointer] * 13, integer]
         kernels.fire_backward.restype = None
     return kernels
 
@@ -105,6 +123,11 @@ def _address(x: Tensor | None) -> int | None:
     return None if x is None else x.data_ptr()
 
 
+def _shared(values: Tensor) -> _Shared:
+    """Of `[N, C, H, W]` with C last in memory."""
+    return _Shared(values.data_ptr(), *shared_strides(values))
+
+
 def _norm(vectors: Tensor) -> _Norm:
     """Of `[3, C]` float32."""
     return _Norm(*(row.data_ptr() for row in vectors[:3]))
@@ -125,7 +148,7 @@ class _BNFire(torch.autograd.Function):
         setting: Setting,
         keep: Tensor | None,
         add: Tensor | None,
-    ) -> tuple[Tensor | None, Tensor, Tensor, Tensor | None, Tensor | None]:
+    ) -> tuple[Tensor | None, ...]:
         threads = torch.get_num_threads()
         x, add = dense(x), None if add is None else dense(add)
         _, channels, height, width = x.shape
@@ -146,9 +169,14 @@ class _BNFire(torch.autograd.Function):
             torch.mul(beta, setting.share, out=vectors[2]).add_(setting.lift)
         batch, pool = setting.time_steps * setting.images(x), setting.pool
         spikes = None
-        if setting.want_spikes and (pool > 1 or add is not None):
+        if Read.spikes in setting.reads and (pool > 1 or add is not None):
             spikes = empty(x, batch, height, width)
         out = empty(x, batch, height // pool, width // pool)
+        images, real = setting.images(x), torch.float32
+        potential = empty(x, batch, height, width, real) if Read.potential in setting.reads else None
+        neurons = empty(x, images, height, width, real) if setting.wants(Read.neuron_counts) else None
+        # By rows of windows, as threads share the work.
+        rows = torch.empty(images, -(-height // pool), channels) if setting.wants(Read.channel_rates) else None
         kernels = _fire(x.dtype, setting.time_steps, setting.soft, keep is not None)
         count = kernels.fire_forward(
             _shape(setting, x),
@@ -159,6 +187,7 @@ class _BNFire(torch.autograd.Function):
             _address(add),
             _address(spikes),
             _address(out),
+            ctypes.byref(_Reads(_address(potential), _address(neurons), _address(rows))),
             threads,
         )
         ctx.save_for_backward(x, vectors, keep, add if pool > 1 else None)
@@ -168,19 +197,25 @@ class _BNFire(torch.autograd.Function):
         if not setting.training_stats:
             mean = var = None
         ctx.mark_non_differentiable(*[t for t in (counted, mean, var) if t is not None])
-        return spikes, out, counted, mean, var
+        size = batch * channels * height * width
+        sums = setting.sums(counted, None if rows is None else rows.sum(1), neurons, size)
+        return spikes, out, counted, mean, var, potential, *sums
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, g_spikes: Tensor | None, g_out: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, g_spikes: Tensor | None, g_out: Tensor | None, *more: Any) -> tuple[Tensor | None, ...]:
         setting: Setting = ctx.setting
         nothing: tuple[Tensor | None, ...] = (None,) * 8
-        if g_spikes is None and g_out is None:
+        _, _, _, g_potential, *g_sums = more
+        if all(g is None for g in (g_spikes, g_out, g_potential, *g_sums)):
             return nothing
         x, vectors, keep, add = ctx.saved_tensors
         # Kept in variables until the kernel is done: it sees their addresses only.
         g_spikes, g_out = (None if g is None else dense(g.to(x.dtype)) for g in (g_spikes, g_out))
         g_spikes, g_out, d_add = setting.gradients(g_spikes, g_out, add, ctx.adds)
+        g_potential = None if g_potential is None else dense(g_potential)
+        shares = setting.shares(g_sums, x)
+        silent, firing = (_Shared(), _Shared()) if shares is None else map(_shared, shares)
         dx = torch.empty_like(x)
         sums = torch.zeros(2, x.shape[1], dtype=torch.float64)
         _fire(x.dtype, setting.time_steps, setting.soft, keep is not None).fire_backward(
@@ -193,6 +228,7 @@ class _BNFire(torch.autograd.Function):
             _address(add),
             _address(g_spikes),
             _address(g_out),
+            ctypes.byref(_Given(_address(g_potential), silent, firing)),
             _address(dx),
             None if add is None else _address(d_add),
             _address(sums),

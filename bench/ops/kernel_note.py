@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from bench.neurons import Spiking
+from bench.neurons import Read, Spiking
 from bench.ops.reference import Fired
 
 
@@ -35,10 +35,13 @@ class KernelNote:
             shape: of the spikes, `[T, N, ...]`.
             current: gives the neuron's input `[T * N, ...]` again.
         """
-        layer.shape, layer.count = shape, fired.spike_count
-        spikes = None if layer.lean else fired.spikes
-        layer.fired = None if spikes is None else spikes.unflatten(0, (layer.time_steps, -1))
-        self._current = _lost if layer.lean else current
+        layer.shape, layer.count, layer.sums = shape, fired.spike_count, fired.sums
+        kept = Read.spikes in layer.reads
+        spikes = fired.spikes if kept else None
+        layer.fired, layer.potential = (
+            None if entry is None else entry.unflatten(0, (layer.time_steps, -1)) for entry in (spikes, fired.potential)
+        )
+        self._current = current if kept else _lost
 
     def goes_on(self, neuron: nn.Module) -> bool:
         """Whether the next pass starts from the potential of the last one, because nobody has called `forget`."""
@@ -48,7 +51,7 @@ class KernelNote:
         """Bring the neuron to where the kernel's pass ended, if it has not seen that pass.
 
         Raises:
-            RuntimeError: the layer was lean, so that the pass cannot be had again.
+            RuntimeError: the layer's spikes were not read, so that the pass cannot be had again.
         """
         if self._current is None:
             return
@@ -70,4 +73,4 @@ def note_at(layer: Spiking) -> KernelNote:
 
 
 def _lost() -> Tensor:
-    raise RuntimeError("a lean spiking layer went on without forget(): its potential was not kept")
+    raise RuntimeError("a spiking layer whose spikes nobody reads went on without forget(): no potential was kept")

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.neurons import NeuronConfig, make_neuron
+from bench.neurons import SPIKES, NeuronConfig, Read, make_neuron, potential_of
+from bench.neurons.reads import SUMS, summed
 
 
 class Dropped(NamedTuple):
@@ -55,6 +56,9 @@ class Fired(NamedTuple):
         spike_count: how many spikes there are, a scalar int64 on x's device, without gradient.
         mean: `[C]` float32 mean of x over batch and space; None unless batch statistics were used.
         var: `[C]` float32 biased variance, likewise.
+        potential: `[T * N, C, H, W]` membrane potential before the reset, float32 at least, with its graph; None if not
+            wanted.
+        sums: the sums over the spikes that are wanted, as `Read` has them, float32 at least, with their graph.
     """
 
     spikes: Tensor | None
@@ -62,6 +66,8 @@ class Fired(NamedTuple):
     spike_count: Tensor
     mean: Tensor | None
     var: Tensor | None
+    potential: Tensor | None
+    sums: dict[Read, Tensor]
 
 
 def bn_fire(
@@ -77,18 +83,18 @@ def bn_fire(
     pool: int = 1,
     training_stats: bool,
     repeat: bool = False,
-    want_spikes: bool = True,
+    reads: frozenset[Read] = SPIKES,
     dropped: Dropped | None = None,
     add: Tensor | None = None,
 ) -> Fired:
     """y = gamma (x - mean) / sqrt(var + eps) + beta, then an IF or LIF neuron from rest, then + add, then max pooling.
 
-    The potential and what batch norm does are float32 for inputs of less; the result has x's dtype.
-    Gradients reach x, gamma and beta: through the batch statistics where they are used, through the
-    ATan surrogate, not through the reset (`detach_reset`). In a pooling window the first maximum in the
-    order of rows gets the gradient (of a silent window: the first value). Backends save x, vectors over
-    channels, a dropout's mask and what is added before pooling for backward, nothing else, and take any
-    strides; channels_last is the fast layout, in which they also answer.
+    The potential and what batch norm does are float32 for inputs of less; the result has x's dtype. Gradients of all
+    that is given reach x, gamma and beta: through the batch statistics where they are used, through the ATan surrogate,
+    not through the reset (`detach_reset`). In a pooling window the first maximum in the order of rows gets the gradient
+    (of a silent window: the first value). Backends save x, vectors over channels, a dropout's mask and what is added
+    before pooling for backward, nothing else, and take any strides; channels_last is the fast layout, in which they
+    also answer.
 
     Args:
         x: `[T * N, C, H, W]`, time slowest; `[N, C, H, W]` with `repeat`.
@@ -103,7 +109,8 @@ def bn_fire(
         pool: 2 for 2 x 2 windows with stride 2 (an odd last row or column is in no window), 1 for none.
         training_stats: normalize by the statistics of this x rather than by `mean` and `var`.
         repeat: every time step gets the same x (the static stem); its gradient is summed over time.
-        want_spikes: whether `spikes` is needed where it differs from `out`.
+        reads: what is read of the spikes besides `out`: of `spikes` and `potential` whether they are wanted, and which
+            sums are.
         dropped: applied to y at every time step.
         add: `[T * N, C, H, W]` of x's dtype, which every spike is added to (SEW's ADD, a residual path).
     """
@@ -124,15 +131,21 @@ def bn_fire(
         steps = current.unflatten(0, (time_steps, -1))
     if dropped is not None:
         steps = dropped(steps)
-    spikes = make_neuron(neuron)(steps).flatten(0, 1).to(dtype)
+    node = make_neuron(neuron)
+    node.store_v_seq, start = Read.potential in reads, node.v
+    emitted = node(steps)
+    potential = potential_of(node, steps, start).flatten(0, 1) if Read.potential in reads else None
+    spikes = emitted.flatten(0, 1).to(dtype)
     out = spikes if add is None else spikes + add
     out = F.max_pool2d(out, pool) if pool > 1 else out
     return Fired(
-        spikes if want_spikes or out is spikes else None,
+        spikes if Read.spikes in reads or out is spikes else None,
         out,
         spikes.detach().count_nonzero(),
         None if batch_mean is None else batch_mean.float(),
         None if batch_var is None else batch_var.float(),
+        potential,
+        {read: summed(emitted, read) for read in SUMS if read in reads},
     )
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bench.neurons import NeuronConfig
+from bench.neurons import SPIKES, NeuronConfig, Read
+from bench.neurons.reads import SUMS
 from bench.ops.reference import Dropped, Fired
 
 
@@ -28,10 +29,10 @@ class Setting:
         eps: float,
         pool: int = 1,
         repeat: bool = False,
-        want_spikes: bool = True,
+        reads: frozenset[Read] = SPIKES,
     ) -> None:
         self.time_steps, self.pool, self.repeat = time_steps, pool, repeat
-        self.want_spikes, self.training_stats, self.eps = want_spikes, training_stats, eps
+        self.reads, self.training_stats, self.eps = reads, training_stats, eps
         self.soft = neuron.v_reset is None
         self.rest = 0.0 if neuron.v_reset is None else neuron.v_reset
         leak = 0.0 if neuron.name == "if" else 1.0 / neuron.tau
@@ -51,6 +52,72 @@ class Setting:
         keep, gain, offset, fill = dropped
         self.affine = (gain, self.lift * (1 - gain) + self.share * offset, self.share * fill + self.lift)
         return keep if keep.stride(2) == 1 else keep.movedim(2, -1).contiguous().movedim(-1, 2)
+
+    def wants(self, sum_: Read) -> bool:
+        """Whether a sum over the spikes is wanted, or that of their squares."""
+        return any(read.linear is sum_ for read in self.reads)
+
+    def sums(self, count: Tensor, channels: Tensor | None, neurons: Tensor | None, size: int) -> list[Tensor | None]:
+        """The sums that are wanted, in the order of `SUMS`, None for those that are not; each in memory of its own.
+
+        Args:
+            count: how many spikes there are.
+            channels: `[N, C]` float32, how many in each image's channels; None if not wanted.
+            neurons: `[N, C, H, W]` float32, how many of each neuron, likewise.
+            size: T * N * C * H * W.
+        """
+        found: list[Tensor | None] = []
+        for read in SUMS:
+            value: Tensor | None = None
+            if read in self.reads:
+                if read.linear is Read.rate:
+                    value = (count.double() / size).float()
+                elif read.linear is Read.channel_rates:
+                    assert channels is not None
+                    value = channels / (size // channels.numel())
+                else:
+                    # An output of its own, so that its gradient is told from the other's.
+                    taken = read.squared and read.linear in self.reads
+                    assert neurons is not None
+                    value = neurons.clone(memory_format=torch.preserve_format) if taken else neurons
+            found.append(value)
+        return found
+
+    def shares(self, gradients: Sequence[Tensor | None], x: Tensor) -> tuple[Tensor, Tensor] | None:
+        """What the gradients of the sums add to a silent neuron's gradient and to that of a spike, at every step.
+
+        Args:
+            gradients: of `SUMS`, in their order.
+            x: `[B, C, H, W]`, the current.
+
+        Returns:
+            Both float32 `[N, C, H, W]` with C last in memory, where all but C may be 1; None where no sum has one.
+        """
+        _, channels, height, width = x.shape
+        images, area = self.images(x), height * width
+        silent: Tensor | None = None
+        firing: Tensor | None = None
+        for read, gradient in zip(SUMS, gradients, strict=True):
+            if gradient is None:
+                continue
+            share = gradient.float()
+            if read.linear is Read.rate:
+                share = (share / (self.time_steps * images * channels * area)).expand(1, 1, 1, channels)
+            elif read.linear is Read.channel_rates:
+                share = (share / (self.time_steps * area)).view(images, 1, 1, channels)
+            else:
+                share = share.permute(0, 2, 3, 1)
+            if read.squared:
+                # d(S^2) = 2 S dS.
+                share = 2 * share
+            else:
+                silent = share if silent is None else silent + share
+            firing = share if firing is None else firing + share
+        if firing is None:
+            return None
+        silent = torch.zeros_like(firing) if silent is None else silent
+        silent, firing = (entry.contiguous() for entry in torch.broadcast_tensors(silent, firing))
+        return silent.permute(0, 3, 1, 2), firing.permute(0, 3, 1, 2)
 
     def gradients(
         self, g_spikes: Tensor | None, g_out: Tensor | None, add: Tensor | None, adds: bool
@@ -75,7 +142,7 @@ def bn_fire_by(function: Any) -> Callable[..., Fired]:
 
     Args:
         function: whose `apply` takes x, gamma, beta, mean, var, the setting, a mask and what is added, and gives the
-            entries of `Fired`; spikes may be left out where they are `out`.
+            entries of `Fired`, its sums in the order of `SUMS`; spikes may be left out where they are `out`.
     """
 
     def bn_fire(
@@ -90,8 +157,9 @@ def bn_fire_by(function: Any) -> Callable[..., Fired]:
         normalizes = vectors[0] is not None
         setting = Setting(training_stats=training_stats and normalizes, eps=eps, **settings)
         given = (x, *(vectors if normalizes else [None] * 4), setting, setting.take(dropped), add)
-        spikes, out, count, mean, var = function.apply(*given)
-        return Fired(out if setting.pool == 1 and add is None else spikes, out, count, mean, var)
+        spikes, out, count, mean, var, potential, *sums = function.apply(*given)
+        wanted = {read: value for read, value in zip(SUMS, sums, strict=True) if value is not None}
+        return Fired(out if setting.pool == 1 and add is None else spikes, out, count, mean, var, potential, wanted)
 
     return bn_fire
 
@@ -104,12 +172,20 @@ def strides(keep: Tensor) -> tuple[int, int, int, int]:
     return step, image, row, column
 
 
+def shared_strides(values: Tensor) -> tuple[int, int, int]:
+    """Of the images, rows and columns of `[N, C, H, W]` with C last in memory; 0 where they share a value."""
+    image, _, row, column = (
+        0 if size == 1 else stride for size, stride in zip(values.shape, values.stride(), strict=True)
+    )
+    return image, row, column
+
+
 def dense(x: Tensor) -> Tensor:
     """With C last in memory."""
     return x.contiguous(memory_format=torch.channels_last)
 
 
-def empty(x: Tensor, batch: int, height: int, width: int) -> Tensor:
-    """Like x `[B, C, H, W]` but for these sizes, with C last in memory."""
+def empty(x: Tensor, batch: int, height: int, width: int, dtype: torch.dtype | None = None) -> Tensor:
+    """Like x `[B, C, H, W]` but for these sizes, and a dtype if one is given, with C last in memory."""
     shape = (batch, x.shape[1], height, width)
-    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+    return torch.empty(shape, dtype=dtype or x.dtype, device=x.device, memory_format=torch.channels_last)

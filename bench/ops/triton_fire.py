@@ -23,8 +23,8 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from bench.neurons import NeuronConfig
-from bench.ops.setting import Setting, bn_fire_by, dense, empty, strides
+from bench.neurons import NeuronConfig, Read
+from bench.ops.setting import Setting, bn_fire_by, dense, empty, shared_strides, strides
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 # Values of a tile, a power of 2, up to T = 7; with pooling each stands for four. sm_90 needs 139 registers, at most.
@@ -108,7 +108,7 @@ class _BNFire(torch.autograd.Function):
         setting: Setting,
         keep: Tensor | None,
         add: Tensor | None,
-    ) -> tuple[Tensor | None, Tensor, Tensor, Tensor | None, Tensor | None]:
+    ) -> tuple[Tensor | None, ...]:
         x, add = dense(x), None if add is None else dense(add)
         _, channels, height, width = x.shape
         batch, pool = setting.time_steps * setting.images(x), setting.pool
@@ -128,13 +128,21 @@ class _BNFire(torch.autograd.Function):
                 vectors[2] = beta * setting.share + setting.lift
             out = empty(x, batch, height // pool, width // pool)
             spikes = None
-            if setting.want_spikes and (pool > 1 or add is not None):
+            if Read.spikes in setting.reads and (pool > 1 or add is not None):
                 spikes = empty(x, batch, height, width)
+            images, real = setting.images(x), torch.float32
+            potential = empty(x, batch, height, width, real) if Read.potential in setting.reads else None
+            by_channel = setting.wants(Read.channel_rates)
+            neurons = None
+            if by_channel or setting.wants(Read.neuron_counts):
+                neurons = empty(x, images, height, width, real)
             count = torch.zeros((), dtype=torch.int64, device=x.device)
             launch = _Launch(setting, x, keep, add is not None)
             _forward[launch.grid](
-                x, vectors, out, out if spikes is None else spikes, count, _bytes(keep, x), x if add is None else add,
-                *launch.numbers, **launch.constants, SPIKES=spikes is not None,
+                x, vectors, out, out if spikes is None else spikes, count, vectors if potential is None else potential,
+                vectors if neurons is None else neurons, _bytes(keep, x), x if add is None else add, *launch.numbers,
+                **launch.constants, SPIKES=spikes is not None, POTENTIAL=potential is not None,
+                NEURONS=neurons is not None,
             )  # fmt: skip
         ctx.save_for_backward(x, vectors, keep, add if pool > 1 else None)
         ctx.setting, ctx.has_norm, ctx.adds = setting, gamma is not None, add is not None
@@ -142,18 +150,25 @@ class _BNFire(torch.autograd.Function):
         if not setting.training_stats:
             mean = var = None
         ctx.mark_non_differentiable(*[t for t in (count, mean, var) if t is not None])
-        return spikes, out, count, mean, var
+        size = batch * channels * height * width
+        sums = setting.sums(count, neurons.sum((2, 3)) if by_channel else None, neurons, size)
+        return spikes, out, count, mean, var, potential, *sums
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, g_spikes: Tensor | None, g_out: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, g_spikes: Tensor | None, g_out: Tensor | None, *more: Any) -> tuple[Tensor | None, ...]:
         setting: Setting = ctx.setting
         nothing: tuple[Tensor | None, ...] = (None,) * 8
-        if g_spikes is None and g_out is None:
+        _, _, _, g_potential, *g_sums = more
+        if all(g is None for g in (g_spikes, g_out, g_potential, *g_sums)):
             return nothing
         x, vectors, keep, add = ctx.saved_tensors
         g_spikes, g_out = (None if g is None else dense(g) for g in (g_spikes, g_out))
         g_spikes, g_out, d_add = setting.gradients(g_spikes, g_out, add, ctx.adds)
+        g_potential = None if g_potential is None else dense(g_potential)
+        shares = setting.shares(g_sums, x)
+        silent, firing = (vectors, vectors) if shares is None else shares
+        places = (0, 0, 0) if shares is None else shared_strides(silent)
         channels = x.shape[1]
         dx = torch.empty_like(x, memory_format=torch.channels_last)
         sums = torch.zeros(2, channels, device=x.device)
@@ -161,9 +176,11 @@ class _BNFire(torch.autograd.Function):
 
         def launch(parts: Tensor, reduce: bool) -> None:
             _backward[at.grid](
-                x, vectors, x if g_out is None else g_out, x if g_spikes is None else g_spikes, sums, parts, dx,
-                _bytes(keep, x), x if add is None else add, dx if add is None else d_add, *at.numbers, setting.alpha,
+                x, vectors, x if g_out is None else g_out, x if g_spikes is None else g_spikes,
+                vectors if g_potential is None else g_potential, silent, firing, sums, parts, dx, _bytes(keep, x),
+                x if add is None else add, dx if add is None else d_add, *at.numbers, setting.alpha, *places,
                 **at.constants, OUT=g_out is not None, SPIKES=g_spikes is not None, REDUCE=reduce,
+                POTENTIAL=g_potential is not None, SUMS=shares is not None,
             )  # fmt: skip
 
         with torch.cuda.device_of(x):
@@ -215,13 +232,15 @@ def _moments(x, sums, rows, channels, parts, each, ROWS: tl.constexpr, COLUMNS: 
 
 @triton.jit
 def _forward(
-    x, vectors, out, spikes, count, kept, add, images, height, width, channels, keep, threshold, reset,
-    kept_step, kept_image, kept_row, kept_column, gain, offset, fill,
+    x, vectors, out, spikes, count, potential, neurons, kept, add, images, height, width, channels, keep, threshold,
+    reset, kept_step, kept_image, kept_row, kept_column, gain, offset, fill,
     T: tl.constexpr, POOL: tl.constexpr, REPEAT: tl.constexpr, SOFT: tl.constexpr, DROP: tl.constexpr,
-    ADD: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, SPIKES: tl.constexpr,
+    ADD: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, SPIKES: tl.constexpr, POTENTIAL: tl.constexpr,
+    NEURONS: tl.constexpr,
 ):  # fmt: skip
     """Spikes of a tile of windows by channels over all time steps, with ADD on top of what is added, pooled; the
-    number of spikes is added to `count`."""
+    number of spikes is added to `count`. With POTENTIAL also the potentials before firing, with NEURONS how often each
+    neuron fired."""
     high = (height + POOL - 1) // POOL
     wide = (width + POOL - 1) // POOL
     window = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
@@ -238,12 +257,15 @@ def _forward(
     start = tl.full((ROWS, COLUMNS), 0.0 if SOFT else 1.0, tl.float32)
     start = start * reset
     v = ()
+    often = ()
     for _ in tl.static_range(POOL * POOL):
         v = v + (start,)
+        often = often + (tl.zeros((ROWS, COLUMNS), tl.float32),)
     fired = tl.zeros((ROWS, COLUMNS), tl.int32)
     for t in tl.static_range(T):
         largest = tl.zeros((ROWS, COLUMNS), tl.float32)
         after = ()
+        counted = ()
         for k in tl.static_range(POOL * POOL):
             row = top + k // POOL
             column = left + k % POOL
@@ -263,6 +285,10 @@ def _forward(
             target = ((n + t * images).to(tl.int64) * height * width)[:, None] * channels + pixel * channels
             if SPIKES:
                 tl.store(spikes + target + c[None, :], spike.to(spikes.dtype.element_ty), mask=there)
+            if POTENTIAL:
+                tl.store(potential + target + c[None, :], h, mask=there)
+            if NEURONS:
+                counted = counted + (often[k] + spike,)
             fired += (s & there).to(tl.int32)
             if ADD:
                 other = tl.load(add + target + c[None, :], mask=there, other=0.0).to(tl.float32)
@@ -276,26 +302,36 @@ def _forward(
                 largest = tl.maximum(largest, spike)
             after = after + (tl.where(s, (h - threshold) if SOFT else reset, h),)
         v = after
+        if NEURONS:
+            often = counted
         lines = height // POOL
         columns = width // POOL
         pixel = ((top // POOL) * columns + left // POOL)[:, None]
         target = ((n + t * images).to(tl.int64) * lines * columns)[:, None] * channels + pixel * channels + c[None, :]
         tl.store(out + target, largest.to(out.dtype.element_ty), mask=whole)
+    if NEURONS:
+        for k in tl.static_range(POOL * POOL):
+            row = top + k // POOL
+            column = left + k % POOL
+            there = inside & ((row < height) & (column < width))[:, None]
+            place = (n.to(tl.int64) * height * width)[:, None] * channels + (row * width + column)[:, None] * channels
+            tl.store(neurons + place + c[None, :], often[k], mask=there)
     tl.atomic_add(count, tl.sum(tl.sum(fired, 1), 0).to(tl.int64))
 
 
 @triton.jit
 def _backward(
-    x, vectors, g_out, g_spikes, sums, parts, dx, kept, add, d_add,
+    x, vectors, g_out, g_spikes, g_potential, silent, firing, sums, parts, dx, kept, add, d_add,
     images, height, width, channels, keep, threshold, reset,
-    kept_step, kept_image, kept_row, kept_column, gain, offset, fill, alpha,
+    kept_step, kept_image, kept_row, kept_column, gain, offset, fill, alpha, sum_image, sum_row, sum_column,
     T: tl.constexpr, POOL: tl.constexpr, REPEAT: tl.constexpr, SOFT: tl.constexpr, DROP: tl.constexpr,
     ADD: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, OUT: tl.constexpr, SPIKES: tl.constexpr,
-    REDUCE: tl.constexpr,
+    REDUCE: tl.constexpr, POTENTIAL: tl.constexpr, SUMS: tl.constexpr,
 ):  # fmt: skip
     """The gradient g of the current, by the potentials computed anew. With REDUCE its sums over the tile, alone
     and times x - mean, into `parts` [2, tiles, channels]; else x's gradient, given their totals in `sums`, and that of
-    what is added before pooling."""
+    what is added before pooling. With SUMS the gradients of sums add `silent` or `firing` at each step, with POTENTIAL
+    the potential has one of its own."""
     HALF_PI = 1.5707963267948966
     high = (height + POOL - 1) // POOL
     wide = (width + POOL - 1) // POOL
@@ -355,11 +391,11 @@ def _backward(
             target = ((n + t * images).to(tl.int64) * lines * columns)[:, None] * channels
             target += ((top // POOL) * columns + left // POOL)[:, None] * channels + c[None, :]
             pooled = tl.load(g_out + target, mask=whole, other=0.0).to(tl.float32)
-        silent = hs[t * POOL * POOL] < threshold
+        quiet = hs[t * POOL * POOL] < threshold
         for k in tl.static_range(1, POOL * POOL):
-            silent = silent & (hs[t * POOL * POOL + k] < threshold)
+            quiet = quiet & (hs[t * POOL * POOL + k] < threshold)
         # The first spike of a window takes the pooled gradient; in a silent window the first value does.
-        open_ = silent | (hs[t * POOL * POOL] >= threshold)
+        open_ = quiet | (hs[t * POOL * POOL] >= threshold)
         taken = open_
         # With ADD the first largest sum does.
         first = tl.zeros((ROWS, COLUMNS), tl.int32)
@@ -400,12 +436,18 @@ def _backward(
                 tl.store(d_add + target, g.to(d_add.dtype.element_ty), mask=there)
             if SPIKES:
                 g += tl.load(g_spikes + target, mask=there, other=0.0).to(tl.float32)
+            if SUMS:
+                spot = (n.to(tl.int64) * sum_image + row * sum_row + column * sum_column)[:, None] + c[None, :]
+                by_spike = tl.load(firing + spot, mask=there, other=0.0)
+                g += tl.where(s, by_spike, tl.load(silent + spot, mask=there, other=0.0))
             z = HALF_PI * alpha * (h - threshold)
-            g = g * (0.5 * alpha / (1.0 + z * z))
             if SOFT:
-                g += g_v[k]
+                direct = g_v[k]
             else:
-                g += tl.where(s, 0.0, g_v[k])
+                direct = tl.where(s, 0.0, g_v[k])
+            if POTENTIAL:
+                direct += tl.load(g_potential + target, mask=there, other=0.0)
+            g = g * (0.5 * alpha / (1.0 + z * z)) + direct
             before = before + (keep * g,)
             if DROP:
                 spot = n.to(tl.int64) * kept_image + t * kept_step + row * kept_row + column * kept_column

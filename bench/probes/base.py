@@ -61,7 +61,7 @@ class Subject:
     def logits(self, x: Tensor) -> Tensor:
         """Logits `[N, classes]` of normalized images `[N, C, H, W]`, from rest, with their graph."""
         with self.autocast():
-            features, _ = self.task.forward_t(x, keep_spikes=False)
+            features, _ = self.task.forward_t(x, frozenset())
             logits = self.task.model.logits(features)
         self.task.model.forget()
         return logits.float()
@@ -71,7 +71,7 @@ class Subject:
         meter = Meter()
         with torch.no_grad(), self.autocast():
             for x, y in self.batches(images, labels):
-                features, activity = self.task.forward_t(x, keep_spikes=False)
+                features, activity = self.task.forward_t(x, frozenset())
                 meter.update(*self.scored(features, y), activity)
                 self.task.model.forget()
         return meter

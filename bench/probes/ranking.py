@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from bench.config.compose import read_config
 from bench.errors import BenchError
 from bench.files import read_json
+from bench.neurons import Read
 from bench.probes.base import Outcome, Probe, Say, Subject
 from bench.ranges import Numbers
 from bench.records.identity import science
@@ -95,10 +96,10 @@ def importances(subject: Subject, images: int) -> dict[str, list[float]]:
     count = 0
     for x, y in subject.batches(*subject.test_images(images)):
         with subject.autocast():
-            features, activity = subject.task.forward_t(x)
-        fired = list(activity.values())[-1].spikes
+            features, activity = subject.task.forward_t(x, frozenset({Read.neuron_counts}))
+        fired = list(activity.values())[-1].neuron_counts
         neurons = fired.shape[-1]
-        if fired.ndim != 3 or features.shape[-1] % neurons:
+        if fired.ndim != 2 or features.shape[-1] % neurons:
             raise BenchError(
                 "probe=ranking ranks the neurons of a fully connected spiking layer in front of the read-out, as mlp "
                 "and srm have; this network's read-out sees something else"
@@ -112,7 +113,7 @@ def importances(subject: Subject, images: int) -> dict[str, list[float]]:
             silenced[..., neuron * synapses : (neuron + 1) * synapses] = 0
             summed.append(F.cross_entropy(model.logits(silenced), y, reduction="sum"))
         losses = losses + torch.stack(summed).double()
-        emitted = emitted + fired.sum((0, 1), dtype=torch.float64)
+        emitted = emitted + fired.sum(0, dtype=torch.float64)
         count += len(x)
         model.forget()
     weight = model.head.weight.double().abs().sum(0).unflatten(0, (neurons, -1)).sum(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -59,7 +60,10 @@ class Regularizer(nn.Module):
 
     Attributes:
         strength: the constructor argument that scales the effect, 0 meaning none; None if there is none.
-        needs_potential: whether `penalty` and `after_step` read `LayerActivity.potential`.
+        reads: what `penalty` and `after_step` read of each spiking layer, by the names of `Read`: `rate`,
+            `channel_rates`, `neuron_counts`, each also as `squared_...`, `spikes`, `potential`. Just that is kept: sums
+            cost next to nothing, spikes and potentials their way through memory. An instance may set it where it
+            depends on an argument. None is the spikes for one that has either hook, else nothing.
         identity_in_eval: whether the network in eval mode computes what it would without it, given
             the same weights. An instance may set it where it depends on an argument.
         replayable: whether all that its hooks do in a training step, `batch` left out, may be captured on a GPU and
@@ -73,7 +77,7 @@ class Regularizer(nn.Module):
     strength: ClassVar[str | None] = None
     space: ClassVar[Space] = {}
     passes_per_step: ClassVar[float] = 1
-    needs_potential: bool = False
+    reads: Collection[str] | None = None
     identity_in_eval: bool = True
     replayable: bool = False
 
@@ -106,7 +110,7 @@ class Regularizer(nn.Module):
         return F.cross_entropy(logits_t.mean(0).float(), y)
 
     def penalty(self, activity: Activity) -> dict[str, Tensor]:
-        """Scalars to add to the loss, by name, already scaled."""
+        """Scalars to add to the loss, by name, already scaled; reads of each layer what `reads` declares."""
         return {}
 
     def param_groups(self, model: SpikingNetwork) -> list[dict[str, Any]]:
@@ -114,7 +118,7 @@ class Regularizer(nn.Module):
         return []
 
     def after_step(self, activity: Activity) -> None:
-        """Update own state after the optimizer's step."""
+        """Update own state after the optimizer's step; reads of each layer what `reads` declares."""
 
     def bake(self, model: SpikingNetwork) -> None:
         """Fold what it did into plain weights, for export."""

@@ -7,8 +7,9 @@ from enum import StrEnum
 import torch
 from torch import Tensor
 
-from bench.activity import Activity
+from bench.activity import Activity, LayerActivity
 from bench.errors import BenchError
+from bench.neurons import Read
 from bench.registry import REGULARIZERS
 from bench.regularizers.base import Regularizer, nonnegative
 from bench.space import Choice, Log
@@ -21,23 +22,22 @@ class Scale(StrEnum):
     matched = "matched"
 
 
-def spike_penalty(spikes: Tensor, order: int = 2, scale: Scale = Scale.literal) -> Tensor:
+def spike_penalty(layer: LayerActivity, order: int = 2, scale: Scale = Scale.literal) -> Tensor:
     """1/(2KN) times the sum of S^order, averaged over the batch (nandan2022, eq. 3.1).
 
     Order 2 has no gradient where the neuron was silent, since d(S^2) = 2 S dS; order 1 has.
 
     Args:
-        spikes: `[T, N, ...]` zeros and ones: T is the paper's N, all axes after the batch its K.
+        layer: of spikes `[T, N, ...]`: T is the paper's N, all axes after the batch its K.
         order: 1 or 2.
         scale: with `matched`, order 1 has the gradient of order 2 at a spike.
 
     Returns:
-        Scalar, float32.
+        Scalar, float32 at least.
     """
     if order == 2:
-        # The mean of the squares, in one pass over memory where square().mean() takes five with its gradient.
-        return 0.5 * torch.linalg.vector_norm(spikes.float()).square() / spikes.numel()
-    return (1.0 if scale is Scale.matched else 0.5) * spikes.float().mean()
+        return 0.5 * layer.squared_rate
+    return (1.0 if scale is Scale.matched else 0.5) * layer.rate
 
 
 @REGULARIZERS.register("spikepen")
@@ -81,6 +81,7 @@ class SpikePenalty(Regularizer):
             nonnegative("spikepen", layer_weights=factor)
         self.weight, self.order, self.scale = weight, order, Scale(scale)
         self.layer_weights, self.increasing = layer_weights, increasing
+        self.reads = (Read.rate if order == 1 else Read.squared_rate,)
 
     def penalty(self, activity: Activity) -> dict[str, Tensor]:
         if self.weight == 0 or not activity:
@@ -93,7 +94,5 @@ class SpikePenalty(Regularizer):
             )
         if self.increasing:
             factors = [f * (i + 1) / layers for i, f in enumerate(factors)]
-        terms = [
-            f * spike_penalty(a.spikes, self.order, self.scale) for f, a in zip(factors, activity.values(), strict=True)
-        ]
+        terms = [f * spike_penalty(a, self.order, self.scale) for f, a in zip(factors, activity.values(), strict=True)]
         return {"spikepen": self.weight * torch.stack(terms).sum()}

@@ -303,6 +303,7 @@ class UseItOrLoseIt(Regularizer):
     """
 
     strength = "k_p"
+    reads = ()  # usage is measured where an input enters its layer, behind pooling and sums
     replayable = True
     space = {
         "k_p": Log(0.01, 100.0, authors=1.0, source="antonov2024, eq. 5 and its notebooks"),

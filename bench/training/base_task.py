@@ -14,6 +14,7 @@ from bench.activity import Activity, Operations
 from bench.config.schema import OptimConfig, Optimizer
 from bench.errors import BenchError
 from bench.models.base import SpikingNetwork
+from bench.neurons import SPIKES, Read
 from bench.regularizers.base import Regularizer
 from bench.training import distributed
 from bench.training.meter import Meter
@@ -110,12 +111,12 @@ class BaseTask(L.LightningModule, ABC):
     # -- what a way of learning says -----------------------------------------------------------------
 
     @abstractmethod
-    def forward_t(self, x: Tensor, keep_spikes: bool = True) -> tuple[Tensor, Activity]:
+    def forward_t(self, x: Tensor, reads: frozenset[Read] = SPIKES) -> tuple[Tensor, Activity]:
         """One pass from rest: features `[T, N, F]` and what the spiking layers did.
 
         Args:
             x: images `[N, C, H, W]`.
-            keep_spikes: whether anybody reads the spikes; else kernels may count them and keep none.
+            reads: what is kept of that, beyond the number of spikes.
         """
 
     @abstractmethod
@@ -148,7 +149,7 @@ class BaseTask(L.LightningModule, ABC):
     def evaluation_step(self, batch: tuple[Tensor, Tensor], split: str) -> None:
         """Add one batch without gradient to the split's meter."""
         x, y = batch
-        features, activity = self.forward_t(x, keep_spikes=self.counter is not None)
+        features, activity = self.forward_t(x, self.meters[split].rates.reads)
         logits, loss = self.logits_and_loss(features, y)
         self.meters[split].update(logits, y, loss, activity)
         if self.counter is not None and split == "test":

@@ -6,7 +6,7 @@ Only types and shapes are looked at, never values: no check makes the CPU wait f
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import torch
@@ -14,6 +14,34 @@ from torch import Tensor, nn
 
 from bench.errors import BenchError, nearest
 from bench.models.base import SpikingNetwork
+from bench.neurons import SPIKES, Read
+from bench.regularizers.base import Regularizer
+
+READERS = ("penalty", "after_step")
+"""The hooks of a regularizer that read what the spiking layers did."""
+
+
+def reads(name: str, reg: Regularizer) -> frozenset[Read]:
+    """What a regularizer's hooks read of the spiking layers.
+
+    Args:
+        name: its name.
+        reg: the regularizer.
+
+    Raises:
+        BenchError: its `reads` is no collection of the names of `Read`.
+    """
+    declared = reg.reads
+    if declared is None:
+        hooks = any(getattr(type(reg), hook) is not getattr(Regularizer, hook) for hook in READERS)
+        return SPIKES if hooks else frozenset()
+    where, known = f"regularizer '{name}'", [read.value for read in Read]
+    if isinstance(declared, str) or not isinstance(declared, Collection):
+        raise BenchError(f'{where}: its reads is {_what(declared)}, it must be a tuple of names, as ("rate",)')
+    for read in declared:
+        if read not in known:
+            raise BenchError(f"{where}: its reads has {read!r}. {nearest(str(read), known)}")
+    return frozenset(Read(read) for read in declared)
 
 
 def images_and_labels(reg: str, returned: Any, before: Tensor, classes: int) -> tuple[Tensor, Tensor]:

@@ -23,6 +23,7 @@ from bench.errors import EnvironmentFault
 from bench.seeds import seed_everything
 from bench.training import distributed
 from bench.training.base_task import BaseTask
+from bench.training.meter import Meter
 from bench.training.setup import Run, eval_batch_size, make_task
 from bench.training.task import Diverged, Task
 
@@ -174,7 +175,7 @@ def fits(
             task.step(*batch, optimizer)
         if len(images):
             with torch.no_grad(), precision():
-                task.eval().forward_t(images, keep_spikes=True)
+                task.eval().forward_t(images, Meter(per_neuron=True).rates.reads)
     except torch.OutOfMemoryError:
         return False
     return True

@@ -19,6 +19,7 @@ from bench.errors import BenchError
 from bench.local.network import Floats, Mode, Response
 from bench.local.readout import assign
 from bench.models.diehl_cook import DiehlCook
+from bench.neurons import SPIKES, Read
 from bench.ops import Backend, asked
 from bench.regularizers.base import Regularizer
 from bench.regularizers.none import NoRegularizer
@@ -196,12 +197,12 @@ class LocalTask(BaseTask):
 
     # -- evaluation ----------------------------------------------------------------------------------
 
-    def forward_t(self, x: Tensor, keep_spikes: bool = True) -> tuple[Tensor, Activity]:
+    def forward_t(self, x: Tensor, reads: frozenset[Read] = SPIKES) -> tuple[Tensor, Activity]:
         """Present images with learning off.
 
         Args:
             x: normalized images `[N, 1, H, W]`.
-            keep_spikes: without effect: their counts are kept.
+            reads: without effect: how often each neuron fired is known, and no more.
 
         Returns:
             Votes `[1, N, classes + 1]`, see `DiehlCook.votes`, and what the neurons did.
@@ -223,9 +224,8 @@ class LocalTask(BaseTask):
     def layer(self, counts: NDArray[np.int64]) -> LayerActivity:
         """The activity of neurons of which only the number of spikes is known, `[N, neurons]`."""
         fired, steps = torch.from_numpy(counts), self.model.time_steps
-        # All that is read of the spikes themselves is who fired at any step, and who at all: two steps tell.
-        extremes = torch.stack([fired > 0, fired == steps]).float()
-        return LayerActivity(extremes, None, fired.sum(), torch.Size([steps, *fired.shape]))
+        shape = torch.Size([steps, *fired.shape])
+        return LayerActivity(sums={Read.neuron_counts: fired.float()}, count=fired.sum(), shape=shape)
 
     def logits_and_loss(self, features: Tensor, y: Tensor) -> tuple[Tensor | None, None]:
         """The votes as logits `[N, classes + 1]`, None as long as no neuron has a label; there is no loss."""

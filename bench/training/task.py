@@ -14,6 +14,7 @@ from bench.activity import Activity, OpCounter, activity_of
 from bench.config.schema import OptimConfig, Optimizer, Schedule
 from bench.errors import BenchError
 from bench.models.base import SpikingNetwork
+from bench.neurons import SPIKES, Read
 from bench.regularizers.base import Regularizer
 from bench.seeds import seed_everything
 from bench.training import contract, distributed
@@ -76,30 +77,24 @@ class Task(BaseTask):
         if len(losses) > 1:
             raise BenchError(f"reg={losses}: each replaces the loss, and only one can; keep one of them")
         self.loss_name = losses[0] if losses else None
-        needs_potential = any(r.needs_potential for r in regularizers.values())
-        for _, layer in model.spiking_layers():
-            layer.keep_potential = needs_potential
-        self.reads_spikes = needs_potential or any(
-            getattr(type(r), hook) is not getattr(Regularizer, hook)
-            for r in regularizers.values()
-            for hook in ("penalty", "after_step")
-        )
+        self.reads_of = {name: contract.reads(name, reg) for name, reg in regularizers.items()}
+        self.reads = frozenset[Read]().union(*self.reads_of.values())
         self.finite: Tensor | None = None
         self.replays = replays
         self.captured: CapturedStep | None = None
 
     # -- one step ---------------------------------------------------------------------------------
 
-    def forward_t(self, x: Tensor, keep_spikes: bool = True) -> tuple[Tensor, Activity]:
+    def forward_t(self, x: Tensor, reads: frozenset[Read] = SPIKES) -> tuple[Tensor, Activity]:
         """One pass from rest: features `[T, N, F]` and what the spiking layers did.
 
         Args:
             x: images `[N, C, H, W]`.
-            keep_spikes: whether anybody reads the spikes; else kernels may count them and keep none.
+            reads: what is kept of that, beyond the number of spikes.
         """
         self.model.forget()
         for _, layer in self.model.spiking_layers():
-            layer.lean = not keep_spikes
+            layer.reads = reads
         # The kernels want the channels last; what follows the first convolution keeps its layout.
         features = self.model.features(x.contiguous(memory_format=torch.channels_last))
         features = contract.features(self.model, features, len(x))
@@ -125,14 +120,20 @@ class Task(BaseTask):
         Returns:
             What the step descends, logits `[N, classes]`, the task's loss in it, the penalties in it, the activity.
         """
-        features, activity = self.forward_t(x, self.reads_spikes)
+        features, activity = self.forward_t(x, self.reads)
         logits, loss = self.logits_and_loss(features, y)
         total, penalties = loss, dict[str, Tensor]()
         for own, reg in self.regularizers.items():
-            for name, term in contract.penalties(own, reg.penalty(activity)).items():  # type: ignore[operator]
+            returned = reg.penalty(self.shown(own, activity))  # type: ignore[operator]
+            for name, term in contract.penalties(own, returned).items():
                 total = total + term
                 penalties[name] = penalties.get(name, 0.0) + term
         return total, logits, loss, penalties, activity
+
+    def shown(self, name: str, activity: Activity) -> Activity:
+        """An activity as a regularizer sees it: with what it declares to read."""
+        reads = self.reads_of[name]
+        return {layer: entry.shown_to(name, reads) for layer, entry in activity.items()}
 
     def step(self, x: Tensor, y: Tensor, optimizer: torch.optim.Optimizer) -> None:
         """One optimizer step: seeds, mixing, forward, backward, update, the regularizers' own updates, meters, reset.
@@ -182,8 +183,8 @@ class Task(BaseTask):
             nn.utils.clip_grad_norm_(self.parameters(), self.optim.clip)
         optimizer.step()
         written = self._writes()
-        for reg in self.regs:
-            reg.after_step(activity)
+        for name, reg in self.regularizers.items():
+            reg.after_step(self.shown(name, activity))  # type: ignore[operator]
         self._level(written)
         if self.ranks > 1:
             distributed.average(self.buffers())

@@ -41,7 +41,7 @@ from bench.models.diet_neuron import (
     linear_spike,
     percentile,
 )
-from bench.neurons import NeuronConfig
+from bench.neurons import SPIKES, NeuronConfig, Read
 from bench.ops import Backend, ConvNorm, explain
 from bench.records.identity import run_id, science
 from bench.registry import REGULARIZERS
@@ -456,7 +456,7 @@ def test_the_kernels_leave_it_to_the_reference_and_say_why() -> None:
 
 def test_the_kept_potential_is_the_one_before_the_reset() -> None:
     layer = DietSpiking(NeuronConfig(), 6, 0.8, True, True, 0.3)
-    layer.keep_potential = True
+    layer.reads = SPIKES | {Read.potential}
     torch.manual_seed(0)
     spikes = layer(torch.randn(6 * 50) + 0.5).view(6, 50)
     assert layer.potential is not None

@@ -11,7 +11,7 @@ from torch import nn
 from bench.activity import activity_of
 from bench.errors import BenchError
 from bench.models.base import Spec
-from bench.neurons import NeuronConfig, Spiking
+from bench.neurons import SPIKES, NeuronConfig, Read, Spiking
 from bench.registry import MODELS
 
 SMALL: dict[str, dict[str, Any]] = {
@@ -185,7 +185,7 @@ def test_kept_potential_is_the_one_that_was_compared_with_the_threshold(
 ) -> None:
     torch.manual_seed(1)
     layer = Spiking(NeuronConfig(kind, v_reset=reset, decay_input=decay_input, tau=3.0), 6)
-    layer.keep_potential = True
+    layer.reads = SPIKES | {Read.potential}
     x = torch.randn(6 * 50) + 0.5
     spikes = layer(x).view(6, 50)
     assert torch.equal(spikes, (layer.potential >= 1.0).float())

@@ -21,7 +21,7 @@ from bench.config.schema import OptimConfig, Optimizer
 from bench.errors import BenchError
 from bench.models.base import Spec
 from bench.models.srm import SRM, DelayedSynapses, ResponseNeuron, kernel, spike_times, spike_trains
-from bench.neurons import NeuronConfig
+from bench.neurons import SPIKES, NeuronConfig, Read
 from bench.registry import REGULARIZERS
 from bench.regularizers.base import Regularizer
 from bench.regularizers.masking import SELU_FLOOR
@@ -123,7 +123,7 @@ DELAYS, TAU = [0, 2, 3], 2.5
 @pytest.mark.parametrize("spikes", ["first", "multi"])
 def test_closed_form_is_the_simulation(spikes: str) -> None:
     net = network(tau=TAU, delays=DELAYS, spikes=spikes).double()
-    net.hidden.keep_potential = True
+    net.hidden.reads = SPIKES | {Read.potential}
     x = images(dtype=torch.float64)
     features = net.features(x)
     logits_t = net.head(features)
@@ -310,7 +310,7 @@ def by_hand(name: str, at: str, count: int) -> SRM:
     net = SRM(spec, hidden=1, tau=2.0, delays=[0, 1]).double().train()
     with torch.no_grad():
         net.synapses.weight.copy_(torch.tensor([[1.0, -0.5, 2.0, 0.25]]))
-    net.hidden.keep_potential = True
+    net.hidden.reads = SPIKES | {Read.potential}
     torch.manual_seed(0)
     REGULARIZERS.get(name)(p=0.5, at=at).attach(net)
     net.sent = net.features(torch.tensor([1.0, 0.6], dtype=torch.float64).expand(count, 1, 1, 2))

@@ -20,7 +20,7 @@ from bench.activity import activity_of
 from bench.errors import BenchError
 from bench.models.base import Spec
 from bench.models.cnn import CNN
-from bench.neurons import NeuronConfig, Spiking
+from bench.neurons import SPIKES, NeuronConfig, Read, Spiking
 from bench.ops import Backend, ConvNorm, compiled, native
 from bench.registry import MODELS
 from bench.regularizers.dropout import Dropout
@@ -86,7 +86,7 @@ CHANGES: dict[str, tuple[Callable[[Block], Any], str | None]] = {
     "scaled current": (lambda b: b.spiking.current.append(Halve()), None),
     "scaled spikes": (lambda b: b.spiking.spikes.append(Halve()), None),
     "no pooling": (lambda b: setattr(b, "pool", None), None),
-    "potential": (lambda b: setattr(b.spiking, "keep_potential", True), "the potential is asked for"),
+    "potential": (lambda b: setattr(b.spiking, "reads", SPIKES | {Read.potential}), None),
     "hook": (lambda b: b.spiking.register_forward_hook(lambda *a: None), "a hook"),
     "hook on the norm": (lambda b: b.conv.norm.register_forward_pre_hook(lambda *a: None), "a hook"),
     "other pooling": (lambda b: setattr(b, "pool", nn.MaxPool2d(3)), "the pooling"),
@@ -162,16 +162,16 @@ def test_forgetting_lets_go_of_the_current_and_keeps_the_reason() -> None:
         assert currents[0]() is not None
         block.spiking.forget()
         assert currents[0]() is None
-        block.spiking.keep_potential = True
+        block.pool = nn.MaxPool2d(3)
         block(torch.randn(12, 5, 7, 8))
     block.spiking.forget()
-    assert ops.explain(block) == "1 of 1 layers use the reference: the potential is asked for"
+    assert ops.explain(block) == "1 of 1 layers use the reference: the pooling"
 
 
 @pytest.mark.parametrize("backend", [Backend.auto, Backend.reference])
-def test_lean_layers_count_their_spikes(backend: Backend) -> None:
+def test_layers_whose_spikes_nobody_reads_count_them(backend: Backend) -> None:
     full, lean = Block(), Block()
-    lean.spiking.lean = True
+    lean.spiking.reads = frozenset()
     x = torch.randn(12, 5, 7, 8)
     with ops.using(backend):
         assert torch.equal(full(x), lean(x))
@@ -181,9 +181,9 @@ def test_lean_layers_count_their_spikes(backend: Backend) -> None:
 
 
 @needs_compiler
-def test_lean_layers_cannot_go_on() -> None:
+def test_layers_whose_spikes_nobody_reads_cannot_go_on() -> None:
     block = Block()
-    block.spiking.lean = block.spiking.remembers = True
+    block.spiking.reads, block.spiking.remembers = frozenset(), True
     block(torch.randn(12, 5, 7, 8))
     with pytest.raises(RuntimeError, match="without forget"):
         block(torch.randn(12, 5, 7, 8))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from spikingjelly.activation_based import layer, neuron, surrogate
 from torch import Tensor, nn
 
-from bench.neurons import NeuronConfig
+from bench.neurons import NeuronConfig, Read, Spiking
 from bench.ops import compiled, reference
 from bench.ops.reference import Dropped, Fired
 
@@ -96,10 +96,8 @@ class Case:
 
     def margin(self) -> float:
         """How near a potential comes to the threshold."""
-        from bench.neurons import Spiking
-
         spiking = Spiking(self.options["neuron"], self.options["time_steps"])
-        spiking.keep_potential = True
+        spiking.reads = frozenset({Read.potential})
         y = self.x.float()
         gamma, beta, mean, var = self.learned
         if gamma is not None:
@@ -400,7 +398,7 @@ def test_spikes_can_be_left_out() -> None:
     case = safe()
     fired, _ = case.run(compiled)
     for op in (reference, compiled):
-        few = op.bn_fire(case.x, *case.learned, 1e-5, **case.options, want_spikes=False)
+        few = op.bn_fire(case.x, *case.learned, 1e-5, **case.options, reads=frozenset())
         assert few.spikes is None
         assert torch.equal(few.out, fired.out)
         assert few.spike_count == fired.spike_count

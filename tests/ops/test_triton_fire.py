@@ -12,12 +12,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.neurons import NeuronConfig
+from bench.neurons import SPIKES, NeuronConfig, Read
+from bench.neurons.reads import SUMS
 from bench.ops import reference
 
 pytest.importorskip("triton")
 
 ROOT = Path(__file__).parents[2]
+ALL = frozenset(Read)
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 2e-3}
 
 
@@ -34,7 +36,7 @@ def compare(
     repeat: bool = False,
     norm: bool = True,
     training: bool = True,
-    want_spikes: bool = True,
+    reads: frozenset[Read] = SPIKES,
     scale: float = 1.5,
     shared: str | None = None,
     add: bool = False,
@@ -72,9 +74,14 @@ def compare(
         path = other_path.clone().requires_grad_() if add else None
         fired = module.bn_fire(  # type: ignore[attr-defined]
             given, gamma, beta, *vectors[2:], 1e-5, time_steps=steps, neuron=neuron, pool=pool,
-            training_stats=training, repeat=repeat, want_spikes=want_spikes, dropped=dropped, add=path,
+            training_stats=training, repeat=repeat, reads=reads, dropped=dropped, add=path,
         )  # fmt: skip
         loss = (fired.out * out_grad).sum(dtype=torch.float32)
+        draw = torch.Generator().manual_seed(1)
+        for read, value in {**fired.sums, Read.potential: fired.potential}.items():
+            if value is not None:
+                factor = 300.0 if "rate" in read else 1.0
+                loss = loss + (value * torch.randn(value.shape, generator=draw).to(device) * factor).sum()
         if fired.spikes is not None and fired.spikes is not fired.out:
             loss = loss + (fired.spikes * spikes_grad).sum(dtype=torch.float32)
         wanted = [leaf for leaf in (given, gamma, beta, path) if leaf is not None]
@@ -94,6 +101,12 @@ def compare(
         assert (a is None) == (b is None), name
         if a is not None:
             torch.testing.assert_close(b, a, rtol=1e-5, atol=1e-5)
+    assert first.sums.keys() == other.sums.keys() == {read for read in reads if read in SUMS}
+    for read, a in first.sums.items():
+        assert other.sums[read].dtype is torch.float32
+        torch.testing.assert_close(other.sums[read], a.float(), rtol=1e-6, atol=1e-6)
+    if Read.potential in reads:
+        torch.testing.assert_close(other.potential, first.potential, rtol=1e-5, atol=1e-5)
     for a, b in zip(grads, own, strict=True):
         close(b, a, dtype)
     return int(other.spike_count)
@@ -132,21 +145,46 @@ def check_all() -> None:
     compare(kernels, odd, NeuronConfig(), strided=True, pool=2)
     compare(kernels, odd, NeuronConfig(), training=False, pool=2)
     compare(kernels, odd, NeuronConfig(), norm=False)
-    compare(kernels, odd, NeuronConfig(), norm=False, pool=2, want_spikes=False)
+    compare(kernels, odd, NeuronConfig(), norm=False, pool=2, reads=frozenset())
     compare(kernels, (1, 70, 4, 4), NeuronConfig(), steps=2, pool=2)  # more channels than a tile has
     compare(kernels, (9, 2, 9, 9), NeuronConfig(), steps=1)  # more rows than one tile of the statistics
     compare(kernels, (2, 1, 1, 1), NeuronConfig(), steps=3)
     for shared, pool, repeat in (("", 1, False), ("T", 2, True), ("HW", 2, False)):
         compare(kernels, odd, LIF, pool=pool, repeat=repeat, shared=shared)
     compare(kernels, odd, NeuronConfig(), pool=1, add=True)
-    compare(kernels, odd, SOFT, pool=1, add=True, want_spikes=False)
+    compare(kernels, odd, SOFT, pool=1, add=True, reads=frozenset())
     compare(kernels, odd, NeuronConfig(), pool=2, add=True, repeat=True)
-    compare(kernels, odd, SOFT, pool=2, add=True, want_spikes=False)
+    compare(kernels, odd, SOFT, pool=2, add=True, reads=frozenset())
     compare(kernels, odd, NeuronConfig(), pool=2, add=True, shared="", dtype=torch.bfloat16)
+    compare(kernels, odd, NeuronConfig(), pool=2, reads=ALL)
+    compare(kernels, odd, SOFT, repeat=True, reads=ALL)
+    compare(kernels, odd, SOFT, pool=2, add=True, shared="", reads=ALL)
+    compare(kernels, odd, LIF, steps=3, pool=2, dtype=torch.bfloat16, reads=ALL - {Read.spikes})
+    compare(kernels, (1, 70, 2, 2), LIF, steps=1, reads=ALL)
+    for read in Read:
+        compare(kernels, (2, 3, 2, 3), NeuronConfig(), steps=2, reads=frozenset({read}))
+    weight_0(kernels)
     # Never and always: without batch norm, currents far below and far above the threshold.
     assert compare(kernels, odd, NeuronConfig(v_threshold=1e3), norm=False, pool=2) == 0
     assert compare(kernels, odd, NeuronConfig(v_threshold=1e-6), norm=False, scale=0.0, pool=2) == 4 * 2 * 3 * 5 * 7
     many_parts(kernels)
+
+
+def weight_0(kernels: object) -> None:
+    """Gradients of 0 for what is read leave those of the output as they are, bit for bit."""
+    x = torch.randn(8, 5, 3, 4)
+    for neuron, pool in ((NeuronConfig(), 2), (SOFT, 1)):
+        slopes = []
+        for reads in (frozenset[Read](), ALL):
+            leaf = x.clone().requires_grad_()
+            fired = kernels.bn_fire(  # type: ignore[attr-defined]
+                leaf, *torch.ones(2, 5), None, None, 1e-5, time_steps=4, neuron=neuron, pool=pool,
+                training_stats=True, reads=reads,
+            )  # fmt: skip
+            read = [value for value in (*fired.sums.values(), fired.potential, fired.spikes) if value is not None]
+            total = (fired.out * torch.arange(fired.out.numel()).view(fired.out.shape).sin()).sum()
+            slopes.append(torch.autograd.grad(total + sum((0.0 * value).sum() for value in read), leaf)[0])
+        assert torch.equal(*slopes)
 
 
 def many_parts(kernels: object) -> None:
@@ -168,18 +206,25 @@ def compile_all() -> None:
     from bench.ops import triton_fire as kernels
 
     constants = {"T": 4, "POOL": 2, "REPEAT": False, "SOFT": False, "SPIKES": True, "ROWS": 4, "COLUMNS": 64}
-    constants |= {"DROP": True, "ADD": True}
+    constants |= {"DROP": True, "ADD": True, "POTENTIAL": True}
     sizes = dict.fromkeys(("images", "height", "width", "channels"), "i32")
     sizes |= dict.fromkeys(("kept_step", "kept_image", "kept_row", "kept_column"), "i32")
     numbers = dict.fromkeys(("keep", "threshold", "reset", "gain", "offset", "fill"), "fp32")
     numbers |= {"kept": "*u8", "add": "*bf16"}
     forward = {"x": "*bf16", "vectors": "*fp32", "out": "*bf16", "spikes": "*bf16", "count": "*i64"} | sizes | numbers
+    forward |= {"potential": "*fp32", "neurons": "*fp32"}
     backward = {"x": "*bf16", "vectors": "*fp32", "g_out": "*bf16", "g_spikes": "*bf16", "sums": "*fp32"}
     backward |= {"parts": "*fp32", "dx": "*bf16", "d_add": "*bf16"} | sizes | numbers | {"alpha": "fp32"}
+    backward |= dict.fromkeys(("g_potential", "silent", "firing"), "*fp32")
+    backward |= dict.fromkeys(("sum_image", "sum_row", "sum_column"), "i32")
     moments = {"x": "*bf16", "sums": "*fp32"} | dict.fromkeys(("rows", "channels", "parts", "each"), "i32")
-    jobs = [(kernels._moments, moments, {"ROWS": 32, "COLUMNS": 64}), (kernels._forward, forward, constants)]
+    jobs = [
+        (kernels._moments, moments, {"ROWS": 32, "COLUMNS": 64}),
+        (kernels._forward, forward, constants | {"NEURONS": True}),
+    ]
+    taken = constants | {"OUT": True, "SUMS": True}
     jobs += [
-        (kernels._backward, backward, constants | {"OUT": True, "REDUCE": reduce, "REPEAT": repeat})
+        (kernels._backward, backward, taken | {"REDUCE": reduce, "REPEAT": repeat})
         for reduce, repeat in itertools.product((False, True), repeat=2)
     ]
     for kernel, signature, values in jobs:
@@ -197,7 +242,7 @@ def run(call: str, **environment: str) -> None:
     code += f"import test_triton_fire as t; t.{call}(); print('done')"
     full = {**os.environ, **environment}
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, env=full, timeout=300, check=False
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, env=full, timeout=900, check=False
     )
     assert done.stdout.endswith("done\n"), done.stderr[-3000:]
 

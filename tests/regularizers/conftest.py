@@ -13,9 +13,10 @@ from torch.nn import functional as F
 
 from bench.activity import Activity, activity_of
 from bench.models.base import Spec, SpikingNetwork
-from bench.neurons import NeuronConfig
+from bench.neurons import NeuronConfig, Read
 from bench.registry import MODELS
 from bench.regularizers.base import Regularizer
+from bench.training import contract
 
 WIDTHS: dict[str, dict[str, int]] = {
     "cnn": {"channels": 4, "depth": 2},
@@ -51,8 +52,7 @@ class Bench:
         self.y = torch.randint(3, (6,), generator=generator)
         for reg in self.regs:
             reg.attach(self.model)
-        for _, layer in self.model.spiking_layers():
-            layer.keep_potential = any(r.needs_potential for r in self.regs)
+        self.reads = [contract.reads(type(reg).__name__, reg) for reg in self.regs]
         if not self.started:
             torch.manual_seed(2)
             for reg in self.regs:
@@ -74,6 +74,8 @@ class Bench:
         """The loss of one training forward pass, penalties included."""
         torch.manual_seed(seed)
         self.model.forget()
+        for _, layer in self.model.spiking_layers():
+            layer.reads = frozenset().union(*self.reads)
         x, y = self.x, self.y
         for reg in self.regs:
             x, y = reg.batch(x, y)
@@ -87,18 +89,22 @@ class Bench:
             self.logits = self.model.head(features.mean(0))
             loss = F.cross_entropy(self.logits, y)
         self.penalties = {}
-        for reg in self.regs:
-            self.penalties.update(reg.penalty(self.activity))
+        for reg, reads in zip(self.regs, self.reads, strict=True):
+            self.penalties.update(reg.penalty(self.shown(reg, reads)))
         self.loss = (loss if task_loss else loss.detach() * 0) + sum(self.penalties.values())
         return self.loss
+
+    def shown(self, reg: Regularizer, reads: frozenset[Read]) -> Activity:
+        """The activity with what the regularizer declares to read."""
+        return {name: layer.shown_to(type(reg).__name__, reads) for name, layer in self.activity.items()}
 
     def step(self, seed: int = 0, task_loss: bool = True) -> None:
         """One training step; the gradients stay in the parameters."""
         self.optimizer.zero_grad()
         self.forward(seed, task_loss).backward()
         self.optimizer.step()
-        for reg in self.regs:
-            reg.after_step(self.activity)
+        for reg, reads in zip(self.regs, self.reads, strict=True):
+            reg.after_step(self.shown(reg, reads))
         self.model.forget()
 
     def train(self, steps: int, first: int = 0) -> Bench:

@@ -21,7 +21,7 @@ def test_hooks_left_alone_change_nothing(net) -> None:
     assert mixed[1] is y
     assert reg.penalty({}) == {}
     assert reg.param_groups(model) == []
-    assert (reg.strength, reg.needs_potential, reg.identity_in_eval, reg.replayable) == (None, False, True, False)
+    assert (reg.strength, reg.reads, reg.identity_in_eval, reg.replayable) == (None, None, True, False)
 
 
 def test_the_loss_is_of_the_mean_over_time() -> None:

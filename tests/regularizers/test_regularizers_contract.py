@@ -14,7 +14,10 @@ import pytest
 import torch
 from torch import nn
 
+from bench.activity import Activity
 from bench.errors import BenchError
+from bench.neurons import Read
+from bench.ops import Backend, explain, using
 from bench.registry import REGULARIZERS
 from bench.regularizers.base import Regularizer
 
@@ -129,6 +132,46 @@ def test_strength_zero_is_the_baseline_bit_for_bit(name: str, kwargs: dict[str, 
         assert torch.equal(p.grad, q.grad), a
     assert same(plain.model.state_dict(), off.model.state_dict())
     assert torch.equal(plain.evaluate(), off.evaluate())
+    assert explain(off.model) == explain(plain.model)
+
+
+@every_variant
+@pytest.mark.parametrize("arch", NETWORKS)
+def test_who_only_reads_changes_no_kernel(name: str, kwargs: dict[str, Any], arch: str, net, bench) -> None:
+    reg = make(name, **kwargs)
+    changes = ("attach", "initialize", "bake")
+    if any(getattr(type(reg), hook) is not getattr(Regularizer, hook) for hook in changes):
+        return
+    plain, on = bench(net(arch), []).train(1), bench(net(arch), [reg]).train(1)
+    assert explain(on.model) == explain(plain.model)
+
+
+class ReadsAll(Regularizer):
+    """Reads everything, and at strength 0 takes no other way than at any other."""
+
+    strength = "weight"
+    reads = tuple(Read)
+
+    def __init__(self, weight: float = 0.0) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def penalty(self, activity: Activity) -> dict[str, torch.Tensor]:
+        terms = [getattr(layer, read).float().square().mean() for layer in activity.values() for read in Read]
+        return {"all": self.weight * torch.stack(terms).sum()}
+
+
+@pytest.mark.parametrize("arch", NETWORKS)
+@pytest.mark.parametrize("neuron", ["if", "lif"])
+@pytest.mark.parametrize("backend", [Backend.auto, Backend.reference])
+def test_strength_zero_needs_no_help(arch: str, neuron: str, backend: Backend, net, bench) -> None:
+    """Whatever a regularizer reads, the network goes through the same kernels to the same bits."""
+    with using(backend):
+        plain, off, on = (bench(net(arch, neuron), regs).train(3) for regs in ([], [ReadsAll(0.0)], [ReadsAll(1.0)]))
+        assert explain(plain.model) == explain(off.model)
+        assert same(plain.model.state_dict(), off.model.state_dict())
+        assert torch.equal(plain.loss, off.loss)
+        assert not same(plain.model.state_dict(), on.model.state_dict())
 
 
 @every_variant

@@ -19,11 +19,11 @@ ALL = torch.ones(2, 1, 2)
 
 def test_eq_3_1_by_hand() -> None:
     # 1 / (2 K N) sum S^2 = 3 / (2 * 4 * 2)
-    assert spike_penalty(SPIKES).item() == 3 / 16
-    assert spike_penalty(SPIKES, order=1).item() == 3 / 16
-    assert spike_penalty(SPIKES, order=1, scale=Scale.matched).item() == 3 / 8
+    assert spike_penalty(LayerActivity(SPIKES)).item() == 3 / 16
+    assert spike_penalty(LayerActivity(SPIKES), order=1).item() == 3 / 16
+    assert spike_penalty(LayerActivity(SPIKES), order=1, scale=Scale.matched).item() == 3 / 8
     # A second, silent image halves the average over the batch.
-    assert spike_penalty(torch.cat([SPIKES, 0 * SPIKES], 1)).item() == 3 / 32
+    assert spike_penalty(LayerActivity(torch.cat([SPIKES, 0 * SPIKES], 1))).item() == 3 / 32
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_gradient_through_the_surrogate(order: int, scale: Scale, at_spike: floa
     current = torch.tensor([[1.5, 0.5, -3.0]], requires_grad=True)  # T = N = 1, threshold 1
     layer = Spiking(NeuronConfig(), time_steps=1)
     layer(current)
-    spike_penalty(layer.fired, order, scale).backward()
+    spike_penalty(LayerActivity(layer.fired), order, scale).backward()
 
     def surrogate(v: float) -> float:  # ATan, alpha = 2: 1 / (1 + (pi (v - 1))^2)
         return 1 / (1 + (math.pi * (v - 1)) ** 2)

@@ -103,6 +103,57 @@ def test_a_loss_of_one_element_is_a_scalar() -> None:
     assert task.meters["train"].summary()["loss"] > 0
 
 
+def reading(reads: Any, *read: str) -> Regularizer:
+    """A regularizer that declares `reads` and whose penalty reads something."""
+
+    def penalty(self: Regularizer, activity: Activity) -> dict[str, Tensor]:
+        terms = [getattr(layer, name).float().mean() for layer in activity.values() for name in read]
+        return {"mine": torch.stack(terms).sum()} if terms else {}
+
+    return type("Mine", (Regularizer,), {"reads": reads, "penalty": penalty})()
+
+
+@pytest.mark.parametrize(
+    ("reads", "said"),
+    [
+        (("rates",), "has 'rates'. Did you mean 'rate'"),
+        (("rate", 3), "has 3. There are: channel_rates, neuron_counts, potential, rate, spikes, squared_"),
+        ("rate", 'is a str, it must be a tuple of names, as ("rate",)'),
+        (True, 'is a bool, it must be a tuple of names, as ("rate",)'),
+    ],
+)
+def test_reads_are_names_of_what_can_be_read(reads: Any, said: str) -> None:
+    with pytest.raises(BenchError) as caught:
+        task_of(reading(reads))
+    assert str(caught.value).startswith(f"regularizer 'mine': its reads {said}")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("reads", [("rate",), ["rate", "potential"], {"squared_neuron_counts"}, (), None])
+def test_what_is_declared_is_kept_and_no_more(reads: Any) -> None:
+    task = task_of(reading(reads))
+    *_, activity = task.objective(torch.rand(4, 1, 1, 2), torch.tensor([0, 1, 2, 0]))
+    (layer,) = activity.values()
+    assert set(layer.sums) == {read for read in reads or () if read != "potential"}
+    assert (layer.before_reset is not None) == ("potential" in (reads or ()))
+    # Who declares nothing reads the spikes.
+    assert (layer.kept is not None) == (reads is None)
+
+
+def test_to_read_what_is_not_declared_is_a_line() -> None:
+    with pytest.raises(BenchError) as caught:
+        step(reading(("rate",), "rate", "spikes"))
+    said = "regularizer 'mine': a hook reads layer.spikes, which it does not declare; add \"spikes\" to its `reads`"
+    assert str(caught.value) == said
+    assert step(reading(("rate", "spikes"), "rate", "spikes")).penalties["mine"] > 0
+    assert step(reading(None, "spikes")).penalties["mine"] > 0
+
+
+def test_without_a_hook_that_reads_nothing_is_kept() -> None:
+    assert task_of(hooked("batch", lambda x, y: (x, y))).reads == frozenset()
+    assert task_of(hooked("after_step", lambda activity: None)).reads == {"spikes"}
+
+
 def test_only_one_regularizer_replaces_the_loss() -> None:
     """With one of them the step descends it; the others' penalties are added."""
 

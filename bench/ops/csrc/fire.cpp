@@ -6,6 +6,9 @@
 // the current is applied on the way: a kept y becomes y * gain + offset, a dropped one `fill`. So is the sum
 // with another tensor, `add`, of what is pooled: SEW's ADD.
 //
+// What is read of the spikes comes with them: membrane potentials, and sums over time of each neuron and channel, whose
+// gradients backward takes.
+//
 // A library holds one of the variants; to compile them all would take most of a minute with AVX2:
 //   ELEMENT  float, Bf16 or Fp16
 //   STEPS    time steps as a constant, which lets the compiler unroll; 0 takes any number
@@ -55,6 +58,29 @@ struct Drop {
 
     int64_t within(int p) const { return (p / 2) * row + (p % 2) * column; }
 };
+
+// What is read of the layer besides its spikes, each float and null where it is not.
+struct Reads {
+    float *potential;  // [T, N, H, W, C] before firing
+    float *neurons;    // [N, H, W, C] how often each fired
+    float *channels;   // [N, rows of windows, C] how often each channel's neurons fired in such a row
+};
+
+// A float for each neuron [N, H, W, C], with channels next to each other and the strides given, 0 where an axis
+// shares it. It is 0 where it is null.
+struct Shared {
+    const float *at;
+    int64_t image, row, column;
+
+    int64_t within(int p) const { return (p / 2) * row + (p % 2) * column; }
+};
+
+// Gradients of what is read: of the potential, and what those of sums come to at every step of a neuron, where it is
+// silent and where it fires.
+struct Given {
+    const float *potential;
+    Shared silent, firing;
+};
 }
 
 namespace {
@@ -65,7 +91,10 @@ struct Place {
     int64_t full;    // of the window's first value in the spikes
     int64_t pooled;  // in the pooled spikes
     int64_t given;   // of the window's first value in x
-    int64_t kept;    // of the window's first value in the mask of a dropout
+    int64_t image, row, column;  // of the window's first value
+
+    // Of the window's first value in what has strides for these.
+    template <class S> int64_t in(const S &s) const { return image * s.image + row * s.row + column * s.column; }
 };
 
 // How far apart things are, in values.
@@ -83,16 +112,15 @@ struct Strides {
 
 // Calls f(place, int constant P) for every window of row `unit` of windows: P is 4 where there is pooling,
 // 1 where there is none, which with pooling is the last row or column of an odd image.
-template <class F> inline void each_window(const Shape &s, const Drop &d, int64_t unit, const F &f) {
+template <class F> inline void each_window(const Shape &s, int64_t unit, const F &f) {
     const int64_t C = s.channels, plane = s.height * s.width * C;
     const int64_t rows = (s.height + s.pool - 1) / s.pool, image = unit / rows, row = unit % rows;
     const int64_t start = image * plane + row * s.pool * s.width * C;
-    const int64_t kept = image * d.image + row * s.pool * d.row;
     const std::integral_constant<int, 1> single;
     const std::integral_constant<int, 4> window;
     if (s.pool == 1) {
         for (int64_t x = 0; x < s.width; x++)
-            f(Place{start + x * C, start + x * C, start + x * C, kept + x * d.column}, single);
+            f(Place{start + x * C, start + x * C, start + x * C, image, row, x}, single);
         return;
     }
     const int64_t columns = s.width / 2, height = s.height / 2;
@@ -100,13 +128,13 @@ template <class F> inline void each_window(const Shape &s, const Drop &d, int64_
     if (row < height) {
         const int64_t pooled = (image * height + row) * columns * C;
         for (int64_t x = 0; x < columns; x++)
-            f(Place{start + 2 * x * C, pooled + x * C, start + 2 * x * C, kept + 2 * x * d.column}, window);
+            f(Place{start + 2 * x * C, pooled + x * C, start + 2 * x * C, image, 2 * row, 2 * x}, window);
         done = 2 * columns;
     }
     for (int64_t y = row * 2; y < std::min(row * 2 + 2, s.height); y++)
         for (int64_t x = done; x < s.width; x++) {
             const int64_t at = image * plane + (y * s.width + x) * C;
-            f(Place{at, -1, at, image * d.image + y * d.row + x * d.column}, single);
+            f(Place{at, -1, at, image, y, x}, single);
         }
 }
 
@@ -114,6 +142,10 @@ inline int64_t units_of(const Shape &s) { return s.images * ((s.height + s.pool 
 
 INLINE Floats after_spike(Floats h, Mask s, const Neuron &n) {
     return select(s, SOFT ? h - n.threshold : Floats{} + n.reset, h);
+}
+
+INLINE Floats share_at(const Shared &share, const Place &at, int p, int64_t c, int n) {
+    return share.at ? load(share.at + at.in(share) + share.within(p) + c, n) : Floats{};
 }
 
 INLINE Mask load_kept(const uint8_t *keep, int n) { return nonzero(load_lanes<Bytes>(keep, n)); }
@@ -142,34 +174,44 @@ INLINE void charge(const Shape &s, const Strides &by, const Neuron &neuron, cons
 
 // The number of spikes.
 int64_t forward(const Shape &s, const Neuron &neuron, const Norm &norm, const Drop &drop, const T *x, const T *add,
-                T *spikes, T *out, int threads) {
-    const int64_t C = s.channels, whole = C / V * V, steps = STEPS ? STEPS : s.steps;
+                T *spikes, T *out, const Reads &reads, int threads) {
+    const int64_t C = s.channels, whole = C / V * V, blocks = (C + V - 1) / V, steps = STEPS ? STEPS : s.steps;
     const Strides by(s);
+    const bool sums = reads.neurons || reads.channels;
     int64_t total = 0;
 #pragma omp parallel num_threads(threads) reduction(+ : total)
     {
         std::vector<Mask> many(steps);
         std::vector<Floats> many_best(steps);
+        std::vector<Floats> in_row(blocks);  // spikes of a row of windows
 #pragma omp for schedule(static)
         for (int64_t unit = 0; unit < units_of(s); unit++) {
             Count fired;
-            each_window(s, drop, unit, [&](const Place &at, auto values) {
+            each_window(s, unit, [&](const Place &at, auto values) {
                 constexpr int P = decltype(values)::value;
                 const auto channels = [&](int64_t c, auto n) {
                     Mask few[STEPS ? STEPS : 1], *const any = STEPS ? few : many.data();
                     Floats few_best[STEPS ? STEPS : 1], *const best = STEPS ? few_best : many_best.data();
                     for (int64_t t = 0; t < steps; t++) any[t] = Mask{};
                     const Mask valid = first_lanes(n);
-                    const auto note = [&](int p, int64_t t, Floats, Mask spike) {
+                    Floats over_time[P] = {};
+                    const auto note = [&](int p, int64_t t, Floats v, Mask spike) {
                         const int64_t place = at.full + t * by.full_step + by.within(p) + c;
                         if (spikes) store_spikes(spikes + place, spike, n);
+                        if (reads.potential) store(reads.potential + place, v, n);
+                        if (sums) over_time[p] += ones(spike, 1.0f);
                         fired.add(spike & valid);
                         any[t] = any[t] | spike;
                         if (!add) return;
                         const Floats sum = stored(load(add + place, n) + ones(spike, 1.0f), T());
                         best[t] = p == 0 ? sum : select(beats(sum, best[t]), sum, best[t]);
                     };
-                    charge<P>(s, by, neuron, norm, drop, drop.keep + at.kept + c, steps, x + at.given + c, c, n, note);
+                    charge<P>(s, by, neuron, norm, drop, drop.keep + at.in(drop) + c, steps, x + at.given + c, c, n,
+                              note);
+                    for (int p = 0; sums && p < P; p++) {
+                        if (reads.neurons) store(reads.neurons + at.full + by.within(p) + c, over_time[p], n);
+                        in_row[c / V] += over_time[p];
+                    }
                     if (out && at.pooled >= 0)
                         for (int64_t t = 0; t < steps; t++) {
                             T *const to = out + at.pooled + t * by.pooled_step + c;
@@ -181,6 +223,11 @@ int64_t forward(const Shape &s, const Neuron &neuron, const Norm &norm, const Dr
                 if (whole < C) channels(whole, int(C - whole));
             });
             total += fired.total();
+            for (int64_t b = 0; sums && b < blocks; b++) {
+                if (reads.channels)
+                    store(reads.channels + unit * C + b * V, in_row[b], int(std::min<int64_t>(V, C - b * V)));
+                in_row[b] = Floats{};
+            }
         }
     }
     return total;
@@ -190,7 +237,8 @@ int64_t forward(const Shape &s, const Neuron &neuron, const Norm &norm, const Dr
 // to `sums` [2, C] the sums of g and g (x - mean). `add` and its gradient `d_add` are given where sums are pooled;
 // without pooling d_add is g_out, and the caller knows it.
 void backward(const Shape &s, const Neuron &neuron, const Norm &norm, const Drop &drop, const float *factor, const T *x,
-              const T *add, const T *g_spikes, const T *g_out, T *dx, T *d_add, double *sums, int threads) {
+              const T *add, const T *g_spikes, const T *g_out, const Given &given, T *dx, T *d_add, double *sums,
+              int threads) {
     const int64_t C = s.channels, whole = C / V * V, blocks = (C + V - 1) / V, steps = STEPS ? STEPS : s.steps;
     const Strides by(s);
     const float curve = 1.57079632679489662f * neuron.alpha, height = neuron.alpha / 2;
@@ -204,14 +252,14 @@ void backward(const Shape &s, const Neuron &neuron, const Norm &norm, const Drop
         std::vector<double> total(2 * C);
 #pragma omp for schedule(static)
         for (int64_t unit = 0; unit < units_of(s); unit++) {
-            each_window(s, drop, unit, [&](const Place &at, auto values) {
+            each_window(s, unit, [&](const Place &at, auto values) {
                 constexpr int P = decltype(values)::value;
                 const auto channels = [&](int64_t c, auto n) {
                     Floats few_h[STEPS ? P * STEPS : 1], *const h = STEPS ? few_h : many_h.data();
                     // Where a value is its window's maximum: the first that spiked; with `add`, the first maximum.
                     Mask few_mine[STEPS ? P * STEPS : 1], *const mine = STEPS ? few_mine : many_mine.data();
                     Floats few_best[STEPS ? STEPS : 1], *const best = STEPS ? few_best : many_best.data();
-                    const uint8_t *const keep = drop.keep + at.kept + c;
+                    const uint8_t *const keep = drop.keep + at.in(drop) + c;
                     const auto note = [&](int p, int64_t t, Floats v, Mask spike) {
                         h[p * steps + t] = v;
                         if (P == 1) return;
@@ -236,6 +284,9 @@ void backward(const Shape &s, const Neuron &neuron, const Norm &norm, const Drop
                     for (int p = 0; p < P; p++) {
                         // Of the potential after the reset; of a current that is repeated.
                         Floats g_v = {}, g_sum = {};
+                        // From sums over the spikes.
+                        const Floats silent = share_at(given.silent, at, p, c, n);
+                        const Floats firing = share_at(given.firing, at, p, c, n);
 #pragma GCC unroll 4
                         for (int64_t t = steps - 1; t >= 0; t--) {
                             Floats g = {}, pooled = {};
@@ -248,10 +299,15 @@ void backward(const Shape &s, const Neuron &neuron, const Norm &norm, const Drop
                             }
                             if (d_add) store(d_add + place, pooled, n);
                             const Floats v = h[p * steps + t], far = curve * (v - neuron.threshold);
-                            // ATan surrogate; the reset is a constant, and a hard one lets no gradient through.
-                            g = g * height * reciprocal(1.0f + far * far);
-                            g += SOFT ? g_v : select(at_least(v, Floats{} + neuron.threshold), Floats{}, g_v);
-                            g_v = neuron.keep * g;
+                            const Mask spike = at_least(v, Floats{} + neuron.threshold);
+                            g += select(spike, firing, silent);
+                            // The reset is a constant, and a hard one lets no gradient through.
+                            Floats direct = SOFT ? g_v : select(spike, Floats{}, g_v);
+                            if (given.potential) direct += load(given.potential + place, n);
+                            // ATan surrogate.
+                            g = g * height * reciprocal(1.0f + far * far) + direct;
+                            // Rounded before a potential's gradient is added, so that to add 0 changes no bit.
+                            g_v = rounded_alone(neuron.keep * g);
                             if (DROP) {
                                 const Mask kept = load_kept(keep + t * drop.step + drop.within(p), n);
                                 g = select(kept, g * drop.gain, Floats{});
@@ -287,15 +343,16 @@ void backward(const Shape &s, const Neuron &neuron, const Norm &norm, const Drop
 }
 
 void back(const Shape &s, const Neuron &neuron, const Norm &norm, const Drop &drop, const float *inverse_variance,
-          const T *x, const T *add, const T *g_spikes, const T *g_out, T *dx, T *d_add, double *sums, int threads) {
+          const T *x, const T *add, const T *g_spikes, const T *g_out, const Given &given, T *dx, T *d_add, double *sums,
+          int threads) {
     const int64_t C = s.channels, rows = s.images * s.height * s.width * (s.repeat ? 1 : s.steps);
     if (!inverse_variance) {
-        backward(s, neuron, norm, drop, norm.scale, x, add, g_spikes, g_out, dx, d_add, sums, threads);
+        backward(s, neuron, norm, drop, norm.scale, x, add, g_spikes, g_out, given, dx, d_add, sums, threads);
         return;
     }
     // Batch norm's gradient needs sums over all of g: g is put down in dx, and completed in a second pass.
     const std::vector<float> one(C, 1.0f);
-    backward(s, neuron, norm, drop, one.data(), x, add, g_spikes, g_out, dx, d_add, sums, threads);
+    backward(s, neuron, norm, drop, one.data(), x, add, g_spikes, g_out, given, dx, d_add, sums, threads);
     std::vector<float> slope(C), offset(C);
     for (int64_t c = 0; c < C; c++) {
         slope[c] = float(-norm.scale[c] * inverse_variance[c] * sums[C + c] / double(rows));
@@ -321,16 +378,16 @@ extern "C" {
 
 // Returns the number of spikes.
 int64_t fire_forward(const Shape *s, const Neuron *neuron, const Norm *norm, const Drop *drop, const T *x,
-                     const T *add, T *spikes, T *out, int threads) {
-    return forward(*s, *neuron, *norm, drop ? *drop : Drop{}, x, add, spikes, out, threads);
+                     const T *add, T *spikes, T *out, const Reads *reads, int threads) {
+    return forward(*s, *neuron, *norm, drop ? *drop : Drop{}, x, add, spikes, out, *reads, threads);
 }
 
 // `sums` [2, C], zeros to start with, receives those of g and g (x - mean), g being the gradient of the
 // current. `inverse_variance` is null where the statistics are constants.
 void fire_backward(const Shape *s, const Neuron *neuron, const Norm *norm, const Drop *drop,
-                   const float *inverse_variance, const T *x, const T *add, const T *g_spikes, const T *g_out, T *dx,
-                   T *d_add, double *sums, int threads) {
-    back(*s, *neuron, *norm, drop ? *drop : Drop{}, inverse_variance, x, add, g_spikes, g_out, dx, d_add, sums,
+                   const float *inverse_variance, const T *x, const T *add, const T *g_spikes, const T *g_out,
+                   const Given *given, T *dx, T *d_add, double *sums, int threads) {
+    back(*s, *neuron, *norm, drop ? *drop : Drop{}, inverse_variance, x, add, g_spikes, g_out, *given, dx, d_add, sums,
          threads);
 }
 }

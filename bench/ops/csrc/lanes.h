@@ -141,6 +141,20 @@ INLINE Floats reciprocal(Floats value) {
 #endif
 }
 
+// The product, which the compiler then fuses with no sum.
+INLINE Floats rounded_alone(Floats product) {
+#if defined(__AVX__)
+    __asm__("" : "+v"(product));
+#elif defined(__aarch64__)
+    typedef float Quad __attribute__((vector_size(16)));
+    Quad parts[V / 4];
+    std::memcpy(parts, &product, sizeof(product));
+    for (Quad& part : parts) __asm__("" : "+w"(part));
+    std::memcpy(&product, parts, sizeof(product));
+#endif
+    return product;
+}
+
 // A truth of each lane. GCC 12 keeps comparisons of vectors in vectors, which costs a conversion each way.
 #if HAS_512
 struct Mask {
