@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -72,7 +73,11 @@ class Regularizer(nn.Module):
         space: what `bench tune` searches, by the constructor's arguments: at most three, each with its range and its
             authors' value. Empty where there is nothing to tune.
         passes_per_step: forward and backward passes that a training step takes.
+        progress: share of the epochs that are done, in [0, 1), a scalar on the device, for weights that follow a
+            schedule: a replayed step sees it move.
     """
+
+    progress: Tensor
 
     strength: ClassVar[str | None] = None
     space: ClassVar[Space] = {}
@@ -84,6 +89,7 @@ class Regularizer(nn.Module):
     def __init__(self) -> None:
         # Without it the schema of an option with no arguments would be nn.Module's *args, **kwargs.
         super().__init__()
+        self.register_buffer("progress", torch.zeros(()), persistent=False)
 
     @property
     def off(self) -> bool:

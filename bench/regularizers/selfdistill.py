@@ -10,7 +10,8 @@ from torch.nn import functional as F
 from bench.models.base import SpikingNetwork
 from bench.registry import REGULARIZERS
 from bench.regularizers.base import Regularizer, nonnegative, positive
-from bench.regularizers.targets import class_weights, per_step_cross_entropy, several_steps
+from bench.regularizers.needs import several_steps
+from bench.regularizers.targets import class_weights, per_step_cross_entropy
 from bench.space import Choice, Log
 
 
@@ -123,7 +124,7 @@ class SelfDistillation(Regularizer):
         positive("selfdistill", temperature=self.temperature)
 
     def attach(self, model: SpikingNetwork) -> None:
-        several_steps("selfdistill", model.time_steps)
+        several_steps("selfdistill", model)
 
     def loss(self, logits_t: Tensor, y: Tensor) -> Tensor:
         if self.form is Form.right:

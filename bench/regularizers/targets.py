@@ -6,8 +6,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from bench.errors import BenchError
-
 
 def class_weights(y: Tensor, classes: int) -> Tensor:
     """Labels as a row of class weights each.
@@ -33,17 +31,3 @@ def per_step_cross_entropy(logits_t: Tensor, y: Tensor) -> Tensor:
         Scalar, float32.
     """
     return torch.stack([F.cross_entropy(logits, y) for logits in logits_t.float()]).mean()
-
-
-def several_steps(reg: str, time_steps: int) -> None:
-    """Refuse a network of one time step, where a method compares time steps.
-
-    Args:
-        reg: the method's name.
-        time_steps: T of the network.
-
-    Raises:
-        BenchError: T is 1.
-    """
-    if time_steps < 2:
-        raise BenchError(f"reg={reg} compares time steps, and time_steps is {time_steps}: it needs 2 or more")

@@ -143,6 +143,12 @@ class BaseTask(L.LightningModule, ABC):
         self.steps = 0
         self.meters["train"] = Meter()
         self.penalties = {}
+        self.say_progress()
+
+    def say_progress(self) -> None:
+        """Tell the regularizers which share of the epochs is done."""
+        for reg in self.regs:
+            reg.progress.fill_(self.current_epoch / self.epochs)
 
     # -- evaluation ----------------------------------------------------------------------------------
 

@@ -280,6 +280,7 @@ class Task(BaseTask):
         if self.captured is not None and self.captured.live:
             # What is replayed adds to the tensors that it was captured with.
             self.steps = 0
+            self.say_progress()
             self.meters["train"].restart()
             for total in self.penalties.values():
                 total.zero_()
