@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
 import torch
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 from bench.activity import Activity
 from bench.models.base import SpikingNetwork
 from bench.ranges import Numbers
+from bench.regularizers.stepping import Step
 from bench.space import Space
 
 
@@ -81,7 +83,7 @@ class Regularizer(nn.Module):
 
     strength: ClassVar[str | None] = None
     space: ClassVar[Space] = {}
-    passes_per_step: ClassVar[float] = 1
+    passes_per_step: float = 1
     reads: Collection[str] | None = None
     identity_in_eval: bool = True
     replayable: bool = False
@@ -93,7 +95,7 @@ class Regularizer(nn.Module):
 
     @property
     def off(self) -> bool:
-        """Whether its strength is 0: then its `loss` does not replace the task's."""
+        """Whether its strength is 0: then its `loss` and `around_step` replace nothing."""
         return self.strength is not None and getattr(self, self.strength) == 0
 
     def attach(self, model: SpikingNetwork) -> None:
@@ -125,6 +127,22 @@ class Regularizer(nn.Module):
 
     def after_step(self, activity: Activity) -> None:
         """Update own state after the optimizer's step; reads of each layer what `reads` declares."""
+
+    def around_step(self, step: Step) -> None:
+        """Replace how a step comes to its gradients, for a second pass, a changed gradient, a perturbed input.
+
+        It has to leave the gradients in the parameters, by `step.backward`, and to make one pass that is told.
+        """
+        step.backward(step.forward().total)
+
+    def eval_weights(self, model: SpikingNetwork, images: Tensor) -> AbstractContextManager[None]:
+        """A context in which the network has the weights to be judged by.
+
+        Args:
+            model: the network.
+            images: `[500, C, H, W]` (or fewer) normalized training images, for statistics of batch norm.
+        """
+        return nullcontext()
 
     def bake(self, model: SpikingNetwork) -> None:
         """Fold what it did into plain weights, for export."""

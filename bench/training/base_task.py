@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any, ClassVar
 
 import lightning as L
@@ -19,7 +20,9 @@ from bench.regularizers.base import Regularizer
 from bench.training import distributed
 from bench.training.meter import Meter
 
-HOOKS = ("attach", "initialize", "batch", "loss", "penalty", "param_groups", "after_step")
+HOOKS = (
+    "attach", "initialize", "batch", "loss", "penalty", "param_groups", "after_step", "around_step", "eval_weights",
+)  # fmt: skip
 """By which a regularizer can change a training."""
 
 TRAINED = "train_clean"
@@ -48,6 +51,7 @@ class BaseTask(L.LightningModule, ABC):
         steps: training steps done in the epoch.
         counter: of the operations of the final test; None before it.
         spiking: False for the ReLU twin.
+        images: gives normalized training images, `[500, C, H, W]` or fewer, for `Regularizer.eval_weights`.
         rank: of this process; `ranks` is how many there are.
 
     Raises:
@@ -84,6 +88,8 @@ class BaseTask(L.LightningModule, ABC):
         self.meters: dict[str, Meter] = {}
         self.penalties: dict[str, Tensor] = {}
         self.steps = 0
+        self.images: Callable[[], Tensor] | None = None
+        self._judging = ExitStack()
         self.rank, self.ranks = (0, 1) if alone else (distributed.rank(), distributed.ranks())
 
     @property
@@ -186,17 +192,32 @@ class BaseTask(L.LightningModule, ABC):
         process alone would."""
         return batch_idx % self.ranks == self.rank
 
+    def judge(self) -> None:
+        """Give the network the weights to be judged by, until `judged`."""
+        for reg in self.regs:
+            if type(reg).eval_weights is not Regularizer.eval_weights and not reg.off:
+                assert self.images is not None
+                self._judging.enter_context(reg.eval_weights(self.model, self.images()))
+
+    def judged(self) -> None:
+        """Give it back the weights to train on from."""
+        self._judging.close()
+
     def on_validation_epoch_start(self) -> None:
+        self.judge()
         self.meters.update({split: Meter() for split in self.splits})
 
     def on_validation_epoch_end(self) -> None:
+        self.judged()
         self._join(self.splits)
 
     def on_test_epoch_start(self) -> None:
+        self.judge()
         self.counter = self.make_counter()
         self.meters.update({split: Meter(per_neuron=True) for split in self.tested})
 
     def on_test_epoch_end(self) -> None:
+        self.judged()
         self._join(self.tested)
         if self.ranks > 1 and self.counter is not None:
             for name in ("synops", "nonbinary", "macs", "images"):

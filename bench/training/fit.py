@@ -94,6 +94,7 @@ def fit_and_test(run: Run, trainer: L.Trainer, task: BaseTask, splits: Splits, d
 def _fit_and_test(run: Run, trainer: L.Trainer, task: BaseTask, splits: Splits, done: int) -> dict[str, Any]:
     # Lightning makes the first epoch's iterator before it says which epoch that is.
     splits.train.set_epoch(done)
+    task.images = lambda: splits.train_clean.sample(INIT_IMAGES, task.seed)
     if not done:
         seed_everything(task.seed, "initialize")
         images = splits.train_clean.sample(INIT_IMAGES, task.seed)

@@ -16,6 +16,7 @@ from bench.errors import BenchError
 from bench.models.base import SpikingNetwork
 from bench.neurons import SPIKES, Read
 from bench.regularizers.base import Regularizer
+from bench.regularizers.stepping import Pass, Step
 from bench.seeds import seed_everything
 from bench.training import contract, distributed
 from bench.training.base_task import BaseTask
@@ -77,6 +78,12 @@ class Task(BaseTask):
         if len(losses) > 1:
             raise BenchError(f"reg={losses}: each replaces the loss, and only one can; keep one of them")
         self.loss_name = losses[0] if losses else None
+        stepping = [
+            n for n, r in regularizers.items() if type(r).around_step is not Regularizer.around_step and not r.off
+        ]
+        if len(stepping) > 1:
+            raise BenchError(f"reg={stepping}: each makes the step its own, and only one can; keep one of them")
+        self.stepping = regularizers[stepping[0]] if stepping else None
         self.reads_of = {name: contract.reads(name, reg) for name, reg in regularizers.items()}
         self.reads = frozenset[Read]().union(*self.reads_of.values())
         self.finite: Tensor | None = None
@@ -110,15 +117,12 @@ class Task(BaseTask):
         logits = contract.logits(self.model, self.model.logits(features), len(y))
         return logits, F.cross_entropy(logits.float(), y)
 
-    def objective(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor, dict[str, Tensor], Activity]:
-        """The forward pass of a step.
+    def objective(self, x: Tensor, y: Tensor) -> Pass:
+        """A forward pass of a step.
 
         Args:
             x: images `[N, C, H, W]`, mixed already.
             y: labels `[N]`, or soft labels `[N, classes]`.
-
-        Returns:
-            What the step descends, logits `[N, classes]`, the task's loss in it, the penalties in it, the activity.
         """
         features, activity = self.forward_t(x, self.reads)
         logits, loss = self.logits_and_loss(features, y)
@@ -128,7 +132,7 @@ class Task(BaseTask):
             for name, term in contract.penalties(own, returned).items():
                 total = total + term
                 penalties[name] = penalties.get(name, 0.0) + term
-        return total, logits, loss, penalties, activity
+        return Pass(total, logits, loss, penalties, activity)
 
     def shown(self, name: str, activity: Activity) -> Activity:
         """An activity as a regularizer sees it: with what it declares to read."""
@@ -170,14 +174,24 @@ class Task(BaseTask):
             optimizer: of `make_optimizer`.
         """
         written = self._writes()
-        total, logits, loss, penalties, activity = self.objective(x, y)
+
+        def backward(total: Tensor) -> None:
+            optimizer.zero_grad()
+            self._backward(total)
+
+        step = Step(self.model, x, y, self.objective, backward)
+        if self.stepping is None:
+            backward(step.forward().total)
+        else:
+            self.stepping.around_step(step)
+        if step.told is None:
+            raise BenchError(f"regularizer {type(self.stepping).__name__}: its around_step tells of no pass")
+        total, logits, loss, penalties, activity = step.told
         for name, term in penalties.items():
             if name in self.penalties:
                 self.penalties[name] += term.detach()
             else:
                 self.penalties[name] = term.detach().clone()
-        optimizer.zero_grad()
-        self._backward(total)
         self._level(written)
         if self.optim.clip is not None:
             nn.utils.clip_grad_norm_(self.parameters(), self.optim.clip)

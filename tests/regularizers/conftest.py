@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +17,7 @@ from bench.models.base import Spec, SpikingNetwork
 from bench.neurons import NeuronConfig, Read
 from bench.registry import MODELS
 from bench.regularizers.base import Regularizer
+from bench.regularizers.stepping import Pass, Step
 from bench.training import contract
 
 WIDTHS: dict[str, dict[str, int]] = {
@@ -73,12 +75,16 @@ class Bench:
     def forward(self, seed: int = 0, task_loss: bool = True) -> Tensor:
         """The loss of one training forward pass, penalties included."""
         torch.manual_seed(seed)
-        self.model.forget()
-        for _, layer in self.model.spiking_layers():
-            layer.reads = frozenset().union(*self.reads)
         x, y = self.x, self.y
         for reg in self.regs:
             x, y = reg.batch(x, y)
+        return self.objective(x, y, task_loss).total
+
+    def objective(self, x: Tensor, y: Tensor, task_loss: bool = True) -> Pass:
+        """A forward pass of a mixed batch."""
+        self.model.forget()
+        for _, layer in self.model.spiking_layers():
+            layer.reads = frozenset().union(*self.reads)
         features = self.model.features(x)
         self.activity = activity_of(self.model)
         replaced = [r for r in self.regs if type(r).loss is not Regularizer.loss and not r.off]
@@ -92,7 +98,7 @@ class Bench:
         for reg, reads in zip(self.regs, self.reads, strict=True):
             self.penalties.update(reg.penalty(self.shown(reg, reads)))
         self.loss = (loss if task_loss else loss.detach() * 0) + sum(self.penalties.values())
-        return self.loss
+        return Pass(self.loss, self.logits, loss, self.penalties, self.activity)
 
     def shown(self, reg: Regularizer, reads: frozenset[Read]) -> Activity:
         """The activity with what the regularizer declares to read."""
@@ -100,12 +106,27 @@ class Bench:
 
     def step(self, seed: int = 0, task_loss: bool = True) -> None:
         """One training step; the gradients stay in the parameters."""
-        self.optimizer.zero_grad()
-        self.forward(seed, task_loss).backward()
+        own = [r for r in self.regs if type(r).around_step is not Regularizer.around_step and not r.off]
+        if own and task_loss:
+            torch.manual_seed(seed)
+            x, y = self.x, self.y
+            for reg in self.regs:
+                x, y = reg.batch(x, y)
+            step = Step(self.model, x, y, self.objective, self.backward)
+            own[0].around_step(step)
+            assert step.told is not None
+            self.loss, self.logits, _, self.penalties, self.activity = step.told
+        else:
+            self.backward(self.forward(seed, task_loss))
         self.optimizer.step()
         for reg, reads in zip(self.regs, self.reads, strict=True):
             reg.after_step(self.shown(reg, reads))
         self.model.forget()
+
+    def backward(self, total: Tensor) -> None:
+        """Set the gradients to those of a total."""
+        self.optimizer.zero_grad()
+        total.backward()
 
     def train(self, steps: int, first: int = 0) -> Bench:
         """Some steps, seeded by their number."""
@@ -117,8 +138,11 @@ class Bench:
     def evaluate(self) -> Tensor:
         """Logits in eval mode."""
         self.model.eval()
-        self.model.forget()
-        logits = self.model(self.x)
+        with ExitStack() as judged:
+            for reg in self.regs:
+                judged.enter_context(reg.eval_weights(self.model, self.x))
+            self.model.forget()
+            logits = self.model(self.x)
         self.model.train()
         return logits
 

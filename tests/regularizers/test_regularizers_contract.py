@@ -237,12 +237,15 @@ def test_identity_in_eval_mode_if_it_says_so(name: str, kwargs: dict[str, Any], 
 
 
 @every_variant
-def test_eval_mode_changes_no_state(name: str, kwargs: dict[str, Any], net, bench) -> None:
+def test_an_evaluation_repeats_and_changes_no_training(name: str, kwargs: dict[str, Any], net, bench) -> None:
     b = bench(home(name, kwargs, net), [make(name, **kwargs)]).train(2)
-    before = {k: v.clone() for k, v in b.everything.state_dict().items()}
-    first = b.evaluate()
-    assert torch.equal(first, b.evaluate())
-    assert same(before, b.everything.state_dict())
+    before = {k: v.clone() for k, v in b.model.state_dict().items()}
+    assert torch.equal(b.evaluate(), b.evaluate())
+    assert same(before, b.model.state_dict())
+    b.train(2, first=2)
+    plain = bench(home(name, kwargs, net), [make(name, **kwargs)]).train(4)
+    assert torch.equal(b.evaluate(), plain.evaluate())
+    assert same(b.everything.state_dict(), plain.everything.state_dict())
 
 
 @every_variant
