@@ -116,6 +116,9 @@ def measure_anew(model: SpikingNetwork, images: Tensor) -> None:
     """
     norms: list[Any] = [m for m in model.modules() if getattr(m, "running_mean", None) is not None]
     momenta, modes = [norm.momentum for norm in norms], {module: module.training for module in model.modules()}
+    # It is no step of the training.
+    counts = [b for n, b in model.named_buffers() if n.endswith("num_batches_tracked")]
+    before = [count.clone() for count in counts]
     model.eval()
     for norm in norms:
         norm.train()
@@ -129,3 +132,5 @@ def measure_anew(model: SpikingNetwork, images: Tensor) -> None:
             norm.momentum = momentum
         for module, mode in modes.items():
             module.training = mode
+        for count, old in zip(counts, before, strict=True):
+            count.copy_(old)
