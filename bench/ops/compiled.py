@@ -176,7 +176,7 @@ class _BNFire(torch.autograd.Function):
         potential = empty(x, batch, height, width, real) if Read.potential in setting.reads else None
         neurons = empty(x, images, height, width, real) if setting.wants(Read.neuron_counts) else None
         # By rows of windows, as threads share the work.
-        rows = torch.empty(images, -(-height // pool), channels) if setting.wants(Read.channel_rates) else None
+        by_row = torch.empty(images, -(-height // pool), channels) if setting.wants(Read.channel_rates) else None
         kernels = _fire(x.dtype, setting.time_steps, setting.soft, keep is not None)
         count = kernels.fire_forward(
             _shape(setting, x),
@@ -187,7 +187,7 @@ class _BNFire(torch.autograd.Function):
             _address(add),
             _address(spikes),
             _address(out),
-            ctypes.byref(_Reads(_address(potential), _address(neurons), _address(rows))),
+            ctypes.byref(_Reads(_address(potential), _address(neurons), _address(by_row))),
             threads,
         )
         ctx.save_for_backward(x, vectors, keep, add if pool > 1 else None)
@@ -198,7 +198,7 @@ class _BNFire(torch.autograd.Function):
             mean = var = None
         ctx.mark_non_differentiable(*[t for t in (counted, mean, var) if t is not None])
         size = batch * channels * height * width
-        sums = setting.sums(counted, None if rows is None else rows.sum(1), neurons, size)
+        sums = setting.sums(counted, None if by_row is None else by_row.sum(1), neurons, size)
         return spikes, out, counted, mean, var, potential, *sums
 
     @staticmethod

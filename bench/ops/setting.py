@@ -158,7 +158,7 @@ def bn_fire_by(function: Any) -> Callable[..., Fired]:
         setting = Setting(training_stats=training_stats and normalizes, eps=eps, **settings)
         given = (x, *(vectors if normalizes else [None] * 4), setting, setting.take(dropped), add)
         spikes, out, count, mean, var, potential, *sums = function.apply(*given)
-        wanted = {read: value for read, value in zip(SUMS, sums, strict=True) if value is not None}
+        wanted: dict[Read, Tensor] = {read: value for read, value in zip(SUMS, sums, strict=True) if value is not None}
         return Fired(out if setting.pool == 1 and add is None else spikes, out, count, mean, var, potential, wanted)
 
     return bn_fire

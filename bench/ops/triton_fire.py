@@ -151,7 +151,8 @@ class _BNFire(torch.autograd.Function):
             mean = var = None
         ctx.mark_non_differentiable(*[t for t in (count, mean, var) if t is not None])
         size = batch * channels * height * width
-        sums = setting.sums(count, neurons.sum((2, 3)) if by_channel else None, neurons, size)
+        of_channels = None if neurons is None or not by_channel else neurons.sum((2, 3))
+        sums = setting.sums(count, of_channels, neurons, size)
         return spikes, out, count, mean, var, potential, *sums
 
     @staticmethod
@@ -441,10 +442,7 @@ def _backward(
                 by_spike = tl.load(firing + spot, mask=there, other=0.0)
                 g += tl.where(s, by_spike, tl.load(silent + spot, mask=there, other=0.0))
             z = HALF_PI * alpha * (h - threshold)
-            if SOFT:
-                direct = g_v[k]
-            else:
-                direct = tl.where(s, 0.0, g_v[k])
+            direct = g_v[k] if SOFT else tl.where(s, 0.0, g_v[k])
             if POTENTIAL:
                 direct += tl.load(g_potential + target, mask=there, other=0.0)
             g = g * (0.5 * alpha / (1.0 + z * z)) + direct
