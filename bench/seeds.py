@@ -42,8 +42,8 @@ def generator(device: torch.device | str, seed: int, *keys: str | int) -> torch.
 def seed_everything(seed: int, *keys: str | int) -> None:
     """Seed every global generator from (seed, keys), so that no generator's state need be stored.
 
-    Regularizers draw from the global generators: their masks depend on (seed, epoch, step) alone,
-    and a resumed run draws what an uninterrupted one does.
+    Regularizers draw from the global generators: what they draw depends on (seed, epoch, step) alone, and a resumed run
+    draws what an uninterrupted one does.
     """
     import numpy as np
     import torch

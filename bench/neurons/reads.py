@@ -46,7 +46,7 @@ class Read(StrEnum):
         return Read(self.removeprefix("squared_"))
 
 
-SUMS = tuple(read for read in Read if read not in (Read.spikes, Read.potential))
+SUMS: tuple[Read, ...] = tuple(read for read in Read if read not in (Read.spikes, Read.potential))
 """Those that follow from the spikes, in their order."""
 
 SPIKES = frozenset({Read.spikes})

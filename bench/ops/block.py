@@ -13,7 +13,7 @@ from bench.neurons import Spiking
 from bench.ops import depthwise, winograd
 from bench.ops.backend import Backend, asked, kernels_for, resolve
 from bench.ops.kernel_note import KernelNote, note_at
-from bench.ops.reference import Dropped, Gate
+from bench.ops.reference import Gate
 
 
 class ConvNorm(nn.Sequential):
@@ -71,7 +71,7 @@ def fire_block(
     if kernels is None or note.obstacle is not None:
         return _rest(conv_norm(x), spiking, pool, repeat, add)
     norm = conv_norm.norm
-    gate = _gate(spiking)
+    gate = _gate(spiking.current)
     inside = _is_plain(norm) and (gate is not None or not len(spiking.current))
     current = _convolve(conv_norm.conv, x) if inside else conv_norm(x)
     if len(spiking.current) and gate is None:
@@ -79,20 +79,28 @@ def fire_block(
         repeat = False
     # torch's own errors are wanted: nothing to pool, or a single value a channel to normalize by.
     faulty = min(current.shape[2:]) < (1 if pool is None else 2) or current[:, 0].numel() == 1
-    drops = gate is not None and gate.training
+    # One dropout at most: with two, that of the spikes is done by itself.
+    first = gate if gate is not None and gate.acts else None
+    second = None if first is not None else _acting(spiking.spikes)
+    drops = 1 if first is not None else 0 if second is None else 2
     note.obstacle = "its shape" if faulty else kernels.obstacle(current, spiking.config, spiking.time_steps, drops)
     if note.obstacle is not None:
         current = norm(current) if inside else current
         # What stands on the current has been applied, unless it is a gate.
         return _rest(current, spiking, pool, repeat, add, skip_current=gate is None)
-    dropped = None if gate is None else gate.draw(current, spiking.time_steps if repeat else 1)
-    return _fused(kernels, norm if inside else None, spiking, current, pool, repeat, dropped, add)
+    return _fused(kernels, norm if inside else None, spiking, current, pool, repeat, first, second, add)
 
 
-def _gate(spiking: Spiking) -> Gate | None:
-    """What stands on the current, where the kernels can do it on the way."""
-    slot = list(spiking.current)
-    return slot[0] if len(slot) == 1 and isinstance(slot[0], Gate) and not _hooked(slot[0]) else None
+def _gate(slot: nn.Sequential) -> Gate | None:
+    """What stands in a slot, where the kernels can do it on the way."""
+    only = slot[0] if len(slot) == 1 else None
+    return only if isinstance(only, Gate) and not _hooked(only) else None
+
+
+def _acting(slot: nn.Sequential) -> Gate | None:
+    """The same, where it does anything in the present mode."""
+    gate = _gate(slot)
+    return gate if gate is not None and gate.acts else None
 
 
 def _convolve(conv: nn.Conv2d, x: Tensor) -> Tensor:
@@ -114,13 +122,17 @@ def _fused(
     x: Tensor,
     pool: nn.MaxPool2d | None,
     repeat: bool,
-    dropped: Dropped | None,
+    on_current: Gate | None,
+    on_spikes: Gate | None,
     add: Tensor | None,
 ) -> Tensor:
     norm = norm if isinstance(norm, nn.BatchNorm2d) else None
     learned = (None,) * 4 if norm is None else (norm.weight, norm.bias, norm.running_mean, norm.running_var)
+    dropped = None if on_current is None else on_current.draw(x.device)
     # What stands on the spikes comes before the sum and the pooling.
-    ends_inside = not len(spiking.spikes) and (add is None or (add.dtype is x.dtype and add.device == x.device))
+    idle = _gate(spiking.spikes)
+    passes = not len(spiking.spikes) or on_spikes is not None or (idle is not None and not idle.acts)
+    ends_inside = passes and (add is None or (add.dtype is x.dtype and add.device == x.device))
     fired = kernels.bn_fire(
         x,
         *learned,
@@ -132,6 +144,7 @@ def _fused(
         repeat=repeat,
         reads=spiking.reads,
         dropped=dropped,
+        dropped_spikes=None if on_spikes is None or not ends_inside else on_spikes.draw(x.device),
         add=add if ends_inside else None,
     )
     if norm is not None and norm.training:

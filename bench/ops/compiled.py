@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from bench.neurons import NeuronConfig, Read
-from bench.ops import native
-from bench.ops.setting import Setting, bn_fire_by, dense, empty, shared_strides, strides
+from bench.ops import masks, native
+from bench.ops.setting import Setting, bn_fire_by, dense, empty, shared_strides
 
 # Time steps that the kernels are compiled for, as a constant; all other numbers share one that counts.
 UNROLLED = (4,)
@@ -43,9 +43,9 @@ class _Drop(ctypes.Structure):
     """`Drop` of fire.cpp."""
 
     _fields_ = (
-        ("keep", ctypes.c_void_p),
-        *((name, ctypes.c_int64) for name in ("step", "image", "row", "column")),
-        *((name, ctypes.c_float) for name in ("gain", "offset", "fill")),
+        *((name, ctypes.c_uint32) for name in ("key", "high", "lowest")),
+        *((name, ctypes.c_int32) for name in ("fixed", "channels")),
+        *((name, ctypes.c_float) for name in ("gain", "offset", "fill", "spike", "silence")),
     )
 
 
@@ -72,7 +72,7 @@ def fault() -> str | None:
     return None if _moments(torch.float32) is not None else native.why("moments")
 
 
-def obstacle(x: Tensor, neuron: NeuronConfig, time_steps: int, drops: bool) -> str | None:
+def obstacle(x: Tensor, neuron: NeuronConfig, time_steps: int, drops: int) -> str | None:
     """What keeps the kernels from an IF or LIF with a detached reset, in a few words: they do float32, bfloat16 and
     float16 on the CPU."""
     if x.device.type != "cpu" or x.dtype not in native.ELEMENTS:
@@ -93,7 +93,7 @@ def _moments(dtype: torch.dtype) -> Any:
 
 
 @cache
-def _fire(dtype: torch.dtype, time_steps: int, soft: bool, drops: bool) -> Any:
+def _fire(dtype: torch.dtype, time_steps: int, soft: bool, drops: int) -> Any:
     steps = time_steps if time_steps in UNROLLED and not soft else 0
     kernels = native.variant("fire", dtype, steps=steps, soft=soft, drop=drops)
     if kernels is not None:
@@ -115,8 +115,17 @@ def _neuron(setting: Setting) -> Any:
     return ctypes.byref(_Neuron(setting.keep, setting.threshold, setting.rest, setting.alpha))
 
 
-def _drop(setting: Setting, keep: Tensor | None) -> Any:
-    return None if keep is None else ctypes.byref(_Drop(keep.data_ptr(), *strides(keep), *setting.affine))
+def _drop(setting: Setting, key: Tensor | None, dtype: torch.dtype) -> Any:
+    drop = setting.drop
+    if drop is None or key is None:
+        return None
+    gain, offset, fill = setting.affine
+    spike = silence = 0.0
+    if setting.drops == 2:
+        spike, silence, fill = setting.passed(dtype)
+    return ctypes.byref(
+        _Drop(*masks.words(int(key)), drop.lowest, drop.fixed, drop.channels, gain, offset, fill, spike, silence)
+    )
 
 
 def _address(x: Tensor | None) -> int | None:
@@ -146,7 +155,7 @@ class _BNFire(torch.autograd.Function):
         mean: Tensor | None,
         var: Tensor | None,
         setting: Setting,
-        keep: Tensor | None,
+        key: Tensor | None,
         add: Tensor | None,
     ) -> tuple[Tensor | None, ...]:
         threads = torch.get_num_threads()
@@ -169,28 +178,28 @@ class _BNFire(torch.autograd.Function):
             torch.mul(beta, setting.share, out=vectors[2]).add_(setting.lift)
         batch, pool = setting.time_steps * setting.images(x), setting.pool
         spikes = None
-        if Read.spikes in setting.reads and (pool > 1 or add is not None):
+        if Read.spikes in setting.reads and not setting.plain(add is not None):
             spikes = empty(x, batch, height, width)
         out = empty(x, batch, height // pool, width // pool)
         images, real = setting.images(x), torch.float32
         potential = empty(x, batch, height, width, real) if Read.potential in setting.reads else None
         neurons = empty(x, images, height, width, real) if setting.wants(Read.neuron_counts) else None
         # By rows of windows, as threads share the work.
-        rows = torch.empty(images, -(-height // pool), channels) if setting.wants(Read.channel_rates) else None
-        kernels = _fire(x.dtype, setting.time_steps, setting.soft, keep is not None)
+        by_row = torch.empty(images, -(-height // pool), channels) if setting.wants(Read.channel_rates) else None
+        kernels = _fire(x.dtype, setting.time_steps, setting.soft, setting.drops)
         count = kernels.fire_forward(
             _shape(setting, x),
             _neuron(setting),
             ctypes.byref(_norm(vectors)),
-            _drop(setting, keep),
+            _drop(setting, key, x.dtype),
             _address(x),
             _address(add),
             _address(spikes),
             _address(out),
-            ctypes.byref(_Reads(_address(potential), _address(neurons), _address(rows))),
+            ctypes.byref(_Reads(_address(potential), _address(neurons), _address(by_row))),
             threads,
         )
-        ctx.save_for_backward(x, vectors, keep, add if pool > 1 else None)
+        ctx.save_for_backward(x, vectors, key, add if pool > 1 else None)
         ctx.setting, ctx.has_norm, ctx.adds = setting, gamma is not None, add is not None
         ctx.set_materialize_grads(False)
         counted = torch.tensor(count)
@@ -198,7 +207,7 @@ class _BNFire(torch.autograd.Function):
             mean = var = None
         ctx.mark_non_differentiable(*[t for t in (counted, mean, var) if t is not None])
         size = batch * channels * height * width
-        sums = setting.sums(counted, None if rows is None else rows.sum(1), neurons, size)
+        sums = setting.sums(counted, None if by_row is None else by_row.sum(1), neurons, size)
         return spikes, out, counted, mean, var, potential, *sums
 
     @staticmethod
@@ -209,7 +218,7 @@ class _BNFire(torch.autograd.Function):
         _, _, _, g_potential, *g_sums = more
         if all(g is None for g in (g_spikes, g_out, g_potential, *g_sums)):
             return nothing
-        x, vectors, keep, add = ctx.saved_tensors
+        x, vectors, key, add = ctx.saved_tensors
         # Kept in variables until the kernel is done: it sees their addresses only.
         g_spikes, g_out = (None if g is None else dense(g.to(x.dtype)) for g in (g_spikes, g_out))
         g_spikes, g_out, d_add = setting.gradients(g_spikes, g_out, add, ctx.adds)
@@ -218,11 +227,11 @@ class _BNFire(torch.autograd.Function):
         silent, firing = (_Shared(), _Shared()) if shares is None else map(_shared, shares)
         dx = torch.empty_like(x)
         sums = torch.zeros(2, x.shape[1], dtype=torch.float64)
-        _fire(x.dtype, setting.time_steps, setting.soft, keep is not None).fire_backward(
+        _fire(x.dtype, setting.time_steps, setting.soft, setting.drops).fire_backward(
             _shape(setting, x),
             _neuron(setting),
             ctypes.byref(_norm(vectors)),
-            _drop(setting, keep),
+            _drop(setting, key, x.dtype),
             _address(vectors[3]) if setting.training_stats else None,
             _address(x),
             _address(add),

@@ -11,39 +11,90 @@ from torch.nn import functional as F
 
 from bench.neurons import SPIKES, NeuronConfig, Read, make_neuron, potential_of
 from bench.neurons.reads import SUMS, summed
+from bench.ops import masks
+
+NEXT = 0x5851F42D4C957F2D
+"""From the key of a layer's mask to that of its next in the same step."""
 
 
 class Dropped(NamedTuple):
-    """A dropout of the current y, drawn: a kept entry becomes y gain + offset, any other `fill`.
+    """A dropout of values y: a kept entry becomes y gain + offset, any other `fill`.
 
     Attributes:
-        keep: `[T, N, C, H, W]` booleans; an axis other than N and C may be 1, and is then shared.
+        key: scalar int64 on the values' device, which names the mask: see `masks.keep`, also for the next three.
+        lowest: of the numbers that keep an entry.
+        fixed: whether the time steps share the mask.
+        channels: whether a channel's pixels do.
         gain: of kept entries.
         offset: of kept entries.
         fill: of dropped ones.
     """
 
-    keep: Tensor
+    key: Tensor
+    lowest: int
+    fixed: bool
+    channels: bool
     gain: float
     offset: float
     fill: float
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Of `[T, N, C, H, W]`."""
+    def __call__(self, x: Tensor, kernel: bool = False) -> Tensor:
+        """Of `[T, N, C, ...]`.
+
+        Args:
+            x: the values.
+            kernel: see `masks.keep`.
+        """
+        if self.lowest == 0:
+            return self.kept(x)
+        how = {"fixed": self.fixed, "channels": self.channels, "kernel": kernel}
+        return self.by(masks.keep(x.shape, self.key, self.lowest, **how), x)
+
+    def by(self, keep: Tensor, x: Tensor) -> Tensor:
+        """The same by a mask that is given.
+
+        Args:
+            keep: booleans that broadcast against the values.
+            x: the values.
+        """
+        return torch.where(keep, self.kept(x), self.fill)
+
+    def kept(self, x: Tensor) -> Tensor:
+        """What becomes of values that are kept."""
         kept = x if self.gain == 1 else x * self.gain
-        return torch.where(self.keep, kept + self.offset if self.offset else kept, self.fill)
+        return kept + self.offset if self.offset else kept
 
 
 class Gate(nn.Module, ABC):
-    """Base of modules on a layer's current that kernels can do on the way, having drawn what they do."""
+    """Base of modules on a layer's current or spikes that kernels can do on the way, told what they do.
+
+    Attributes:
+        key: scalar int64 on the network's device that masks come from; each one drawn moves it on. With None they come
+            from torch's global generator.
+    """
+
+    key: Tensor | None = None
+
+    def next_key(self, device: torch.device) -> Tensor:
+        """The key of the next mask, scalar int64 on the device."""
+        if self.key is None:
+            return torch.empty((), dtype=torch.int64, device=device).random_(torch.iinfo(torch.int64).min, None)
+        key = self.key.clone()
+        # In place, so that a replayed step sees it move. Any odd number goes through all of 2^64.
+        self.key += NEXT
+        return key
+
+    @property
+    @abstractmethod
+    def acts(self) -> bool:
+        """Whether it does anything in the present mode."""
 
     @abstractmethod
-    def draw(self, x: Tensor, time_steps: int) -> Dropped | None:
-        """What to do with a current of this pass; None for nothing.
+    def draw(self, device: torch.device) -> Dropped:
+        """What to do in this pass, where it `acts`: a mask of its own at each call.
 
         Args:
-            x: the current's shape and device, `[T * N, C, H, W]`, or `[N, C, H, W]` if it is the same at every step.
-            time_steps: T if it is, else 1.
+            device: of the values.
         """
 
 
@@ -52,7 +103,8 @@ class Fired(NamedTuple):
 
     Attributes:
         spikes: `[T * N, C, H, W]` zeros and ones with their graph, of x's dtype; None if not wanted.
-        out: `[T * N, C, H // pool, W // pool]` the spikes, with `add`, pooled; `spikes` itself where there is neither.
+        out: `[T * N, C, H // pool, W // pool]` the spikes, after their dropout, with `add`, pooled; `spikes` itself
+            where there is none of these.
         spike_count: how many spikes there are, a scalar int64 on x's device, without gradient.
         mean: `[C]` float32 mean of x over batch and space; None unless batch statistics were used.
         var: `[C]` float32 biased variance, likewise.
@@ -85,6 +137,7 @@ def bn_fire(
     repeat: bool = False,
     reads: frozenset[Read] = SPIKES,
     dropped: Dropped | None = None,
+    dropped_spikes: Dropped | None = None,
     add: Tensor | None = None,
 ) -> Fired:
     """y = gamma (x - mean) / sqrt(var + eps) + beta, then an IF or LIF neuron from rest, then + add, then max pooling.
@@ -92,7 +145,7 @@ def bn_fire(
     The potential and what batch norm does are float32 for inputs of less; the result has x's dtype. Gradients of all
     that is given reach x, gamma and beta: through the batch statistics where they are used, through the ATan surrogate,
     not through the reset (`detach_reset`). In a pooling window the first maximum in the order of rows gets the gradient
-    (of a silent window: the first value). Backends save x, vectors over channels, a dropout's mask and what is added
+    (of a silent window: the first value). Backends save x, vectors over channels, a dropout's key and what is added
     before pooling for backward, nothing else, and take any strides; channels_last is the fast layout, in which they
     also answer.
 
@@ -112,6 +165,8 @@ def bn_fire(
         reads: what is read of the spikes besides `out`: of `spikes` and `potential` whether they are wanted, and which
             sums are.
         dropped: applied to y at every time step.
+        dropped_spikes: applied to the spikes on their way to the sum and the pooling; what is read of them is without.
+            Backends other than this one do one of the two dropouts.
         add: `[T * N, C, H, W]` of x's dtype, which every spike is added to (SEW's ADD, a residual path).
     """
     dtype = x.dtype
@@ -136,7 +191,10 @@ def bn_fire(
     emitted = node(steps)
     potential = potential_of(node, steps, start).flatten(0, 1) if Read.potential in reads else None
     spikes = emitted.flatten(0, 1).to(dtype)
-    out = spikes if add is None else spikes + add
+    passed = spikes
+    if dropped_spikes is not None:
+        passed = dropped_spikes(spikes.unflatten(0, (time_steps, -1))).flatten(0, 1)
+    out = passed if add is None else passed + add
     out = F.max_pool2d(out, pool) if pool > 1 else out
     return Fired(
         spikes if Read.spikes in reads or out is spikes else None,

@@ -18,7 +18,9 @@ class Setting:
     the leak's `share` of the current and the `lift` that draws to rest.
 
     Attributes:
-        affine: gain, offset and fill of a dropout, for that y.
+        drop: the dropout, if there is one.
+        drops: of what: 0 for none, 1 for the current, 2 for the spikes.
+        affine: its gain, offset and fill; of the current, for that y.
     """
 
     def __init__(
@@ -30,6 +32,8 @@ class Setting:
         pool: int = 1,
         repeat: bool = False,
         reads: frozenset[Read] = SPIKES,
+        dropped: Dropped | None = None,
+        dropped_spikes: Dropped | None = None,
     ) -> None:
         self.time_steps, self.pool, self.repeat = time_steps, pool, repeat
         self.reads, self.training_stats, self.eps = reads, training_stats, eps
@@ -39,19 +43,33 @@ class Setting:
         self.keep, self.threshold, self.alpha = 1.0 - leak, neuron.v_threshold, neuron.alpha
         self.lift = self.rest * leak
         self.share = leak if leak and neuron.decay_input else 1.0
+        assert dropped is None or dropped_spikes is None
+        self.drop = dropped_spikes if dropped is None else dropped
+        self.drops = 1 if dropped is not None else 0 if dropped_spikes is None else 2
         self.affine = (1.0, 0.0, 0.0)
+        if self.drop is not None:
+            gain, offset, fill = self.drop.gain, self.drop.offset, self.drop.fill
+            self.affine = (gain, offset, fill)
+            if self.drops == 1:
+                self.affine = (gain, self.lift * (1 - gain) + self.share * offset, self.share * fill + self.lift)
+
+    def plain(self, adds: bool) -> bool:
+        """Whether what comes out are the spikes themselves.
+
+        Args:
+            adds: whether anything is added to them.
+        """
+        return self.pool == 1 and not adds and self.drops != 2
+
+    def passed(self, dtype: torch.dtype) -> tuple[float, float, float]:
+        """What a dropout of the spikes makes of a kept spike, a kept silence and what it drops, as a dtype holds it."""
+        gain, offset, fill = self.affine
+        kept = torch.tensor([1.0, 0.0], dtype=dtype) * gain + offset
+        return (*kept.tolist(), torch.tensor(fill, dtype=dtype).item())
 
     def images(self, x: Tensor) -> int:
         """Of a time step; x is `[T * N, C, H, W]`, or `[N, C, H, W]` of a repeated current."""
         return x.shape[0] if self.repeat else x.shape[0] // self.time_steps
-
-    def take(self, dropped: Dropped | None) -> Tensor | None:
-        """Note a dropout's numbers; its mask `[T, N, C, H, W]` with C last in memory, None without one."""
-        if dropped is None:
-            return None
-        keep, gain, offset, fill = dropped
-        self.affine = (gain, self.lift * (1 - gain) + self.share * offset, self.share * fill + self.lift)
-        return keep if keep.stride(2) == 1 else keep.movedim(2, -1).contiguous().movedim(-1, 2)
 
     def wants(self, sum_: Read) -> bool:
         """Whether a sum over the spikes is wanted, or that of their squares."""
@@ -131,6 +149,8 @@ class Setting:
             add: what was added, kept where sums are pooled.
             adds: whether anything was.
         """
+        if self.pool == 1 and self.drops == 2:
+            return g_spikes, g_out, g_out if adds else None
         if self.pool > 1:
             return g_spikes, g_out, None if add is None else torch.empty_like(add)
         both = g_out if g_spikes is None else g_spikes if g_out is None else g_spikes + g_out
@@ -141,35 +161,27 @@ def bn_fire_by(function: Any) -> Callable[..., Fired]:
     """`reference.bn_fire` by a pair of kernels, with its arguments; there must be no `obstacle` to it.
 
     Args:
-        function: whose `apply` takes x, gamma, beta, mean, var, the setting, a mask and what is added, and gives the
-            entries of `Fired`, its sums in the order of `SUMS`; spikes may be left out where they are `out`.
+        function: whose `apply` takes x, gamma, beta, mean, var, the setting, a dropout's key and what is added. It
+            gives the entries of `Fired`, its sums in the order of `SUMS`; spikes may be left out where they are `out`.
     """
 
     def bn_fire(
         x: Tensor,
         *norm: Any,
         training_stats: bool,
-        dropped: Dropped | None = None,
         add: Tensor | None = None,
         **settings: Any,
     ) -> Fired:
         *vectors, eps = norm
         normalizes = vectors[0] is not None
         setting = Setting(training_stats=training_stats and normalizes, eps=eps, **settings)
-        given = (x, *(vectors if normalizes else [None] * 4), setting, setting.take(dropped), add)
+        key = None if setting.drop is None else setting.drop.key
+        given = (x, *(vectors if normalizes else [None] * 4), setting, key, add)
         spikes, out, count, mean, var, potential, *sums = function.apply(*given)
-        wanted = {read: value for read, value in zip(SUMS, sums, strict=True) if value is not None}
-        return Fired(out if setting.pool == 1 and add is None else spikes, out, count, mean, var, potential, wanted)
+        wanted: dict[Read, Tensor] = {read: value for read, value in zip(SUMS, sums, strict=True) if value is not None}
+        return Fired(out if setting.plain(add is not None) else spikes, out, count, mean, var, potential, wanted)
 
     return bn_fire
-
-
-def strides(keep: Tensor) -> tuple[int, int, int, int]:
-    """Of a mask's steps, images, rows and columns; 0 where they share it."""
-    step, image, _, row, column = (
-        0 if size == 1 else stride for size, stride in zip(keep.shape, keep.stride(), strict=True)
-    )
-    return step, image, row, column
 
 
 def shared_strides(values: Tensor) -> tuple[int, int, int]:

@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from bench.neurons import NeuronConfig, Read
-from bench.ops.setting import Setting, bn_fire_by, dense, empty, shared_strides, strides
+from bench.ops.setting import Setting, bn_fire_by, dense, empty, shared_strides
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 # Values of a tile, a power of 2, up to T = 7; with pooling each stands for four. sm_90 needs 139 registers, at most.
@@ -33,7 +33,7 @@ MOMENT_ROWS = 32  # of a tile of the batch statistics
 MOMENT_PARTS = 1024  # programs over the rows, at most
 
 
-def obstacle(x: Tensor, neuron: NeuronConfig, time_steps: int, drops: bool) -> str | None:
+def obstacle(x: Tensor, neuron: NeuronConfig, time_steps: int, drops: int) -> str | None:
     """What keeps the kernels from an IF or LIF with a detached reset, in a few words: they do up to float32 on a GPU,
     any number of time steps, with dropout and without."""
     here = x.device.type == "cuda" or not isinstance(_forward, triton.JITFunction)
@@ -43,7 +43,7 @@ def obstacle(x: Tensor, neuron: NeuronConfig, time_steps: int, drops: bool) -> s
 class _Launch:
     """Sizes, blocks and constants that both passes over x `[B, C, H, W]` share."""
 
-    def __init__(self, setting: Setting, x: Tensor, keep: Tensor | None, adds: bool) -> None:
+    def __init__(self, setting: Setting, x: Tensor, adds: bool) -> None:
         _, channels, height, width = x.shape
         images, pool, steps = setting.images(x), setting.pool, setting.time_steps
         windows = images * -(-height // pool) * -(-width // pool)
@@ -52,26 +52,28 @@ class _Launch:
         tile = TILE[pool] >> max(0, (steps // 4).bit_length() - 1)
         rows = max(1, min(tile // columns, triton.next_power_of_2(windows)))
         self.grid = (triton.cdiv(windows, rows), triton.cdiv(channels, columns))
-        places = (0, 0, 0, 0) if keep is None else strides(keep)
+        drop = setting.drop
+        gain, offset, fill = setting.affine
+        spike = silence = 0.0
+        if setting.drops == 2:
+            spike, silence, fill = setting.passed(x.dtype)
         self.numbers = (
-            images, height, width, channels, setting.keep, setting.threshold, setting.rest, *places, *setting.affine,
+            images, height, width, channels, setting.keep, setting.threshold, setting.rest,
+            0 if drop is None else drop.lowest, gain, offset, fill, spike, silence,
         )  # fmt: skip
         self.constants: dict[str, Any] = {
             "T": steps,
             "POOL": pool,
             "REPEAT": setting.repeat,
             "SOFT": setting.soft,
-            "DROP": keep is not None,
+            "DROP": setting.drops,
+            "FIXED": drop is not None and drop.fixed,
+            "CHANNELS": drop is not None and drop.channels,
             "ADD": adds,
             "ROWS": rows,
             "COLUMNS": columns,
             "num_warps": 4,
         }
-
-
-def _bytes(keep: Tensor | None, x: Tensor) -> Tensor:
-    """A mask as the kernels read it; x, unread, without one."""
-    return x if keep is None else keep.view(torch.uint8)
 
 
 def moments(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -106,7 +108,7 @@ class _BNFire(torch.autograd.Function):
         mean: Tensor | None,
         var: Tensor | None,
         setting: Setting,
-        keep: Tensor | None,
+        key: Tensor | None,
         add: Tensor | None,
     ) -> tuple[Tensor | None, ...]:
         x, add = dense(x), None if add is None else dense(add)
@@ -128,7 +130,7 @@ class _BNFire(torch.autograd.Function):
                 vectors[2] = beta * setting.share + setting.lift
             out = empty(x, batch, height // pool, width // pool)
             spikes = None
-            if Read.spikes in setting.reads and (pool > 1 or add is not None):
+            if Read.spikes in setting.reads and not setting.plain(add is not None):
                 spikes = empty(x, batch, height, width)
             images, real = setting.images(x), torch.float32
             potential = empty(x, batch, height, width, real) if Read.potential in setting.reads else None
@@ -137,21 +139,22 @@ class _BNFire(torch.autograd.Function):
             if by_channel or setting.wants(Read.neuron_counts):
                 neurons = empty(x, images, height, width, real)
             count = torch.zeros((), dtype=torch.int64, device=x.device)
-            launch = _Launch(setting, x, keep, add is not None)
+            launch = _Launch(setting, x, add is not None)
             _forward[launch.grid](
                 x, vectors, out, out if spikes is None else spikes, count, vectors if potential is None else potential,
-                vectors if neurons is None else neurons, _bytes(keep, x), x if add is None else add, *launch.numbers,
-                **launch.constants, SPIKES=spikes is not None, POTENTIAL=potential is not None,
+                vectors if neurons is None else neurons, vectors if key is None else key, x if add is None else add,
+                *launch.numbers, **launch.constants, SPIKES=spikes is not None, POTENTIAL=potential is not None,
                 NEURONS=neurons is not None,
             )  # fmt: skip
-        ctx.save_for_backward(x, vectors, keep, add if pool > 1 else None)
+        ctx.save_for_backward(x, vectors, key, add if pool > 1 else None)
         ctx.setting, ctx.has_norm, ctx.adds = setting, gamma is not None, add is not None
         ctx.set_materialize_grads(False)
         if not setting.training_stats:
             mean = var = None
         ctx.mark_non_differentiable(*[t for t in (count, mean, var) if t is not None])
         size = batch * channels * height * width
-        sums = setting.sums(count, neurons.sum((2, 3)) if by_channel else None, neurons, size)
+        of_channels = None if neurons is None or not by_channel else neurons.sum((2, 3))
+        sums = setting.sums(count, of_channels, neurons, size)
         return spikes, out, count, mean, var, potential, *sums
 
     @staticmethod
@@ -162,7 +165,7 @@ class _BNFire(torch.autograd.Function):
         _, _, _, g_potential, *g_sums = more
         if all(g is None for g in (g_spikes, g_out, g_potential, *g_sums)):
             return nothing
-        x, vectors, keep, add = ctx.saved_tensors
+        x, vectors, key, add = ctx.saved_tensors
         g_spikes, g_out = (None if g is None else dense(g) for g in (g_spikes, g_out))
         g_spikes, g_out, d_add = setting.gradients(g_spikes, g_out, add, ctx.adds)
         g_potential = None if g_potential is None else dense(g_potential)
@@ -172,15 +175,15 @@ class _BNFire(torch.autograd.Function):
         channels = x.shape[1]
         dx = torch.empty_like(x, memory_format=torch.channels_last)
         sums = torch.zeros(2, channels, device=x.device)
-        at = _Launch(setting, x, keep, add is not None)
+        at = _Launch(setting, x, add is not None)
 
         def launch(parts: Tensor, reduce: bool) -> None:
             _backward[at.grid](
                 x, vectors, x if g_out is None else g_out, x if g_spikes is None else g_spikes,
-                vectors if g_potential is None else g_potential, silent, firing, sums, parts, dx, _bytes(keep, x),
-                x if add is None else add, dx if add is None else d_add, *at.numbers, setting.alpha, *places,
-                **at.constants, OUT=g_out is not None, SPIKES=g_spikes is not None, REDUCE=reduce,
-                POTENTIAL=g_potential is not None, SUMS=shares is not None,
+                vectors if g_potential is None else g_potential, silent, firing, sums, parts, dx,
+                vectors if key is None else key, x if add is None else add, dx if add is None else d_add, *at.numbers,
+                setting.alpha, *places, **at.constants, OUT=g_out is not None, SPIKES=g_spikes is not None,
+                REDUCE=reduce, POTENTIAL=g_potential is not None, SUMS=shares is not None,
             )  # fmt: skip
 
         with torch.cuda.device_of(x):
@@ -231,10 +234,42 @@ def _moments(x, sums, rows, channels, parts, each, ROWS: tl.constexpr, COLUMNS: 
 
 
 @triton.jit
+def _place(n, row, column, height, width, c, channels, CHANNELS: tl.constexpr):
+    """The places of entries in [N, H, W, C], or in [N, C] for whole channels, modulo 2^32."""
+    spot = n.to(tl.int64) if CHANNELS else (n.to(tl.int64) * height + row) * width + column
+    return (spot[:, None] * channels + c[None, :]).to(tl.uint32)
+
+
+@triton.jit
+def _numbers(first, group, key):
+    """Philox2x32 of seven rounds, see masks.py: a tuple of two words, the numbers of four time steps."""
+    MULTIPLIER: tl.constexpr = 0xD256D193
+    WEYL: tl.constexpr = 0x9E3779B9
+    low = (key & 0xFFFFFFFF).to(tl.uint32)
+    second = tl.zeros_like(first) + (((key >> 32) & 0xFFFFFFFF) ^ group).to(tl.uint32)
+    for _ in tl.static_range(7):
+        high = tl.umulhi(first, tl.full(first.shape, MULTIPLIER, tl.uint32))
+        product = first * tl.full(first.shape, MULTIPLIER, tl.uint32)
+        first = high ^ low ^ second
+        second = product
+        low = low + tl.full((), WEYL, tl.uint32)
+    return first, second
+
+
+@triton.jit
+def _stays(first, second, t: tl.constexpr, lowest):
+    """Whether an entry is kept at step t, by its two words."""
+    word = first if t // 2 % 2 == 0 else second
+    number = (word >> 16) if t % 2 == 1 else (word & 0xFFFF)
+    return number.to(tl.int32) >= lowest
+
+
+@triton.jit
 def _forward(
-    x, vectors, out, spikes, count, potential, neurons, kept, add, images, height, width, channels, keep, threshold,
-    reset, kept_step, kept_image, kept_row, kept_column, gain, offset, fill,
+    x, vectors, out, spikes, count, potential, neurons, key, add, images, height, width, channels, keep, threshold,
+    reset, lowest, gain, offset, fill, spike_value, silence,
     T: tl.constexpr, POOL: tl.constexpr, REPEAT: tl.constexpr, SOFT: tl.constexpr, DROP: tl.constexpr,
+    FIXED: tl.constexpr, CHANNELS: tl.constexpr,
     ADD: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, SPIKES: tl.constexpr, POTENTIAL: tl.constexpr,
     NEURONS: tl.constexpr,
 ):  # fmt: skip
@@ -262,8 +297,14 @@ def _forward(
         v = v + (start,)
         often = often + (tl.zeros((ROWS, COLUMNS), tl.float32),)
     fired = tl.zeros((ROWS, COLUMNS), tl.int32)
+    words = ()
     for t in tl.static_range(T):
         largest = tl.zeros((ROWS, COLUMNS), tl.float32)
+        if DROP > 0 and t % 4 == 0 and (t == 0 or not FIXED):
+            words = ()
+            for k in tl.static_range(POOL * POOL):
+                spot = _place(n, top + k // POOL, left + k % POOL, height, width, c, channels, CHANNELS)
+                words = words + _numbers(spot, t // 4, tl.load(key))
         after = ()
         counted = ()
         for k in tl.static_range(POOL * POOL):
@@ -275,9 +316,9 @@ def _forward(
             place = (image.to(tl.int64) * height * width)[:, None] * channels + pixel * channels + c[None, :]
             value = tl.load(x + place, mask=there, other=0.0).to(tl.float32)
             y = (value - mean) * scale + shift
-            if DROP:
-                spot = n.to(tl.int64) * kept_image + t * kept_step + row * kept_row + column * kept_column
-                stays = tl.load(kept + spot[:, None] + c[None, :], mask=there, other=0) != 0
+            if DROP > 0:
+                stays = _stays(words[2 * k], words[2 * k + 1], 0 if FIXED else t, lowest)
+            if DROP == 1:
                 y = tl.where(stays, y * gain + offset, fill)
             h = keep * v[k] + y
             s = h >= threshold
@@ -290,10 +331,14 @@ def _forward(
             if NEURONS:
                 counted = counted + (often[k] + spike,)
             fired += (s & there).to(tl.int32)
-            if ADD:
-                other = tl.load(add + target + c[None, :], mask=there, other=0.0).to(tl.float32)
-                # As it would be stored, so that ties are those of the sums.
-                total = (spike + other).to(out.dtype.element_ty).to(tl.float32)
+            if ADD or DROP == 2:
+                total = spike
+                if DROP == 2:
+                    total = tl.where(stays, tl.where(s, spike_value, silence), fill)
+                if ADD:
+                    other = tl.load(add + target + c[None, :], mask=there, other=0.0).to(tl.float32)
+                    # As it would be stored, so that ties are those of the sums.
+                    total = (total + other).to(out.dtype.element_ty).to(tl.float32)
                 if k == 0:
                     largest = total
                 else:
@@ -321,10 +366,11 @@ def _forward(
 
 @triton.jit
 def _backward(
-    x, vectors, g_out, g_spikes, g_potential, silent, firing, sums, parts, dx, kept, add, d_add,
+    x, vectors, g_out, g_spikes, g_potential, silent, firing, sums, parts, dx, key, add, d_add,
     images, height, width, channels, keep, threshold, reset,
-    kept_step, kept_image, kept_row, kept_column, gain, offset, fill, alpha, sum_image, sum_row, sum_column,
+    lowest, gain, offset, fill, spike_value, silence, alpha, sum_image, sum_row, sum_column,
     T: tl.constexpr, POOL: tl.constexpr, REPEAT: tl.constexpr, SOFT: tl.constexpr, DROP: tl.constexpr,
+    FIXED: tl.constexpr, CHANNELS: tl.constexpr,
     ADD: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, OUT: tl.constexpr, SPIKES: tl.constexpr,
     REDUCE: tl.constexpr, POTENTIAL: tl.constexpr, SUMS: tl.constexpr,
 ):  # fmt: skip
@@ -358,8 +404,15 @@ def _backward(
     # Potentials before firing and centred inputs, by t * POOL * POOL + k.
     hs = ()
     centred = ()
+    words = ()
+    lot = ()  # what a dropout keeps
     for t in tl.static_range(T):
         after = ()
+        if DROP > 0 and t % 4 == 0 and (t == 0 or not FIXED):
+            words = ()
+            for k in tl.static_range(POOL * POOL):
+                spot = _place(n, top + k // POOL, left + k % POOL, height, width, c, channels, CHANNELS)
+                words = words + _numbers(spot, t // 4, tl.load(key))
         for k in tl.static_range(POOL * POOL):
             row = top + k // POOL
             column = left + k % POOL
@@ -369,9 +422,10 @@ def _backward(
             place += (row * width + column)[:, None] * channels + c[None, :]
             value = tl.load(x + place, mask=there, other=0.0).to(tl.float32) - mean
             y = value * scale + shift
-            if DROP:
-                spot = n.to(tl.int64) * kept_image + t * kept_step + row * kept_row + column * kept_column
-                stays = tl.load(kept + spot[:, None] + c[None, :], mask=there, other=0) != 0
+            if DROP > 0:
+                stays = _stays(words[2 * k], words[2 * k + 1], 0 if FIXED else t, lowest)
+                lot = lot + (stays,)
+            if DROP == 1:
                 y = tl.where(stays, y * gain + offset, fill)
             h = keep * v[k] + y
             s = h >= threshold
@@ -397,9 +451,9 @@ def _backward(
         # The first spike of a window takes the pooled gradient; in a silent window the first value does.
         open_ = quiet | (hs[t * POOL * POOL] >= threshold)
         taken = open_
-        # With ADD the first largest sum does.
+        # With ADD or dropped spikes the first largest sum does.
         first = tl.zeros((ROWS, COLUMNS), tl.int32)
-        if ADD and OUT:
+        if (ADD or DROP == 2) and OUT:
             largest = nothing
             for k in tl.static_range(POOL * POOL):
                 row = top + k // POOL
@@ -407,9 +461,13 @@ def _backward(
                 there = inside & ((row < height) & (column < width))[:, None]
                 target = ((n + t * images).to(tl.int64) * height * width)[:, None] * channels
                 target += (row * width + column)[:, None] * channels + c[None, :]
-                sum_ = tl.load(add + target, mask=there, other=0.0).to(tl.float32)
-                sum_ += (hs[t * POOL * POOL + k] >= threshold).to(tl.float32)
-                sum_ = sum_.to(dx.dtype.element_ty).to(tl.float32)
+                fired = hs[t * POOL * POOL + k] >= threshold
+                sum_ = fired.to(tl.float32)
+                if DROP == 2:
+                    sum_ = tl.where(lot[t * POOL * POOL + k], tl.where(fired, spike_value, silence), fill)
+                if ADD:
+                    sum_ += tl.load(add + target, mask=there, other=0.0).to(tl.float32)
+                    sum_ = sum_.to(dx.dtype.element_ty).to(tl.float32)
                 if k == 0:
                     largest = sum_
                 else:
@@ -425,7 +483,7 @@ def _backward(
             pixel = (row * width + column)[:, None] * channels + c[None, :]
             h = hs[t * POOL * POOL + k]
             s = h >= threshold
-            if ADD:
+            if ADD or DROP == 2:
                 open_ = first == k
             elif k > 0:
                 open_ = s & ~taken
@@ -434,6 +492,8 @@ def _backward(
             target = ((n + t * images).to(tl.int64) * height * width)[:, None] * channels + pixel
             if ADD and not REDUCE:
                 tl.store(d_add + target, g.to(d_add.dtype.element_ty), mask=there)
+            if DROP == 2:
+                g = tl.where(lot[t * POOL * POOL + k], g * gain, 0.0)
             if SPIKES:
                 g += tl.load(g_spikes + target, mask=there, other=0.0).to(tl.float32)
             if SUMS:
@@ -441,18 +501,13 @@ def _backward(
                 by_spike = tl.load(firing + spot, mask=there, other=0.0)
                 g += tl.where(s, by_spike, tl.load(silent + spot, mask=there, other=0.0))
             z = HALF_PI * alpha * (h - threshold)
-            if SOFT:
-                direct = g_v[k]
-            else:
-                direct = tl.where(s, 0.0, g_v[k])
+            direct = g_v[k] if SOFT else tl.where(s, 0.0, g_v[k])
             if POTENTIAL:
                 direct += tl.load(g_potential + target, mask=there, other=0.0)
             g = g * (0.5 * alpha / (1.0 + z * z)) + direct
             before = before + (keep * g,)
-            if DROP:
-                spot = n.to(tl.int64) * kept_image + t * kept_step + row * kept_row + column * kept_column
-                stays = tl.load(kept + spot[:, None] + c[None, :], mask=there, other=0) != 0
-                g = tl.where(stays, g * gain, 0.0)
+            if DROP == 1:
+                g = tl.where(lot[t * POOL * POOL + k], g * gain, 0.0)
             value = centred[t * POOL * POOL + k]
             summed = summed + (total[k] + g,)
             if REDUCE:

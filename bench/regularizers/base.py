@@ -58,8 +58,8 @@ class Regularizer(nn.Module):
 
     Its constructor's typed defaults are its configuration. It is a module, so buffers and parameters
     it registers move to the device and are stored in checkpoints. Modules that `attach` puts into
-    the network need not be registered here as well. Random numbers come from torch's
-    global generators, which the task seeds from (seed, epoch, step) before every step.
+    the network need not be registered here as well. Random numbers come from torch's global generators,
+    which the task seeds from (seed, epoch, step) before every step; those of a `Gate` from a key that it gets likewise.
 
     Attributes:
         strength: the constructor argument that scales the effect, 0 meaning none; None if there is none.

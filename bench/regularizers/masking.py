@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from enum import StrEnum
 from typing import ClassVar, NamedTuple
 
@@ -12,17 +11,21 @@ import torch
 from torch import Tensor
 
 from bench.models.base import SpikingNetwork
+from bench.ops import Backend, asked, resolve
+from bench.ops.masks import lowest
 from bench.ops.reference import Dropped, Gate
 from bench.regularizers.base import Regularizer, probability
 
 SELU_FLOOR = -1.7580993408473766
 """alpha' = -lambda alpha, the limit of SELU at minus infinity (lyu2023, eq. 8; Klambauer et al. 2017)."""
 
-INT16, INT64 = torch.iinfo(torch.int16), torch.iinfo(torch.int64)
-
 
 class Mask(StrEnum):
-    """`per_step` draws a new mask at every time step, `fixed` one a forward pass for all steps."""
+    """`per_step` draws a new mask at every time step, `fixed` one a forward pass for all steps.
+
+    An entry is dropped with probability p to the nearest 2^-16. Which ones are follows from (seed, epoch, step, layer)
+    and their place alone, by `bench.ops.masks`, whatever kernels and devices compute it.
+    """
 
     per_step = "per_step"
     fixed = "fixed"
@@ -45,33 +48,6 @@ class Scaling(StrEnum):
 
     inverted = "inverted"
     test = "test"
-
-
-def keep_mask(shape: Sequence[int], p: float, mask: Mask, device: torch.device, channels: bool = False) -> Tensor:
-    """Draw what is kept, each entry with probability 1 - p, to the nearest 2^-16.
-
-    Args:
-        shape: T, N, C, ... of what is masked.
-        p: probability of being dropped, in [0, 1].
-        mask: whether the time steps share it.
-        device: where.
-        channels: keep or drop a sample's whole channel; on `[T, N, C]` an entry is a channel, on srm's `[T, N, C, K]`
-            a unit with its K synapses.
-
-    Returns:
-        Booleans that broadcast against the shape: T is 1 for a fixed mask, the axes after C are 1 for channels. They
-        lie in memory with C last, as the kernels' activations do: no kernel may change what is drawn.
-    """
-    steps = 1 if mask is Mask.fixed else shape[0]
-    inner = [1] * (len(shape) - 3) if channels else list(shape[3:])
-    drawn = [steps, shape[1], *inner, shape[2]]
-    # Drawing is what a mask costs: 64 random bits are the numbers of four entries.
-    count = math.prod(drawn)
-    bits = torch.empty((count + 3) // 4, dtype=torch.int64, device=device).random_(INT64.min, None)
-    numbers = bits.view(torch.int16)[:count].view(drawn).movedim(-1, 2)
-    # Of the 2^16 numbers the lowest are dropped: none for p = 0, all for p = 1.
-    lowest = round(p * 2**16) + INT16.min
-    return numbers >= lowest if lowest <= INT16.max else torch.zeros_like(numbers, dtype=torch.bool)
 
 
 class Change(NamedTuple):
@@ -130,18 +106,21 @@ class StepDropout(Gate):
         self.drop, self.p, self.time_steps, self.mask = drop, p, time_steps, mask
         self.channels, self.eval_factor = channels, eval_factor
 
-    def forward(self, x: Tensor) -> Tensor:
-        change = self.draw(x)
-        return x if change is None else change(x.unflatten(0, (self.time_steps, -1))).flatten(0, 1)
+    @property
+    def acts(self) -> bool:
+        return self.training or self.eval_factor != 1
 
-    def draw(self, x: Tensor, time_steps: int = 1) -> Dropped | None:
-        shape = (self.time_steps, x.shape[0] * time_steps // self.time_steps, *x.shape[1:])
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.acts:
+            return x
+        kernel = resolve(asked(), x.device)[0] is Backend.compiled
+        return self.draw(x.device)(x.unflatten(0, (self.time_steps, -1)), kernel).flatten(0, 1)
+
+    def draw(self, device: torch.device) -> Dropped:
+        how = self.mask is Mask.fixed, self.channels
         if self.training:
-            return Dropped(keep_mask(shape, self.p, self.mask, x.device, self.channels), *self.drop(self.p))
-        if self.eval_factor == 1:
-            return None
-        everything = torch.ones((1, *shape[1:3], *[1] * (x.ndim - 2)), dtype=torch.bool, device=x.device)
-        return Dropped(everything, self.eval_factor, 0.0, 0.0)
+            return Dropped(self.next_key(device), lowest(self.p), *how, *self.drop(self.p))
+        return Dropped(torch.zeros((), dtype=torch.int64, device=device), 0, *how, self.eval_factor, 0.0, 0.0)
 
     def extra_repr(self) -> str:
         return f"{self.drop.__name__}, p={self.p:g}, mask={self.mask}, channels={self.channels}"

@@ -15,9 +15,10 @@ from bench.config.schema import OptimConfig, Optimizer, Schedule
 from bench.errors import BenchError
 from bench.models.base import SpikingNetwork
 from bench.neurons import SPIKES, Read
+from bench.ops.reference import Gate
 from bench.regularizers.base import Regularizer
 from bench.regularizers.stepping import Pass, Step
-from bench.seeds import seed_everything
+from bench.seeds import derive, seed_everything
 from bench.training import contract, distributed
 from bench.training.base_task import BaseTask
 from bench.training.graph import CapturedStep
@@ -87,6 +88,8 @@ class Task(BaseTask):
         self.reads_of = {name: contract.reads(name, reg) for name, reg in regularizers.items()}
         self.reads = frozenset[Read]().union(*self.reads_of.values())
         self.finite: Tensor | None = None
+        self.gates = [module for module in model.modules() if isinstance(module, Gate)]
+        self.keys: Tensor | None = None  # of their masks, in one tensor: a copy a step
         self.replays = replays
         self.captured: CapturedStep | None = None
 
@@ -208,7 +211,16 @@ class Task(BaseTask):
         self.model.forget()
 
     def _seed(self) -> None:
-        seed_everything(self.seed, "step", self.current_epoch, self.steps, *([self.rank] if self.rank else []))
+        when = (self.current_epoch, self.steps, *([self.rank] if self.rank else []))
+        seed_everything(self.seed, "step", *when)
+        if not self.gates:
+            return
+        if self.keys is None or self.keys.device != self.device:
+            self.keys = torch.zeros(len(self.gates), dtype=torch.int64, device=self.device)
+            for gate, key in zip(self.gates, self.keys, strict=True):
+                gate.key = key
+        keys = [derive(self.seed, "mask", *when, place) for place in range(len(self.gates))]
+        self.keys.copy_(torch.tensor(keys))
 
     def _backward(self, total: Tensor) -> None:
         if self.ranks > 1:

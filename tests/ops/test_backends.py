@@ -22,9 +22,8 @@ from bench.models.base import Spec
 from bench.models.cnn import CNN
 from bench.neurons import SPIKES, NeuronConfig, Read, Spiking
 from bench.ops import Backend, ConvNorm, compiled, native
-from bench.registry import MODELS
-from bench.regularizers.dropout import Dropout
-from bench.regularizers.masking import At, Scaling
+from bench.registry import MODELS, REGULARIZERS
+from bench.regularizers.masking import At, Mask, StepDropout
 from bench.regularizers.weightnorm import MeanOnlyBatchNorm
 
 needs_compiler = pytest.mark.skipif(compiled.fault() is not None, reason="no C++ compiler")
@@ -204,20 +203,36 @@ def test_whole_networks_run_fused(name: str, dtype: torch.dtype) -> None:
 
 
 @needs_compiler
-@pytest.mark.parametrize("at", list(At))
-def test_dropout_keeps_its_random_numbers(at: At) -> None:
-    """Masks come from the global generator, in the network's order: no backend may change it."""
-    spec = Spec((3, 16, 16), 10)
+@pytest.mark.parametrize("name", ["dropout", "dropout2d", "feature_dropout", "alpha_dropout"])
+@pytest.mark.parametrize("mask", list(Mask))
+@pytest.mark.parametrize("places", [(At.current,), (At.spikes,), (At.current, At.spikes)], ids=str)
+def test_dropout_draws_the_same_inside_the_kernels(
+    name: str, mask: Mask, places: tuple[At, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Masks are the same bits whoever draws them; one dropout of a layer is done by the kernel."""
     torch.manual_seed(0)
-    nets = [CNN(spec, channels=4, depth=2)]
+    nets = [CNN(Spec((3, 16, 16), 10), channels=20, depth=2)]
     nets.append(copy.deepcopy(nets[0]))
-    outs = []
+    outs, called, plain = [], list[Backend](), StepDropout.forward
+
+    def forward(gate: StepDropout, x: Tensor) -> Tensor:
+        called.append(ops.asked())
+        return plain(gate, x)
+
+    monkeypatch.setattr(StepDropout, "forward", forward)
     for net, backend in zip(nets, (Backend.compiled, Backend.reference), strict=True):
-        Dropout(0.3, at=at, scaling=Scaling.test).attach(net)
-        torch.manual_seed(1)
-        with ops.using(backend):
-            outs.append(net(torch.ones(2, 3, 16, 16)))
-    assert torch.allclose(*outs, atol=1e-5)
+        for at in places:
+            REGULARIZERS.get(name)(0.3, mask=mask, at=at).attach(net)
+        for training in (True, False):
+            net.train(training)
+            torch.manual_seed(1)
+            with ops.using(backend):
+                outs.append(net(torch.ones(2, 3, 16, 16)))
+    assert torch.allclose(outs[0], outs[2], atol=1e-4)
+    assert torch.allclose(outs[1], outs[3], atol=1e-4)
+    # Of two the second is done by itself, and in training alone.
+    assert called.count(Backend.compiled) == (2 if len(places) > 1 else 0)
+    assert called.count(Backend.reference) == 4 * len(places)
 
 
 # -- choice ---------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from spikingjelly.activation_based import layer, neuron, surrogate
 from torch import Tensor, nn
 
 from bench.neurons import NeuronConfig, Read, Spiking
-from bench.ops import compiled, reference
+from bench.ops import compiled, masks, reference
 from bench.ops.reference import Dropped, Fired
 
 pytestmark = pytest.mark.skipif(compiled.fault() is not None, reason="no C++ compiler")
@@ -66,10 +66,9 @@ class Case:
         full = (images * time_steps, channels, height, width)
         if dropout is not None:
             shared, *change = dropout
-            # Axes of [T, N, H, W, C], C last in memory, of which some share the mask.
-            axes = [1 if name in shared else size for name, size in zip("TNHWC", mask_axes(self), strict=True)]
-            keep = torch.rand(axes, generator=draw) > 0.4
-            self.options["dropped"] = Dropped(keep.movedim(-1, 2), *change)
+            key = torch.randint(2**62, (), generator=draw)
+            how = "T" in shared, "HW" in shared
+            self.options["dropped_spikes" if "spikes" in shared else "dropped"] = Dropped(key, 26214, *how, *change)
         # Sums of spikes, as SEW's ADD has them: many ties.
         self.add = torch.randint(3, full, generator=draw).to(dtype) if add else None
         self.g_spikes = torch.randn(full, generator=draw).to(dtype)
@@ -110,12 +109,6 @@ class Case:
             y = self.options["dropped"](y.unflatten(0, (self.options["time_steps"], -1))).flatten(0, 1)
         spiking(y)
         return (spiking.potential - self.options["neuron"].v_threshold).abs().min().item()
-
-
-def mask_axes(case: Case) -> tuple[int, ...]:
-    """T, N, H, W, C."""
-    steps, (batch, channels, height, width) = case.options["time_steps"], case.x.shape
-    return steps, batch if case.options["repeat"] else batch // steps, height, width, channels
 
 
 def safe(**options: Any) -> Case:
@@ -179,8 +172,9 @@ def test_without_a_norm(pool: int, repeat: bool) -> None:
 @pytest.mark.parametrize("repeat", [False, True])
 @pytest.mark.parametrize("norm", [False, True])
 def test_dropout_on_the_way(name: str, pool: int, repeat: bool, norm: bool) -> None:
-    """Masks of their own and shared over time or space; kept entries rescaled and moved, dropped ones filled."""
-    for shared in ("", "T", "HW", "THW"):
+    """Masks of their own and shared over time or space; kept entries rescaled and moved, dropped ones filled; of the
+    current, or of the spikes behind all that is read of them."""
+    for shared in ("", "T", "HW", "THW", "spikes", "THW spikes"):
         case = safe(
             neuron=NEURONS[name], pool=pool, repeat=repeat, norm=norm, dropout=(shared, 1.5, 0.1, -0.2),
             shape=(2, 19, 5, 4), time_steps=3 if name == "if" else 4,
@@ -188,19 +182,38 @@ def test_dropout_on_the_way(name: str, pool: int, repeat: bool, norm: bool) -> N
         assert_same(case)
 
 
-def test_a_mask_in_any_layout() -> None:
-    case = safe(dropout=("", 1.5, 0.1, -0.2))
-    keep, *change = case.options["dropped"]
-    assert not keep.is_contiguous()
-    case.options["dropped"] = Dropped(keep.contiguous(), *change)
-    assert_same(case)
+def kept_of_two(key: Tensor) -> list[bool]:
+    """What half a dropout keeps of one entry at two steps."""
+    return masks.keep((2, 1, 1), key, 32768, fixed=False, channels=False).flatten().tolist()
+
+
+def test_dropout_of_spikes_by_hand() -> None:
+    """T = 2, IF, currents 1.5 and 1.5: both fire; the first spike is kept as 2 + 0.5, the second is -1. The kept one's
+    slope is the gain times the surrogate's at 0.5 above the threshold; the rate knows nothing of all that."""
+    key = next(k for k in map(torch.tensor, range(99)) if kept_of_two(k) == [True, False])
+    x = torch.full((2, 1, 1, 1), 1.5, requires_grad=True)
+    dropped = Dropped(key, 32768, False, False, 2.0, 0.5, -1.0)
+    for op in (reference, compiled):
+        fired = op.bn_fire(
+            x, None, None, None, None, 0.0, time_steps=2, neuron=IF, training_stats=True, dropped_spikes=dropped,
+            reads=frozenset({Read.spikes, Read.rate}),
+        )  # fmt: skip
+        assert fired.out.flatten().tolist() == [2.5, -1.0]
+        assert fired.spikes.flatten().tolist() == [1, 1]
+        assert fired.sums[Read.rate] == 1
+        slope = 1 / (1 + (torch.pi * 0.5) ** 2)
+        (g,) = torch.autograd.grad(fired.out.sum(), x, retain_graph=True)
+        assert g.flatten().tolist() == pytest.approx([2 * slope, 0])
+        (g,) = torch.autograd.grad(fired.sums[Read.rate], x)
+        assert g.flatten().tolist() == pytest.approx([slope / 2, slope / 2])
 
 
 def test_dropout_by_hand() -> None:
     """T = 2, IF, alpha 2, current 0.6 kept and doubled at the first step, dropped to 0 at the second: 1.2 fires, then
     0 does not. At a distance d the surrogate's slope is 1 / (1 + (pi d)^2); a dropped current has no gradient."""
     x = torch.full((2, 1, 1, 1), 0.6, requires_grad=True)
-    dropped = Dropped(torch.tensor([True, False]).view(2, 1, 1, 1, 1), 2.0, 0.0, 0.0)
+    key = next(k for k in map(torch.tensor, range(99)) if kept_of_two(k) == [True, False])
+    dropped = Dropped(key, 32768, False, False, 2.0, 0.0, 0.0)
     options: dict[str, Any] = {"time_steps": 2, "neuron": IF, "training_stats": True, "dropped": dropped}
     for op in (reference, compiled):
         fired = op.bn_fire(x, None, None, None, None, 0.0, **options)
@@ -215,9 +228,14 @@ def test_dropout_by_hand() -> None:
 @pytest.mark.parametrize("into", ["spikes", "out", "both"])
 def test_a_residual_path(name: str, pool: int, repeat: bool, into: str) -> None:
     """Sums with spikes, pooled or not; the spikes themselves and their number are without."""
-    for options in ({}, {"dropout": ("T", 1.5, 0.1, -0.2)}, {"shape": (2, 19, 5, 7), "time_steps": 3}):
+    for options in (
+        {},
+        {"dropout": ("T", 1.5, 0.1, -0.2)},
+        {"dropout": ("spikes", 1.5, 0.1, -0.2)},
+        {"shape": (2, 19, 5, 7), "time_steps": 3},
+    ):
         case = safe(neuron=NEURONS[name], pool=pool, repeat=repeat, add=True, **options)
-        assert_same(case, into)
+        assert_same(case, into, rtol=2e-5)
 
 
 def test_pooled_sums_by_hand() -> None:
@@ -369,6 +387,23 @@ def test_half_precision(dtype: torch.dtype, bound: float, pool: int, repeat: boo
     # Of the reference, torch adds both gradients of a spike in half precision.
     for own, other in zip(got[1:3], wanted[1:3], strict=True):
         assert torch.allclose(own, other, rtol=bound / 2, atol=bound / 2 * other.abs().max().item())
+    if add:
+        assert torch.equal(got[3], wanted[3])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("pool", [1, 2])
+@pytest.mark.parametrize("add", [False, True])
+def test_dropped_spikes_in_half_precision(dtype: torch.dtype, pool: int, add: bool) -> None:
+    """What is passed on is what torch makes of a spike in that precision, step by step; ties are those of what is
+    stored."""
+    case = safe(dtype=dtype, pool=pool, add=add, dropout=("spikes", 1.2341, 0.1234, -0.2345))
+    (expected, wanted), (fired, got) = (case.run(op) for op in (reference, compiled))
+    assert fired.out.dtype is dtype
+    assert torch.equal(fired.out, expected.out)
+    assert torch.equal(fired.spikes, expected.spikes)
+    largest = wanted[0].abs().max().item()
+    assert torch.allclose(got[0].float(), wanted[0].float(), rtol=0, atol=0.02 * largest)
     if add:
         assert torch.equal(got[3], wanted[3])
 

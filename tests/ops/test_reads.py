@@ -38,21 +38,22 @@ class Case:
         repeat: bool = False,
         norm: bool = True,
         add: bool = False,
-        drops: bool = False,
+        drops: str | None = None,
+        fixed: bool = False,
+        channels: bool = False,
         seed: int = 0,
     ) -> None:
         self.draw = torch.Generator().manual_seed(seed)
         self.seed = seed
-        images, channels, height, width = shape
+        images, units, height, width = shape
         batch = images if repeat else images * steps
-        self.x = torch.randn(batch, channels, height, width, generator=self.draw) + 0.4
-        self.norm = (torch.rand(2, channels, generator=self.draw) + 0.5).unbind() if norm else None
-        full = (images * steps, channels, height, width)
+        self.x = torch.randn(batch, units, height, width, generator=self.draw) + 0.4
+        self.norm = (torch.rand(2, units, generator=self.draw) + 0.5).unbind() if norm else None
+        full = (images * steps, units, height, width)
         self.add = torch.randint(3, full, generator=self.draw).float() if add else None
         self.options: dict[str, Any] = {"time_steps": steps, "neuron": neuron, "pool": pool, "repeat": repeat}
         if drops:
-            keep = torch.rand(steps, images, height, width, channels, generator=self.draw) > 0.3
-            self.options["dropped"] = Dropped(keep.movedim(-1, 2), 1.4, 0.1, -0.2)
+            self.options[drops] = Dropped(torch.tensor(seed), 20000, fixed, channels, 1.4, 0.1, -0.2)
 
     def fire(self, op: Any, x: Tensor, reads: Iterable[Read]) -> Fired:
         learned = (None,) * 4 if self.norm is None else (*(v.to(torch.float32) for v in self.norm), None, None)
@@ -115,7 +116,7 @@ def test_everything_at_once(neuron: NeuronConfig, pool: int, repeat: bool) -> No
 
 
 @pytest.mark.parametrize("read", Read)
-@pytest.mark.parametrize("options", [{}, {"pool": 2, "add": True}, {"repeat": True, "drops": True}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"pool": 2, "add": True}, {"repeat": True, "drops": "dropped"}], ids=str)
 def test_each_alone(read: Read, options: dict[str, Any]) -> None:
     """With the layer's output, and as all that anything is descended of."""
     case = safe(**options)
@@ -136,7 +137,9 @@ def test_each_alone(read: Read, options: dict[str, Any]) -> None:
     repeat=st.booleans(),
     norm=st.booleans(),
     add=st.booleans(),
-    drops=st.booleans(),
+    drops=st.sampled_from([None, "dropped", "dropped_spikes"]),
+    fixed=st.booleans(),
+    channels=st.booleans(),
     reads=st.sets(st.sampled_from(list(Read)), min_size=1),
     seed=st.integers(0, 99),
 )
@@ -230,7 +233,15 @@ def test_by_hand() -> None:
 def test_weight_0_is_the_baseline_bit_for_bit(neuron: NeuronConfig, dtype: torch.dtype) -> None:
     """To read costs no bit: gradients of 0 leave those of the output as they are."""
     for steps in (3, 4):
-        for options in ({}, {"pool": 2}, {"pool": 2, "add": True}, {"repeat": True}, {"drops": True}, {"norm": False}):
+        for options in (
+            {},
+            {"pool": 2},
+            {"pool": 2, "add": True},
+            {"repeat": True},
+            {"drops": "dropped"},
+            {"drops": "dropped_spikes", "pool": 2},
+            {"norm": False},
+        ):
             case = Case(neuron=neuron, steps=steps, **options)
             if case.add is not None:
                 case.add = case.add.to(dtype)

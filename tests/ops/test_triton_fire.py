@@ -45,7 +45,7 @@ def compare(
     """Fail unless both agree on values and on all gradients; the number of spikes.
 
     Args:
-        shared: the axes of THW that share a dropout's mask; None drops nothing.
+        shared: the axes of THW that share a dropout's mask, and `spikes` if it is theirs; None drops nothing.
         add: whether small whole numbers, with many ties, are added to the spikes.
     """
     torch.manual_seed(sum(shape) + steps)
@@ -58,13 +58,13 @@ def compare(
     vectors = [torch.rand(channels, device=device) + 0.5 for _ in range(4)] if norm else [None] * 4
     out_grad = torch.randn(steps * images, channels, height // pool, width // pool).to(device, dtype)
     spikes_grad = torch.randn(steps * images, channels, height, width).to(device, dtype)
-    dropped = None
+    drops = {}
     if shared is not None:
-        axes = [
-            1 if name in shared else size for name, size in zip("TNHW", (steps, images, height, width), strict=True)
-        ]
-        keep = torch.rand(*axes, channels, device=device) > 0.3
-        dropped = reference.Dropped(keep.movedim(-1, 2), 1.4, 0.1, -0.2)
+        key = torch.tensor(-(10**18) + steps, device=device)
+        how = "T" in shared, "HW" in shared
+        drops["dropped_spikes" if "spikes" in shared else "dropped"] = reference.Dropped(
+            key, 20000, *how, 1.4, 0.1, -0.2
+        )
     other_path = torch.randint(3, spikes_grad.shape).to(device, dtype)
     results = []
     for module in (reference, kernels):
@@ -74,7 +74,7 @@ def compare(
         path = other_path.clone().requires_grad_() if add else None
         fired = module.bn_fire(  # type: ignore[attr-defined]
             given, gamma, beta, *vectors[2:], 1e-5, time_steps=steps, neuron=neuron, pool=pool,
-            training_stats=training, repeat=repeat, reads=reads, dropped=dropped, add=path,
+            training_stats=training, repeat=repeat, reads=reads, add=path, **drops,
         )  # fmt: skip
         loss = (fired.out * out_grad).sum(dtype=torch.float32)
         draw = torch.Generator().manual_seed(1)
@@ -151,6 +151,8 @@ def check_all() -> None:
     compare(kernels, (2, 1, 1, 1), NeuronConfig(), steps=3)
     for shared, pool, repeat in (("", 1, False), ("T", 2, True), ("HW", 2, False)):
         compare(kernels, odd, LIF, pool=pool, repeat=repeat, shared=shared)
+    for shared, pool, add in (("spikes", 1, False), ("T spikes", 2, False), ("HW spikes", 2, True)):
+        compare(kernels, odd, LIF, steps=5, pool=pool, add=add, shared=shared)
     compare(kernels, odd, NeuronConfig(), pool=1, add=True)
     compare(kernels, odd, SOFT, pool=1, add=True, reads=frozenset())
     compare(kernels, odd, NeuronConfig(), pool=2, add=True, repeat=True)
@@ -206,11 +208,11 @@ def compile_all() -> None:
     from bench.ops import triton_fire as kernels
 
     constants = {"T": 4, "POOL": 2, "REPEAT": False, "SOFT": False, "SPIKES": True, "ROWS": 4, "COLUMNS": 64}
-    constants |= {"DROP": True, "ADD": True, "POTENTIAL": True}
+    constants |= {"ADD": True, "POTENTIAL": True, "FIXED": False, "CHANNELS": False}
     sizes = dict.fromkeys(("images", "height", "width", "channels"), "i32")
-    sizes |= dict.fromkeys(("kept_step", "kept_image", "kept_row", "kept_column"), "i32")
-    numbers = dict.fromkeys(("keep", "threshold", "reset", "gain", "offset", "fill"), "fp32")
-    numbers |= {"kept": "*u8", "add": "*bf16"}
+    sizes |= {"lowest": "i32"}
+    numbers = dict.fromkeys(("keep", "threshold", "reset", "gain", "offset", "fill", "spike_value", "silence"), "fp32")
+    numbers |= {"key": "*i64", "add": "*bf16"}
     forward = {"x": "*bf16", "vectors": "*fp32", "out": "*bf16", "spikes": "*bf16", "count": "*i64"} | sizes | numbers
     forward |= {"potential": "*fp32", "neurons": "*fp32"}
     backward = {"x": "*bf16", "vectors": "*fp32", "g_out": "*bf16", "g_spikes": "*bf16", "sums": "*fp32"}
@@ -218,13 +220,11 @@ def compile_all() -> None:
     backward |= dict.fromkeys(("g_potential", "silent", "firing"), "*fp32")
     backward |= dict.fromkeys(("sum_image", "sum_row", "sum_column"), "i32")
     moments = {"x": "*bf16", "sums": "*fp32"} | dict.fromkeys(("rows", "channels", "parts", "each"), "i32")
-    jobs = [
-        (kernels._moments, moments, {"ROWS": 32, "COLUMNS": 64}),
-        (kernels._forward, forward, constants | {"NEURONS": True}),
-    ]
+    jobs = [(kernels._moments, moments, {"ROWS": 32, "COLUMNS": 64})]
+    jobs += [(kernels._forward, forward, constants | {"NEURONS": True, "DROP": drop}) for drop in (1, 2)]
     taken = constants | {"OUT": True, "SUMS": True}
     jobs += [
-        (kernels._backward, backward, taken | {"REDUCE": reduce, "REPEAT": repeat})
+        (kernels._backward, backward, taken | {"REDUCE": reduce, "REPEAT": repeat, "DROP": 1 + repeat})
         for reduce, repeat in itertools.product((False, True), repeat=2)
     ]
     for kernel, signature, values in jobs:

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from bench.config.compose import compose
 from bench.errors import BenchError
+from bench.neurons import SPIKES
 from bench.probes.base import Subject
 from bench.probes.ranking import RankingProbe, agreement, importances, order, rank_biased_overlap, top_overlap
 from bench.records.identity import run_id, science
@@ -148,6 +149,7 @@ def test_importances_by_other_means(subject: Subject) -> None:
     images, labels = subject.test_images(100)
     x = torch.cat([x for x, _ in subject.batches(images, labels)])
     net.forget()
+    net.hidden.reads = SPIKES
     base = F.cross_entropy(net(x), labels).item()
     spikes = net.hidden.fired.sum((0, 1)) / len(x)
     assert found["rate"] == pytest.approx([e * float(s) for e, s in zip(expected, spikes, strict=True)], rel=1e-4)

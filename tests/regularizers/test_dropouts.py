@@ -6,22 +6,35 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 from torch.nn import functional as F
 
 from bench.errors import BenchError
+from bench.ops import masks
 from bench.ops.reference import Dropped
 from bench.registry import REGULARIZERS
-from bench.regularizers.masking import At, Mask, Scaling, StepDropout, drop, drop_alpha, drop_inverted, keep_mask
+from bench.regularizers.masking import At, Change, Mask, Scaling, StepDropout, drop, drop_alpha, drop_inverted
 
 NAMES = ["dropout", "dropout2d", "feature_dropout", "alpha_dropout"]
 T, N, C = 3, 4, 5
 CPU = torch.device("cpu")
 
 
+def kept(shape: tuple[int, ...], p: float, fixed: bool = False, channels: bool = False) -> Tensor:
+    """What a mask of a key of its own keeps."""
+    key = torch.empty((), dtype=torch.int64).random_()
+    return masks.keep(shape, key, masks.lowest(p), fixed=fixed, channels=channels)
+
+
+def by(keep: Tensor, change: Change, x: Tensor) -> Tensor:
+    """What a dropout makes of x by a mask that is given."""
+    return Dropped(torch.tensor(0), 1, False, False, *change).by(keep, x)
+
+
 @settings(max_examples=30, deadline=None)
 @given(p=st.floats(0, 1), fixed=st.booleans(), channels=st.booleans(), inner=st.sampled_from([(), (2, 3)]))
 def test_masks_have_the_right_shape_and_extremes(p: float, fixed: bool, channels: bool, inner: tuple) -> None:
-    keep = keep_mask((T, N, C, *inner), p, Mask.fixed if fixed else Mask.per_step, CPU, channels)
+    keep = kept((T, N, C, *inner), p, fixed, channels)
     assert keep.shape == (1 if fixed else T, N, C, *([1] * len(inner) if channels else inner))
     assert keep.dtype == torch.bool
     if p in (0.0, 1.0):
@@ -45,31 +58,43 @@ def test_which_entries_share_a_mask(channels: bool, mask: Mask) -> None:
 @pytest.mark.parametrize("channels", [False, True])
 def test_share_of_dropped_entries(channels: bool) -> None:
     torch.manual_seed(0)
-    keep = keep_mask((4, 100, 100), 0.3, Mask.per_step, CPU, channels)
+    keep = kept((4, 100, 100), 0.3, channels=channels)
     # 40,000 draws: standard error 0.0023.
     assert keep.float().mean().item() == pytest.approx(0.7, abs=0.01)
 
 
 @pytest.mark.parametrize("inner", [(), (5, 6)])
-def test_eq_6s_factor_in_eval_mode_names_every_image_and_channel(inner: tuple[int, ...]) -> None:
-    """The kernels read the axes N and C of what is kept by their strides, so those two may not be shared."""
+def test_eq_6s_factor_in_eval_mode_drops_nothing(inner: tuple[int, ...]) -> None:
     gate = StepDropout(drop, 0.25, T, Mask.per_step, eval_factor=0.75).eval()
     x = torch.ones(T * N, C, *inner)
-    drawn = gate.draw(x)
-    assert drawn is not None
-    assert drawn.keep.shape == (1, N, C, *[1] * len(inner))
-    assert drawn.keep.all()
+    assert gate.acts
+    assert gate.draw(CPU).lowest == 0
     assert torch.equal(gate(x), torch.full_like(x, 0.75))
-    assert StepDropout(drop, 0.25, T, Mask.per_step).eval().draw(x) is None
+    assert not StepDropout(drop, 0.25, T, Mask.per_step).eval().acts
+
+
+@pytest.mark.parametrize("p", [0.0, 0.3, 1.0])
+def test_a_key_moves_on_and_tells_all(p: float) -> None:
+    """With a key of its own a gate draws nothing from torch, and no two of its masks are the same."""
+    gates = [StepDropout(drop, p, T, Mask.per_step) for _ in range(2)]
+    x = torch.ones(T * N, C, 6, 6)
+    for gate in gates:
+        gate.key = torch.tensor(2**63 - 1)
+    before = torch.get_rng_state()
+    first, second = ([gate(x) for _ in range(3)] for gate in gates)
+    assert torch.equal(before, torch.get_rng_state())
+    for a, b in zip(first, second, strict=True):
+        assert torch.equal(a, b)
+    assert torch.equal(first[0], first[1]) == (p != 0.3)
 
 
 def test_what_becomes_of_entries_by_hand() -> None:
     x = torch.tensor([[[1.0, 2.0, 3.0, 4.0]]])
     keep = torch.tensor([[[True, False, True, False]]])
-    assert Dropped(keep, *drop(0.5))(x).tolist() == [[[1.0, 0.0, 3.0, 0.0]]]
-    assert Dropped(keep, *drop_inverted(0.5))(x).tolist() == [[[2.0, 0.0, 6.0, 0.0]]]
+    assert by(keep, drop(0.5), x).tolist() == [[[1.0, 0.0, 3.0, 0.0]]]
+    assert by(keep, drop_inverted(0.5), x).tolist() == [[[2.0, 0.0, 6.0, 0.0]]]
     # SELU's alpha' = -1.7581; p = 0.5: a = (0.5 (1 + 0.5 * 3.0909))^(-1/2) = 0.88642, b = -a p alpha' = 0.77920
-    out = Dropped(keep, *drop_alpha(0.5))(x)
+    out = by(keep, drop_alpha(0.5), x)
     expected = [0.88642 + 0.77920, -0.77920, 3 * 0.88642 + 0.77920, -0.77920]
     torch.testing.assert_close(out, torch.tensor([[expected]]), atol=1e-4, rtol=0)
 
@@ -82,7 +107,7 @@ def test_alpha_dropout_is_torchs(p: float) -> None:
     # Which entries torch dropped shows in a run on other values with the same random numbers.
     torch.manual_seed(1)
     keep = F.alpha_dropout(x + 1, p, training=True) != theirs
-    torch.testing.assert_close(Dropped(keep, *drop_alpha(p))(x), theirs)
+    torch.testing.assert_close(by(keep, drop_alpha(p), x), theirs)
 
 
 def test_feature_alpha_dropout_is_torchs() -> None:
@@ -92,13 +117,13 @@ def test_feature_alpha_dropout_is_torchs() -> None:
     torch.manual_seed(1)
     keep = F.feature_alpha_dropout(x + 1, 0.4, training=True) != theirs
     assert (keep == keep[..., :1, :1]).all()
-    torch.testing.assert_close(Dropped(keep, *drop_alpha(0.4))(x), theirs)
+    torch.testing.assert_close(by(keep, drop_alpha(0.4), x), theirs)
 
 
 def test_alpha_dropout_preserves_mean_and_variance() -> None:
     torch.manual_seed(0)
     x = torch.randn(1, 400, 500)
-    out = Dropped(keep_mask(x.shape, 0.4, Mask.per_step, CPU), *drop_alpha(0.4))(x)
+    out = by(kept(x.shape, 0.4), drop_alpha(0.4), x)
     assert out.mean().item() == pytest.approx(0.0, abs=0.02)
     assert out.var().item() == pytest.approx(1.0, abs=0.02)
 

@@ -150,15 +150,16 @@ def test_masks_differ_between_devices(together: Together) -> None:
     code = (
         STEP
         + """
-from bench.regularizers import masking
-drawn, keep_mask = [], masking.keep_mask
-def noting(*args, **kwargs):
-    drawn.append(keep_mask(*args, **kwargs))
+from bench.ops import masks
+from bench.regularizers.masking import StepDropout
+drawn, draw = [], StepDropout.draw
+def noting(self, device):
+    drawn.append(draw(self, device))
     return drawn[-1]
-masking.keep_mask = noting
+StepDropout.draw = noting
 small = ["data.limit=16", "data.test_limit=10", "trainer.batch_size=8", "trainer.epochs=1"]
 train([*BASE.split(), *small, "reg=dropout"], 2)
-found = [mask.cpu() for mask in drawn]
+found = [masks.keep((4, 8, 16), d.key.cpu(), d.lowest, fixed=False, channels=False) for d in drawn]
 """.replace("BASE", repr(BASE))
     )
     first, second = together(code, 2)

@@ -18,6 +18,7 @@ from bench.config.component import settings
 from bench.config.compose import compose
 from bench.data import Splits, prepare
 from bench.data.batches import Chunks
+from bench.regularizers.masking import StepDropout
 from bench.seeds import derive
 from bench.training.setup import make_task
 from bench.training.task import Task
@@ -49,12 +50,14 @@ def test_lists_of_steps_are_steps(run_tiny: Run, build: Callable[..., tuple[Task
     task, splits = build(*reg)
     model = copy.deepcopy(task.model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.1)
+    gates = [module for module in model.modules() if isinstance(module, StepDropout)]
     losses, spikes = [], 0.0
     for epoch in range(2):
         optimizer.param_groups[0]["lr"] = (0.01, 0.005)[epoch]  # half a cosine of two epochs
         splits.train.set_epoch(epoch)
         for index, (x, y) in enumerate(splits.train):
-            torch.manual_seed(derive(0, "step", epoch, index))
+            for layer, gate in enumerate(gates):
+                gate.key = torch.tensor(derive(0, "mask", epoch, index, layer))
             model.forget()
             features = model.features(x.contiguous(memory_format=torch.channels_last))
             loss = F.cross_entropy(model.head(features.mean(0)), y)
@@ -73,6 +76,28 @@ def test_lists_of_steps_are_steps(run_tiny: Run, build: Callable[..., tuple[Task
         assert torch.equal(trained[f"model.{name}"], value), name
     assert result["train"]["loss"] == pytest.approx(sum(losses) / 13, rel=1e-6)
     assert result["train"]["spike_rate"] == pytest.approx(spikes / (2 * 104 * 4 * (32**2 + 16**2 + 8**2)), rel=1e-6)
+
+
+def test_masks_follow_from_seed_epoch_step_and_layer(build: Callable[..., tuple[Task, Splits]]) -> None:
+    """Whatever was drawn before, and whichever kernels draw: a resumed run has the masks of an uninterrupted one."""
+
+    def masks_of(task: Task, step: int, warm: int) -> list[Tensor]:
+        task.train()
+        task.on_train_epoch_start()
+        task.steps = step
+        torch.rand(warm)
+        task._seed()
+        gates = [module for module in task.model.modules() if isinstance(module, StepDropout)]
+        return [gate(torch.ones(16, 4, 3, 3)) for gate in gates for _ in range(2)]
+
+    task, _ = build("reg=dropout", "reg.dropout.p=0.5", "time_steps=4")
+    other, _ = build("reg=dropout", "reg.dropout.p=0.5", "time_steps=4", "ops=reference")
+    first, again, elsewhere = masks_of(task, 3, 0), masks_of(other, 3, 5), masks_of(task, 4, 0)
+    assert len(first) == 6
+    for a, b, c in zip(first, again, elsewhere, strict=True):
+        assert torch.equal(a, b)
+        assert not torch.equal(a, c)
+    assert all(not torch.equal(a, b) for i, a in enumerate(first) for b in first[:i])
 
 
 def test_chunks_hand_out_every_batch_once(build: Callable[..., tuple[Task, Splits]]) -> None:

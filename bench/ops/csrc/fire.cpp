@@ -2,9 +2,9 @@
 //
 // Tensors are dense [B, H, W, C] (channels_last) of ELEMENT; everything inside is float. The
 // neuron's charge is h = keep * v + y with y = (x - mean) * scale + shift: the caller folds what LIF
-// does to the current into scale and shift. Spikes and potentials are recomputed in backward. Dropout of
-// the current is applied on the way: a kept y becomes y * gain + offset, a dropped one `fill`. So is the sum
-// with another tensor, `add`, of what is pooled: SEW's ADD.
+// does to the current into scale and shift. Spikes and potentials are recomputed in backward, and so are the masks of
+// a dropout: of the current, of which a kept y becomes y * gain + offset and a dropped one `fill`, or of the spikes. The
+// sum with another tensor, `add`, of what is pooled comes with them: SEW's ADD.
 //
 // What is read of the spikes comes with them: membrane potentials, and sums over time of each neuron and channel, whose
 // gradients backward takes.
@@ -13,13 +13,13 @@
 //   ELEMENT  float, Bf16 or Fp16
 //   STEPS    time steps as a constant, which lets the compiler unroll; 0 takes any number
 //   SOFT     1: a spike subtracts the threshold; 0: the potential goes to `reset`
-//   DROP     1: with dropout of the current
+//   DROP     1: with dropout of the current; 2: of the spikes, before the sum and the pooling
 
 #include <algorithm>
 #include <type_traits>
 #include <vector>
 
-#include "lanes.h"
+#include "philox.h"
 
 namespace {
 
@@ -49,14 +49,12 @@ struct Norm {
     const float *mean, *scale, *shift;
 };
 
-// Dropout of the current; `keep` [T, N, H, W, C] with channels next to each other and the strides given,
-// 0 where an axis shares the mask. No dropout where it is null.
+// A dropout: its key and the lowest number that keeps an entry, see masks.py; whether time steps and a channel's pixels
+// share their numbers. Of the spikes, a kept one becomes `spike`, a kept silence `silence`, and `gain` is their slope.
 struct Drop {
-    const uint8_t *keep;
-    int64_t step, image, row, column;
-    float gain, offset, fill;
-
-    int64_t within(int p) const { return (p / 2) * row + (p % 2) * column; }
+    uint32_t key, high, lowest;
+    int32_t fixed, channels;
+    float gain, offset, fill, spike, silence;
 };
 
 // What is read of the layer besides its spikes, each float and null where it is not.
@@ -139,6 +137,7 @@ template <class F> inline void each_window(const Shape &s, int64_t unit, const F
 }
 
 inline int64_t units_of(const Shape &s) { return s.images * ((s.height + s.pool - 1) / s.pool); }
+inline int64_t image_of(const Shape &s, int64_t unit) { return unit / ((s.height + s.pool - 1) / s.pool); }
 
 INLINE Floats after_spike(Floats h, Mask s, const Neuron &n) {
     return select(s, SOFT ? h - n.threshold : Floats{} + n.reset, h);
@@ -148,28 +147,58 @@ INLINE Floats share_at(const Shared &share, const Place &at, int p, int64_t c, i
     return share.at ? load(share.at + at.in(share) + share.within(p) + c, n) : Floats{};
 }
 
-INLINE Mask load_kept(const uint8_t *keep, int n) { return nonzero(load_lanes<Bytes>(keep, n)); }
+// What is kept of some entries at one time step after the other.
+struct Lot {
+    const Drop &drop;
+    Numbers four = {};
 
-// Calls f(p, t, h, spike) for the P values of a window and all steps, t fastest.
+    // At step t, of `place` and what lies behind it in [N, H, W, C], or in [N, C] for whole channels.
+    INLINE Mask kept(int64_t place, int64_t t) {
+        const int64_t at = drop.fixed ? 0 : t;
+        if (drop.lowest && (t == 0 || (at > 0 && at % 4 == 0)))
+            four = philox(places(place), uint32_t(at / 4) ^ drop.high, drop.key);
+        return no_less(number(four, at), drop.lowest);
+    }
+};
+
+// What is kept of an image's channels, by blocks of them and steps; null where entries differ.
+const Mask *draw_channels(const Shape &s, const Drop &drop, int64_t image, int64_t steps, std::vector<Mask> &kept) {
+    if (!DROP || !drop.channels) return nullptr;
+    for (int64_t c = 0; c < s.channels; c += V) {
+        Lot lot{drop};
+        for (int64_t t = 0; t < steps; t++) kept[c / V * steps + t] = lot.kept(image * s.channels + c, t);
+    }
+    return kept.data();
+}
+
+// Calls f(p, t, h, spike, kept) for the P values of a window and all steps, t fastest. `known` is what is kept of these
+// channels, or null; `place` is theirs in [N, H, W, C].
 template <int P, class N, class F>
 INLINE void charge(const Shape &s, const Strides &by, const Neuron &neuron, const Norm &norm, const Drop &drop,
-                   const uint8_t *keep, int64_t steps, const T *x, int64_t c, N n, const F &f) {
+                   const Mask *known, int64_t place, int64_t steps, const T *x, int64_t c, N n, const F &f) {
     const Floats mean = load(norm.mean + c, n), scale = load(norm.scale + c, n), shift = load(norm.shift + c, n);
 #pragma GCC unroll 4
     for (int p = 0; p < P; p++) {
         Floats v = Floats{} + neuron.reset, y = {};
+        Lot lot{drop};
 #pragma GCC unroll 4
         for (int64_t t = 0; t < steps; t++) {
             if (!s.repeat || t == 0) y = (load(x + t * by.given_step + by.within(p), n) - mean) * scale + shift;
-            if (DROP) {
-                const Mask kept = load_kept(keep + t * drop.step + drop.within(p), n);
-                v = neuron.keep * v + select(kept, y * drop.gain + drop.offset, Floats{} + drop.fill);
-            } else v = neuron.keep * v + y;
+            Mask kept = {};
+            if (DROP) kept = known ? known[t] : lot.kept(place + by.within(p), t);
+            if (DROP == 1) v = neuron.keep * v + select(kept, y * drop.gain + drop.offset, Floats{} + drop.fill);
+            else v = neuron.keep * v + y;
             const Mask spike = at_least(v, Floats{} + neuron.threshold);
-            f(p, t, v, spike);
+            f(p, t, v, spike, kept);
             v = after_spike(v, spike, neuron);
         }
     }
+}
+
+// What a neuron passes on.
+INLINE Floats passed(const Drop &drop, Mask spike, Mask kept) {
+    if (DROP != 2) return ones(spike, 1.0f);
+    return select(kept, select(spike, Floats{} + drop.spike, Floats{} + drop.silence), Floats{} + drop.fill);
 }
 
 // The number of spikes.
@@ -177,16 +206,18 @@ int64_t forward(const Shape &s, const Neuron &neuron, const Norm &norm, const Dr
                 T *spikes, T *out, const Reads &reads, int threads) {
     const int64_t C = s.channels, whole = C / V * V, blocks = (C + V - 1) / V, steps = STEPS ? STEPS : s.steps;
     const Strides by(s);
-    const bool sums = reads.neurons || reads.channels;
+    const bool sums = reads.neurons || reads.channels, graded = add || DROP == 2;
     int64_t total = 0;
 #pragma omp parallel num_threads(threads) reduction(+ : total)
     {
         std::vector<Mask> many(steps);
         std::vector<Floats> many_best(steps);
         std::vector<Floats> in_row(blocks);  // spikes of a row of windows
+        std::vector<Mask> many_kept(blocks * steps);
 #pragma omp for schedule(static)
         for (int64_t unit = 0; unit < units_of(s); unit++) {
             Count fired;
+            const Mask *const kept_channels = draw_channels(s, drop, image_of(s, unit), steps, many_kept);
             each_window(s, unit, [&](const Place &at, auto values) {
                 constexpr int P = decltype(values)::value;
                 const auto channels = [&](int64_t c, auto n) {
@@ -195,19 +226,20 @@ int64_t forward(const Shape &s, const Neuron &neuron, const Norm &norm, const Dr
                     for (int64_t t = 0; t < steps; t++) any[t] = Mask{};
                     const Mask valid = first_lanes(n);
                     Floats over_time[P] = {};
-                    const auto note = [&](int p, int64_t t, Floats v, Mask spike) {
+                    const auto note = [&](int p, int64_t t, Floats v, Mask spike, Mask kept) {
                         const int64_t place = at.full + t * by.full_step + by.within(p) + c;
                         if (spikes) store_spikes(spikes + place, spike, n);
                         if (reads.potential) store(reads.potential + place, v, n);
                         if (sums) over_time[p] += ones(spike, 1.0f);
                         fired.add(spike & valid);
                         any[t] = any[t] | spike;
-                        if (!add) return;
-                        const Floats sum = stored(load(add + place, n) + ones(spike, 1.0f), T());
+                        if (!graded) return;
+                        Floats sum = passed(drop, spike, kept);
+                        if (add) sum = stored(load(add + place, n) + sum, T());
                         best[t] = p == 0 ? sum : select(beats(sum, best[t]), sum, best[t]);
                     };
-                    charge<P>(s, by, neuron, norm, drop, drop.keep + at.in(drop) + c, steps, x + at.given + c, c, n,
-                              note);
+                    const Mask *const known = kept_channels ? kept_channels + c / V * steps : nullptr;
+                    charge<P>(s, by, neuron, norm, drop, known, at.full + c, steps, x + at.given + c, c, n, note);
                     for (int p = 0; sums && p < P; p++) {
                         if (reads.neurons) store(reads.neurons + at.full + by.within(p) + c, over_time[p], n);
                         in_row[c / V] += over_time[p];
@@ -215,7 +247,7 @@ int64_t forward(const Shape &s, const Neuron &neuron, const Norm &norm, const Dr
                     if (out && at.pooled >= 0)
                         for (int64_t t = 0; t < steps; t++) {
                             T *const to = out + at.pooled + t * by.pooled_step + c;
-                            if (add) store(to, best[t], n);
+                            if (graded) store(to, best[t], n);
                             else store_spikes(to, any[t], n);
                         }
                 };
@@ -235,12 +267,14 @@ int64_t forward(const Shape &s, const Neuron &neuron, const Norm &norm, const Dr
 
 // Gradient g of the current (summed over the steps of a repeated one): writes factor * g to dx, and adds
 // to `sums` [2, C] the sums of g and g (x - mean). `add` and its gradient `d_add` are given where sums are pooled;
-// without pooling d_add is g_out, and the caller knows it.
+// without pooling d_add is g_out, and the caller knows it. g_out is a part of g_spikes where neither pooling nor a
+// dropout of the spikes sets them apart.
 void backward(const Shape &s, const Neuron &neuron, const Norm &norm, const Drop &drop, const float *factor, const T *x,
               const T *add, const T *g_spikes, const T *g_out, const Given &given, T *dx, T *d_add, double *sums,
               int threads) {
     const int64_t C = s.channels, whole = C / V * V, blocks = (C + V - 1) / V, steps = STEPS ? STEPS : s.steps;
     const Strides by(s);
+    const bool graded = add || DROP == 2;
     const float curve = 1.57079632679489662f * neuron.alpha, height = neuron.alpha / 2;
     std::vector<double> parts(threads * 2 * C);
 #pragma omp parallel num_threads(threads)
@@ -248,10 +282,12 @@ void backward(const Shape &s, const Neuron &neuron, const Norm &norm, const Drop
         std::vector<Floats> many_h(STEPS ? 0 : 4 * steps);
         std::vector<Mask> many_mine(STEPS ? 0 : 4 * steps);
         std::vector<Floats> many_best(STEPS ? 0 : steps);
+        std::vector<Mask> many_kept(STEPS ? 0 : 4 * steps), of_channels(blocks * steps);
         std::vector<Floats> row(2 * blocks);  // sums of g and g (x - mean) over a row of windows
         std::vector<double> total(2 * C);
 #pragma omp for schedule(static)
         for (int64_t unit = 0; unit < units_of(s); unit++) {
+            const Mask *const kept_channels = draw_channels(s, drop, image_of(s, unit), steps, of_channels);
             each_window(s, unit, [&](const Place &at, auto values) {
                 constexpr int P = decltype(values)::value;
                 const auto channels = [&](int64_t c, auto n) {
@@ -259,14 +295,18 @@ void backward(const Shape &s, const Neuron &neuron, const Norm &norm, const Drop
                     // Where a value is its window's maximum: the first that spiked; with `add`, the first maximum.
                     Mask few_mine[STEPS ? P * STEPS : 1], *const mine = STEPS ? few_mine : many_mine.data();
                     Floats few_best[STEPS ? STEPS : 1], *const best = STEPS ? few_best : many_best.data();
-                    const uint8_t *const keep = drop.keep + at.in(drop) + c;
-                    const auto note = [&](int p, int64_t t, Floats v, Mask spike) {
+                    Mask few_kept[STEPS ? P * STEPS : 1], *const kept_at = STEPS ? few_kept : many_kept.data();
+                    const auto note = [&](int p, int64_t t, Floats v, Mask spike, Mask kept) {
                         h[p * steps + t] = v;
+                        if (DROP) kept_at[p * steps + t] = kept;
                         if (P == 1) return;
                         Mask better = spike;
-                        if (add) {
-                            const Floats other = load(add + at.full + t * by.full_step + by.within(p) + c, n);
-                            const Floats sum = stored(other + ones(spike, 1.0f), T());
+                        if (graded) {
+                            Floats sum = passed(drop, spike, kept);
+                            if (add) {
+                                const Floats other = load(add + at.full + t * by.full_step + by.within(p) + c, n);
+                                sum = stored(other + sum, T());
+                            }
                             better = p == 0 ? first_lanes(V) : beats(sum, best[t]);
                             best[t] = p == 0 ? sum : select(better, sum, best[t]);
                             for (int q = 0; q < p; q++) mine[q * steps + t] = mine[q * steps + t] & ~better;
@@ -274,9 +314,10 @@ void backward(const Shape &s, const Neuron &neuron, const Norm &norm, const Drop
                             for (int q = 0; q < p; q++) better = better & ~mine[q * steps + t];
                         mine[p * steps + t] = better;
                     };
-                    charge<P>(s, by, neuron, norm, drop, keep, steps, x + at.given + c, c, n, note);
+                    const Mask *const known = kept_channels ? kept_channels + c / V * steps : nullptr;
+                    charge<P>(s, by, neuron, norm, drop, known, at.full + c, steps, x + at.given + c, c, n, note);
                     // In a silent window every value is the maximum, and the first one gets the gradient.
-                    for (int64_t t = 0; P > 1 && !add && t < steps; t++)
+                    for (int64_t t = 0; P > 1 && !graded && t < steps; t++)
                         mine[t] = ~(mine[steps + t] | mine[2 * steps + t] | mine[3 * steps + t]);
                     const Floats mean = load(norm.mean + c, n), times = load(factor + c, n);
                     Floats sum_g = {}, sum_gx = {};
@@ -292,10 +333,10 @@ void backward(const Shape &s, const Neuron &neuron, const Norm &norm, const Drop
                             Floats g = {}, pooled = {};
                             const int64_t place = at.full + t * by.full_step + by.within(p) + c;
                             if (g_spikes) g = load(g_spikes + place, n);
-                            if (P > 1 && g_out) {
+                            if (g_out && at.pooled >= 0) {
                                 const Floats from = load(g_out + at.pooled + t * by.pooled_step + c, n);
-                                pooled = select(mine[p * steps + t], from, Floats{});
-                                g += pooled;
+                                pooled = P == 1 ? from : select(mine[p * steps + t], from, Floats{});
+                                g += DROP == 2 ? select(kept_at[p * steps + t], pooled * drop.gain, Floats{}) : pooled;
                             }
                             if (d_add) store(d_add + place, pooled, n);
                             const Floats v = h[p * steps + t], far = curve * (v - neuron.threshold);
@@ -308,10 +349,7 @@ void backward(const Shape &s, const Neuron &neuron, const Norm &norm, const Drop
                             g = g * height * reciprocal(1.0f + far * far) + direct;
                             // Rounded before a potential's gradient is added, so that to add 0 changes no bit.
                             g_v = rounded_alone(neuron.keep * g);
-                            if (DROP) {
-                                const Mask kept = load_kept(keep + t * drop.step + drop.within(p), n);
-                                g = select(kept, g * drop.gain, Floats{});
-                            }
+                            if (DROP == 1) g = select(kept_at[p * steps + t], g * drop.gain, Floats{});
                             if (s.repeat) {
                                 g_sum += g;
                                 if (t > 0) continue;

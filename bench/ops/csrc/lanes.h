@@ -46,7 +46,6 @@ constexpr int kRegisters = 16;
 
 typedef float Floats __attribute__((vector_size(V * sizeof(float))));
 typedef uint32_t Words __attribute__((vector_size(V * sizeof(uint32_t))));
-typedef uint8_t Bytes __attribute__((vector_size(V)));
 
 typedef uint16_t Halves __attribute__((vector_size(V * sizeof(uint16_t))));
 
@@ -173,7 +172,6 @@ INLINE Mask above(Floats a, Floats b) {
 INLINE Mask is_nan(Floats a) {
     return Mask{_mm512_cmp_ps_mask(as<__m512>(a), as<__m512>(a), _CMP_UNORD_Q)};
 }
-INLINE Mask nonzero(Bytes bytes) { return Mask{_mm_test_epi8_mask(as<__m128i>(bytes), as<__m128i>(bytes))}; }
 INLINE Floats select(Mask which, Floats yes, Floats no) {
     return as<Floats>(_mm512_mask_blend_ps(which.bits, as<__m512>(no), as<__m512>(yes)));
 }
@@ -191,7 +189,6 @@ typedef int32_t Mask __attribute__((vector_size(V * sizeof(int32_t))));  // -1 w
 INLINE Mask at_least(Floats a, Floats b) { return a >= b; }
 INLINE Mask above(Floats a, Floats b) { return a > b; }
 INLINE Mask is_nan(Floats a) { return a != a; }
-INLINE Mask nonzero(Bytes bytes) { return __builtin_convertvector(bytes, Mask) != 0; }
 INLINE Floats select(Mask which, Floats yes, Floats no) { return which ? yes : no; }
 INLINE Mask first_lanes(int lanes) {
     Mask out = {};
