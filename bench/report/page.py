@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.records.schema import MEASURES, Role, keys
-from bench.report import leaderboard_text
+from bench.report import kept, leaderboard_text
 from bench.report.analysis import Analysis, TableRow
 from bench.report.collect import StoredRun
 from bench.report.contrasts import Contrast
@@ -54,17 +54,12 @@ def render(
         records: all records.
         leaderboard: methods tuned on workloads, where there are any.
     """
-    import altair
-    import vl_convert  # type: ignore[import-not-found,unused-ignore]
-
-    from bench.report.charts import charts
-
     content = _content(groups, reports, records, leaderboard)
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    content["charts"] = charts()
+    content["charts"], altair, libraries = _charts()
     answer = content["views"][content["start"]]["sentence"]
     parts = {
-        "$NOTE": f"source sha256:{digest}; snn-bench, Altair {altair.__version__}",
+        "$NOTE": f"source sha256:{digest}; snn-bench, Altair {altair}",
         "$ANSWER": re.sub(r"`([^`]*)`", r"<code>\1</code>", html.escape(answer)),
         "$FOOTER": (
             "Charts: Vega and Vega-Lite, University of Washington Interactive Data Lab, BSD-3-Clause, inlined. This "
@@ -72,13 +67,29 @@ def render(
         ),
         # No "<" inside a script: "</script>" in a label would end it.
         "$DATA": json.dumps(content, separators=(",", ":")).replace("<", "\\u003c"),
-        "$LIBRARIES": vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", "<\\/script"),
+        "$LIBRARIES": libraries.replace("</script", "<\\/script"),
     }
     text = (Path(__file__).parent / "page.html").read_text()
     for name, value in parts.items():
         head, _, tail = text.partition(name)
         text = head + value + tail
     return text
+
+
+def _charts() -> tuple[list[dict[str, Any]], str, str]:
+    """The charts' specifications, Altair's version, and the JavaScript that draws them: they follow from no record."""
+    place = kept.place("charts", b"")
+    if known := kept.take(place):
+        specifications, version, libraries = known
+        return specifications, version, libraries
+    import altair
+    import vl_convert  # type: ignore[import-not-found,unused-ignore]
+
+    from bench.report.charts import charts
+
+    made = charts(), altair.__version__, vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    kept.keep({place: made})
+    return made
 
 
 def _content(
