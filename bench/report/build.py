@@ -138,21 +138,32 @@ def _derive(collection: Collection, variants: Sequence[tuple[str, Sequence[str]]
         folders: where the records are: studies lie in them or beside them.
     """
     left_out: list[str] = []
-    tables = join.tables(collection, experiments.names(), (), left_out)
-    for name, overrides in variants:
-        tables += join.tables(collection, [name], overrides, left_out)
     studies_out: list[str] = []
     found = load_studies(study_folders(folders), studies_out)
-    # A search is no comparison of settings: its runs are in the leaderboard alone.
+    # A search is no comparison of settings: its runs are in the leaderboard, and in the table of its own workloads.
     searched = run_ids(found)
-    rest = [record for record in collection.records if record.run_id not in searched]
-    grouped = [analyse(table) for table in groups(replace(collection, records=rest))]
+    rest = replace(collection, records=[r for r in collection.records if r.run_id not in searched])
+    names = experiments.names()
+    tuned = [name for name in names if experiments.load(name).workloads]
+    tables = [
+        *join.tables(rest, [name for name in names if name not in tuned], (), left_out),
+        *join.tables(collection, tuned, (), left_out),
+    ]
+    tables.sort(key=lambda table: names.index(table.name))
+    for name, overrides in variants:
+        tables += join.tables(collection if name in tuned else rest, [name], overrides, left_out)
+    grouped = [analyse(table) for table in groups(rest) if not _twin(table)]
     # A group whose runs one experiment has all of would say the same twice.
     covered = [_ids(table) for table in tables]
     loose = [analysis for analysis in grouped if not any(_ids(analysis.table) <= ids for ids in covered)]
     ranked = leaderboard(found, collection, studies_out)
     left_out += studies_out
     return Reports(collection, grouped, [*map(analyse, tables), *loose], left_out, ranked, studies_out)
+
+
+def _twin(table: Table) -> bool:
+    """Whether it is a non-spiking twin alone, which others stand beside: it compares nothing."""
+    return len(table.lines) == 1 and all(record.result["neuron"] == "relu" for record in table.records)
 
 
 def _ids(table: Table) -> set[str]:

@@ -159,15 +159,8 @@ def _board_view(board: Board) -> dict[str, Any]:
             "complete": entry.complete, "baseline": entry.method == _NONE, "detail": entry.setting,
         })  # fmt: skip
         tuned = entry.ruleset != "default"
-        if entry.accuracy is not None and entry.rate is not None and tuned:
-            mean, low, high = _ends(entry.accuracy)
-            points.append(base | {
-                "setting": f"{entry.method}: {entry.setting}", "seeds": entry.seeds, ACCURACY.column: mean,
-                f"{ACCURACY.column}Low": low, f"{ACCURACY.column}High": high, RATE.column: _short(entry.rate.mean),
-                _ENERGY.column: _short(entry.energy), "label": entry.method,
-                "verdict": "baseline" if entry.difference is None else str(entry.difference.verdict),
-            })  # fmt: skip
         if tuned:
+            points += [base | point for point in _board_points(entry)]
             named = base | {"setting": entry.method}
             best += [named | {"n": n, "acc": _short(acc)} for n, acc in enumerate(entry.best_of, 1)]
             tried = board.trials.get(entry.method, ())
@@ -182,6 +175,25 @@ def _board_view(board: Board) -> dict[str, Any]:
                 + (f" Times: {', '.join(machines)}." if machines else ""),
         "reduced": "", "baseline": _NONE,
     }  # fmt: skip
+
+
+def _board_points(entry: Entry) -> list[dict[str, Any]]:
+    """Where a tuned entry lies in the trade-off: its choice, and the one of the fewest spikes where that is another."""
+    choices = [(entry.method, entry.setting, entry.accuracy, entry.rate, entry.difference)]
+    if entry.frugal_setting != entry.setting:
+        label = f"{entry.method}, fewest spikes"
+        difference = entry.frugal_difference
+        choices.append((label, entry.frugal_setting, entry.frugal_accuracy, entry.frugal_rate, difference))
+    points = []
+    for label, setting, accuracy, rate, difference in choices:
+        if accuracy is not None and rate is not None:
+            mean, low, high = _ends(accuracy)
+            points.append({
+                "setting": f"{label}: {setting}", "seeds": entry.seeds, ACCURACY.column: mean,
+                f"{ACCURACY.column}Low": low, f"{ACCURACY.column}High": high, RATE.column: _short(rate.mean),
+                "label": label, "verdict": "baseline" if difference is None else str(difference.verdict),
+            })  # fmt: skip
+    return points
 
 
 def _n(counts: Iterable[int]) -> str:
@@ -265,7 +277,7 @@ def _entry(row: TableRow) -> Entry:
         workload="", method=_NONE if baseline else _words(line.label), ruleset="grid", setting="", complete=True,
         why="", trials=0, seeds=len(line.seeds), diverged=len(line.diverged), accuracy=row.estimate(ACCURACY.column),
         difference=row.contrasts[ACCURACY.column], rate=row.estimate(RATE.column),
-        rate_change=row.contrasts[RATE.column], frugal_rate=None,
+        rate_change=row.contrasts[RATE.column], frugal_rate=None, frugal_accuracy=None, frugal_setting="",
         frugal_change=None, frugal_difference=None, at_half=None, at_three_quarters=None, passes=1.0, ms_per_step=None,
         gain=None, energy=row.mean(_ENERGY.column), best_of=(), hardware="", rank=None,
     )  # fmt: skip
