@@ -180,7 +180,8 @@ def _board_view(board: Board) -> dict[str, Any]:
 def _board_points(entry: Entry) -> list[dict[str, Any]]:
     """Where a tuned entry lies in the trade-off: its choice, and the one of the fewest spikes where that is another."""
     choices = [(entry.method, entry.setting, entry.accuracy, entry.rate, entry.difference)]
-    if entry.frugal_setting != entry.setting:
+    # The baseline is one point: all else is measured by it.
+    if entry.method != _NONE and entry.frugal_setting != entry.setting:
         label = f"{entry.method}, fewest spikes"
         difference = entry.frugal_difference
         choices.append((label, entry.frugal_setting, entry.frugal_accuracy, entry.frugal_rate, difference))
