@@ -192,7 +192,7 @@ def load(name: str) -> Experiment:
     where = f"configs/experiment/{name}.yaml" if path.is_relative_to(config_dir()) else str(path)
     text = path.read_text()
     try:
-        content = yaml.safe_load(text)
+        content = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
         if content.get("hydra") != {"mode": "MULTIRUN"}:
             raise BenchError(f"{where} lacks 'hydra: {{mode: MULTIRUN}}'")
         typed = OmegaConf.merge(OmegaConf.structured(ExperimentFile), content["experiment"])

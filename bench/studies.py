@@ -313,10 +313,15 @@ def choices(trials: Sequence[Trial], reference: Sequence[Trial], rulesets: Seque
 def words_of(settings: Mapping[str, Any]) -> str:
     """The settings of a trial, as people read them."""
     parts = []
+    owners = {key.split(".")[1] for key in settings if key.startswith("reg.")} - {"weight_decay"}
+    # Of one method's settings everybody knows whose they are.
+    owner = f"{owners.pop()}." if len(owners) == 1 else ""
     for key, value in settings.items():
         if key == "reg.weight_decay.weight" and value == 0:
             continue
-        name = {"optim.lr": "lr", "reg.weight_decay.weight": "weight decay"}.get(key, key.removeprefix("reg."))
+        name = {"optim.lr": "lr", "reg.weight_decay.weight": "weight decay"}.get(
+            key, key.removeprefix("reg.").removeprefix(owner)
+        )
         text = f"{value:g}" if isinstance(value, float) else str(value).lower() if value in (True, False) else value
         parts.append(f"{name} {text}")
     return ", ".join(parts)

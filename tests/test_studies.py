@@ -173,5 +173,7 @@ def test_a_trial_without_a_validation_split_is_one_line(tmp_path: Path) -> None:
 
 def test_settings_are_written_for_people() -> None:
     settings = {"optim.lr": 0.002, "reg.weight_decay.weight": 0.0, "reg.weightnorm.data_init": True}
-    assert studies.words_of(settings) == "lr 0.002, weightnorm.data_init true"
+    assert studies.words_of(settings) == "lr 0.002, data_init true"
+    two = {"reg.dropout.p": 0.1, "reg.spikepen.weight": 2.0}
+    assert studies.words_of(two) == "dropout.p 0.1, spikepen.weight 2"
     assert studies.words_of({"optim.lr": 0.01, "reg.weight_decay.weight": 1e-05}) == "lr 0.01, weight decay 1e-05"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,7 +47,7 @@ def compose_all(grid: Iterable[Sequence[str]]) -> list[DictConfig]:
     with explained(), loader():
         jobs = []
         for overrides in grid:
-            check(overrides)
+            check(overrides, named)
             # Hydra too sets single values once it has composed the options.
             lines = [line for line in overrides if line.partition("=")[0] in named]
             jobs.append((choice(lines), [line for line in overrides if line not in lines]))
@@ -55,7 +56,7 @@ def compose_all(grid: Iterable[Sequence[str]]) -> list[DictConfig]:
             if options_ not in chosen:
                 chosen[options_] = picked(together[options_], options_)
             cfg = copy.deepcopy(chosen[options_])
-            values = OverridesParser.create().parse_overrides(lines)
+            values = parsed(lines)
             for value in values:
                 if value.is_sweep_override():
                     raise BenchError(of_several(str(value.input_line)))
@@ -82,7 +83,7 @@ def choice(lines: Sequence[str]) -> Choice:
     # A file of the user's may set anything beside its regularizer.
     if len(own) != 1 or any((folder / "reg").exists() for folder in config_dirs()):
         return Choice(tuple(lines), None)
-    (override,) = OverridesParser.create().parse_overrides(own)
+    (override,) = parsed(own)
     value = override.value()
     if override.is_sweep_override() or not isinstance(value, str | list):
         return Choice(tuple(lines), None)
@@ -192,8 +193,22 @@ def given(overrides: Sequence[str]) -> dict[str, list[str]]:
         BenchError: Hydra cannot read one.
     """
     with explained():
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
-        return {override.key_or_group: list(map(_text, _values(override))) for override in parsed}
+        return {override.key_or_group: list(map(_text, _values(override))) for override in parsed(overrides)}
+
+
+def parsed(overrides: Iterable[str]) -> list[Override]:
+    """Overrides as Hydra reads them, each line once in a process: a grid's runs share most of theirs.
+
+    Raises:
+        OverrideParseException: Hydra cannot read one.
+    """
+    return [_parsed(line) for line in overrides]
+
+
+@cache
+def _parsed(line: str) -> Override:
+    (override,) = OverridesParser.create().parse_overrides([line])
+    return override
 
 
 def _values(override: Override) -> Iterable[Any]:
@@ -204,13 +219,18 @@ def _text(value: Any) -> str:
     return value.text if isinstance(value, QuotedString) else Override._get_value_element_as_str(value)
 
 
-def check(overrides: Sequence[str]) -> None:
+def check(overrides: Sequence[str], named: Collection[str] | None = None) -> None:
     """Refuse overrides that Hydra would take in another sense, or not notice.
+
+    Args:
+        overrides: of one run.
+        named: what `groups` has, for those who check many runs; else it is asked.
 
     Raises:
         BenchError: something is to be added or deleted, a group is no name, or an optional file does not exist.
     """
-    for override in OverridesParser.create().parse_overrides(list(overrides)):
+    named = groups() if named is None else named
+    for override in parsed(overrides):
         key, value, line = override.key_or_group, override.value(), override.input_line
         if key == "hydra.searchpath":
             raise BenchError(f"'{line}': the folder of your own files is named by --config-dir DIR")
@@ -221,7 +241,7 @@ def check(overrides: Sequence[str]) -> None:
             raise BenchError(f"'{line}' would add or delete a setting: {hint}")
         if key.startswith("experiment."):
             raise BenchError(f"'{line}': an experiment's file is as it is; seed=, budget= and settings can be given")
-        if key not in groups() or isinstance(value, dict):
+        if key not in named or isinstance(value, dict):
             continue
         if isinstance(value, list) and key != "reg":
             each = f"{key}={','.join(map(str, value))}"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import itertools
+import pickle
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,16 +14,17 @@ from bench import experiments
 from bench.config.compose import given
 from bench.errors import BenchError, EnvironmentFault
 from bench.records.identity import ASIDE, setting_of
-from bench.report import boards, join, page
+from bench.report import boards, join, kept, page
 from bench.report.analysis import Analysis, analyse
 from bench.report.collect import Collection, Say, gather
 from bench.report.exports import results_csv, results_json, table_csv
-from bench.report.figures import draw_all, figures, source_of
+from bench.report.figures import Drawn, figures, fonts, source_of
 from bench.report.groups import groups
 from bench.report.latex import table_tex
 from bench.report.leaderboard import Leaderboard, leaderboard, run_ids, study_folders
 from bench.report.leaderboard import load as load_studies
 from bench.report.overview import overview
+from bench.report.parallel import Files, Job, side_by_side
 from bench.report.readme import readme
 from bench.report.tables import Table
 from bench.report.words import MARK
@@ -70,8 +74,13 @@ class Reports:
             for analysis in self.reports
             if only is None or analysis.table in only
         }
-        folders = [None if out is None else out / folder for folder, own in drawn.items() for _ in own]
-        files = iter(draw_all(list(zip(itertools.chain(*drawn.values()), folders, strict=True)), png))
+        # The page takes longest.
+        jobs = [Job(self._page)] if page.available() else []
+        for analysis in self.reports:
+            jobs += _drawing(analysis.table, drawn.get(analysis.table.folder, ()), png, out)
+        made = iter(side_by_side(jobs))
+        if page.available():
+            yield from next(made)
         for analysis in self.reports:
             folder = analysis.table.folder
             if folder not in drawn:
@@ -80,7 +89,7 @@ class Reports:
             yield f"{folder}/README.md", readme(analysis, captions).encode()
             yield f"{folder}/table.csv", table_csv(analysis).encode()
             yield f"{folder}/table.tex", table_tex(analysis).encode()
-            for own in itertools.islice(files, len(captions)):
+            for own in itertools.islice(made, len(captions)):
                 for name, content in own:
                     yield f"{folder}/{name}", content
         records = self.collection.records
@@ -88,10 +97,36 @@ class Reports:
         yield "README.md", overview(self.reports, records, [*left_out, *self.left_out]).encode()
         yield "results.csv", results_csv(records).encode()
         yield "results.json", results_json(records).encode()
-        if page.available():
-            yield "index.html", page.render(self.groups, self.reports, records, self.leaderboard).encode()
         if self.leaderboard is not None:
             yield from boards.files(self.leaderboard, self.studies_out)
+
+    def _page(self) -> Files:
+        text = page.render(self.groups, self.reports, self.collection.records, self.leaderboard)
+        return [("index.html", text.encode())]
+
+
+def _drawing(table: Table, drawn: Sequence[Drawn], png: bool, out: Path | None) -> Iterator[Job]:
+    """The jobs that draw a table's figures.
+
+    All that `Drawn.files` makes its files of is in the name of the place where they are kept.
+
+    Args:
+        table: what is drawn.
+        drawn: figures of it.
+        png: as `Reports.files` takes it.
+        out: likewise.
+    """
+    there = None if out is None else out / table.folder
+    shown = hashlib.sha256(pickle.dumps(table) + fonts()).digest() if drawn else b""
+    for figure in drawn:
+        given = [shown, figure.name.encode(), str(png).encode()]
+        for path in () if there is None else (there / f"{figure.name}.svg", there / f"{figure.name}.png"):
+            given.append(hashlib.sha256(path.read_bytes()).digest() if path.is_file() else b"")
+        yield Job(functools.partial(_files_of, figure, png, there), kept.place("figure", b"\0".join(given)))
+
+
+def _files_of(figure: Drawn, png: bool, there: Path | None) -> Files:
+    return list(figure.files(png, there))
 
 
 def _derive(collection: Collection, variants: Sequence[tuple[str, Sequence[str]]], folders: Sequence[Path]) -> Reports:
@@ -103,21 +138,32 @@ def _derive(collection: Collection, variants: Sequence[tuple[str, Sequence[str]]
         folders: where the records are: studies lie in them or beside them.
     """
     left_out: list[str] = []
-    tables = join.tables(collection, experiments.names(), (), left_out)
-    for name, overrides in variants:
-        tables += join.tables(collection, [name], overrides, left_out)
     studies_out: list[str] = []
     found = load_studies(study_folders(folders), studies_out)
-    # A search is no comparison of settings: its runs are in the leaderboard alone.
+    # A search is no comparison of settings: its runs are in the leaderboard, and in the table of its own workloads.
     searched = run_ids(found)
-    rest = [record for record in collection.records if record.run_id not in searched]
-    grouped = [analyse(table) for table in groups(replace(collection, records=rest))]
+    rest = replace(collection, records=[r for r in collection.records if r.run_id not in searched])
+    names = experiments.names()
+    tuned = [name for name in names if experiments.load(name).workloads]
+    tables = [
+        *join.tables(rest, [name for name in names if name not in tuned], (), left_out),
+        *join.tables(collection, tuned, (), left_out),
+    ]
+    tables.sort(key=lambda table: names.index(table.name))
+    for name, overrides in variants:
+        tables += join.tables(collection if name in tuned else rest, [name], overrides, left_out)
+    grouped = [analyse(table) for table in groups(rest) if not _twin(table)]
     # A group whose runs one experiment has all of would say the same twice.
     covered = [_ids(table) for table in tables]
     loose = [analysis for analysis in grouped if not any(_ids(analysis.table) <= ids for ids in covered)]
     ranked = leaderboard(found, collection, studies_out)
     left_out += studies_out
     return Reports(collection, grouped, [*map(analyse, tables), *loose], left_out, ranked, studies_out)
+
+
+def _twin(table: Table) -> bool:
+    """Whether it is a non-spiking twin alone, which others stand beside: it compares nothing."""
+    return len(table.lines) == 1 and all(record.result["neuron"] == "relu" for record in table.records)
 
 
 def _ids(table: Table) -> set[str]:
@@ -218,10 +264,10 @@ def _put(made: Reports, out: Path, only: Sequence[Table] | None) -> None:
         if not path.exists() or path.read_bytes() != content:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-    for folder, kept in written.items():
+    for folder, names in written.items():
         # A figure whose numbers are gone must not stay behind.
         for path in folder.iterdir() if folder != out else ():
-            if path.name not in kept and path.suffix in (".svg", ".png") and source_of(path.read_bytes()) is not None:
+            if path.name not in names and path.suffix in (".svg", ".png") and source_of(path.read_bytes()) is not None:
                 path.unlink()
 
 

@@ -17,7 +17,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bench.report.stats import ALPHA, LEVEL, Estimate, Verdict, holm
+from bench.report.stats import ALPHA, LEVEL, Estimate, Verdict, holm, t_quantile
 
 Numbers = NDArray[np.float64]
 
@@ -185,10 +185,8 @@ class Compared:
 
     def half_width(self, alpha: float) -> Numbers:
         """Half the width of each difference's interval that leaves out a share of `alpha`."""
-        from scipy import stats  # type: ignore[import-untyped]
-
         # Two errors scatter more than either of them, and less than they would if they always fell together.
-        alone = self.own * stats.t.isf(alpha / 2, self.own_df), self.base * stats.t.isf(alpha / 2, self.base_df)
+        alone = self.own * -t_quantile(alpha / 2, self.own_df), self.base * -t_quantile(alpha / 2, self.base_df)
         low, high = np.maximum(*alone), alone[0] + alone[1]
         for _ in range(30):
             middle = (low + high) / 2
@@ -429,8 +427,6 @@ def intervals(cells: Sequence[Mapping[int, float]], scale: Scale, level: float =
     Returns:
         None for a cell without a value, no interval with one value, or where a ratio's value is 0.
     """
-    from scipy import stats
-
     found: list[Estimate | None] = []
     for cell in cells:
         mean = math.fsum(cell.values()) / len(cell) if cell else 0.0
@@ -444,12 +440,13 @@ def intervals(cells: Sequence[Mapping[int, float]], scale: Scale, level: float =
         return found
     values, least = _grid(panel, scale)
     _, squeezed, _ = _moderated(values, scale, least)
+    quantiles = t_quantile((1 + level) / 2, squeezed.df)
     for place, cell in enumerate(cells):
         known = found[place]
         if known is None or cell not in panel:
             continue
         at, n = panel.index(cell), len(cell)
-        half = float(stats.t.ppf((1 + level) / 2, squeezed.df[at])) * math.sqrt(squeezed.variances[at] / n)
+        half = float(quantiles[at]) * math.sqrt(squeezed.variances[at] / n)
         if half == 0:
             found[place] = Estimate(known.mean, None, None, n, "equal values")
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -16,6 +17,7 @@ from bench.errors import BenchError
 from bench.experiments import Experiment, Row
 from bench.published import papers
 from bench.records.identity import run_id
+from bench.report import kept
 from bench.report.claims import claims
 from bench.report.collect import Collection, StoredRun
 from bench.report.stats import RULES
@@ -46,7 +48,7 @@ _known: dict[_Wanted, _Facts] = {}
 def _composed(wanted: _Wanted) -> _Facts:
     """Each row with the settings that its runs' ids are made of, for seed 0 and whatever data there may be.
 
-    Composed once in a process: seeds, copies of the data and what `trainer.precision=auto` stood for are put in
+    Composed once, and kept: seeds, copies of the data and what `trainer.precision=auto` stood for are put in
     afterwards, so that a report is built on any machine, where there are no data sets, and in seconds.
     """
     if wanted not in _known:
@@ -55,17 +57,30 @@ def _composed(wanted: _Wanted) -> _Facts:
 
 
 def _compose(tables: Sequence[tuple[_Wanted, Experiment]]) -> None:
-    """Compose the rows of several tables at once: many share their options, which is what takes the time."""
-    jobs = [
-        (wanted, job)
+    """Compose the rows of several tables at once: many share their options, which is what takes the time.
+
+    Rows that were composed by an earlier command, from the same settings, are taken from there.
+    """
+    jobs = {
+        wanted: experiments.expand(experiment, [*wanted.extra, f"budget={wanted.budget}", "seed=0"])
         for wanted, experiment in tables
-        for job in experiments.expand(experiment, [*wanted.extra, f"budget={wanted.budget}", "seed=0"])
-    ]
-    identified = experiments.identified([job for _, job in jobs], _AnyData(), auto="auto")
-    rows: dict[_Wanted, _Facts] = {wanted: [] for wanted, _ in tables}
-    for (wanted, job), (_, _, facts) in zip(jobs, identified, strict=True):
-        rows[wanted].append((job.row, {k: v for k, v in facts.items() if k not in ("runs", "force")}))
-    _known.update(rows)
+    }
+    places = {
+        wanted: kept.place("rows", json.dumps([job.overrides for job in own]).encode()) for wanted, own in jobs.items()
+    }
+    facts = {wanted: kept.take(place) for wanted, place in places.items()}
+    missing = [wanted for wanted, known in facts.items() if known is None]
+    identified = iter(
+        experiments.identified([job for wanted in missing for job in jobs[wanted]], _AnyData(), auto="auto")
+        if missing
+        else ()
+    )
+    for wanted in missing:
+        of_jobs = [next(identified)[2] for _ in jobs[wanted]]
+        facts[wanted] = [{k: v for k, v in own.items() if k not in ("runs", "force")} for own in of_jobs]
+    kept.keep({places[wanted]: facts[wanted] for wanted in missing})
+    for wanted, own in jobs.items():
+        _known[wanted] = [(job.row, known) for job, known in zip(own, facts[wanted], strict=True)]
 
 
 class _AnyData(dict[str, tuple[str, str]]):

@@ -44,6 +44,8 @@ class Entry:
         rate: spike rate on the test images.
         rate_change: its ratio to the baseline's, minus 1.
         frugal_rate: spike rate of the second choice, the cheapest within a point of the baseline on validation images.
+        frugal_accuracy: its test accuracy.
+        frugal_setting: it, in words.
         frugal_change: its ratio to the baseline's, minus 1.
         frugal_difference: its accuracy against the baseline's, in points.
         at_half: validation accuracy that its trials reach at half the baseline's spike rate, in percent.
@@ -72,6 +74,8 @@ class Entry:
     rate: Estimate | None
     rate_change: Contrast | None
     frugal_rate: Estimate | None
+    frugal_accuracy: Estimate | None
+    frugal_setting: str
     frugal_change: Contrast | None
     frugal_difference: Contrast | None
     at_half: float | None
@@ -341,6 +345,8 @@ def _entry(
         rate=shown[id(one)][_RATE],
         rate_change=None if is_base else judged[id(one)].get(_RATE),
         frugal_rate=shown[id(frugal)][_RATE] if frugal else None,
+        frugal_accuracy=shown[id(frugal)][_ACC] if frugal else None,
+        frugal_setting=words_of(frugal.trial.settings) if frugal else "",
         frugal_change=judged[id(frugal)].get(_RATE) if frugal else None,
         frugal_difference=judged[id(frugal)].get(_ACC) if frugal else None,
         at_half=half,

@@ -82,7 +82,8 @@ def brief(board: Board) -> list[list[str]]:
 def _row(entry: Entry, twin: Twin | None) -> list[str]:
     name = f"`{entry.method}`" + (" (authors' values)" if entry.ruleset == "default" else "")
     seeds = f"{entry.seeds} seed{'s' * (entry.seeds != 1)}" + (f", {entry.diverged} diverged" * bool(entry.diverged))
-    trials = f", {entry.trials} trial{'s' * (entry.trials != 1)}" if entry.trials else ""
+    searched = entry.trials and entry.ruleset == "tuned"
+    trials = f", {entry.trials} trial{'s' * (entry.trials != 1)}" if searched else ""
     steps = "-" if entry.ms_per_step is None else f"{entry.ms_per_step:.1f}"
     fixed = "baseline" if entry.method == NONE and entry.ruleset == "tuned" else "-"
     return [
@@ -117,7 +118,8 @@ def _beside(energy: float, twin: Twin | None) -> str:
 def _frugal(entry: Entry) -> str:
     if entry.frugal_change is None:
         return "-"
-    text = f"{_percent(entry.frugal_change.difference)} spikes"
+    change = _percent(entry.frugal_change.difference)
+    text = f"**{change}** spikes" if str(entry.frugal_change.verdict) in (_BETTER, _WORSE) else f"{change} spikes"
     if entry.frugal_difference is not None:
         text += f", {_signed(entry.frugal_difference.difference, 2)} points"
     return text

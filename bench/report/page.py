@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.records.schema import MEASURES, Role, keys
-from bench.report import leaderboard_text
+from bench.report import kept, leaderboard_text
 from bench.report.analysis import Analysis, TableRow
 from bench.report.collect import StoredRun
 from bench.report.contrasts import Contrast
@@ -54,17 +54,12 @@ def render(
         records: all records.
         leaderboard: methods tuned on workloads, where there are any.
     """
-    import altair
-    import vl_convert  # type: ignore[import-not-found,unused-ignore]
-
-    from bench.report.charts import charts
-
     content = _content(groups, reports, records, leaderboard)
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    content["charts"] = charts()
+    content["charts"], altair, libraries = _charts()
     answer = content["views"][content["start"]]["sentence"]
     parts = {
-        "$NOTE": f"source sha256:{digest}; snn-bench, Altair {altair.__version__}",
+        "$NOTE": f"source sha256:{digest}; snn-bench, Altair {altair}",
         "$ANSWER": re.sub(r"`([^`]*)`", r"<code>\1</code>", html.escape(answer)),
         "$FOOTER": (
             "Charts: Vega and Vega-Lite, University of Washington Interactive Data Lab, BSD-3-Clause, inlined. This "
@@ -72,13 +67,29 @@ def render(
         ),
         # No "<" inside a script: "</script>" in a label would end it.
         "$DATA": json.dumps(content, separators=(",", ":")).replace("<", "\\u003c"),
-        "$LIBRARIES": vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", "<\\/script"),
+        "$LIBRARIES": libraries.replace("</script", "<\\/script"),
     }
     text = (Path(__file__).parent / "page.html").read_text()
     for name, value in parts.items():
         head, _, tail = text.partition(name)
         text = head + value + tail
     return text
+
+
+def _charts() -> tuple[list[dict[str, Any]], str, str]:
+    """The charts' specifications, Altair's version, and the JavaScript that draws them: they follow from no record."""
+    place = kept.place("charts", b"")
+    if known := kept.take(place):
+        specifications, version, libraries = known
+        return specifications, version, libraries
+    import altair
+    import vl_convert  # type: ignore[import-not-found,unused-ignore]
+
+    from bench.report.charts import charts
+
+    made = charts(), altair.__version__, vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    kept.keep({place: made})
+    return made
 
 
 def _content(
@@ -148,15 +159,8 @@ def _board_view(board: Board) -> dict[str, Any]:
             "complete": entry.complete, "baseline": entry.method == _NONE, "detail": entry.setting,
         })  # fmt: skip
         tuned = entry.ruleset != "default"
-        if entry.accuracy is not None and entry.rate is not None and tuned:
-            mean, low, high = _ends(entry.accuracy)
-            points.append(base | {
-                "setting": f"{entry.method}: {entry.setting}", "seeds": entry.seeds, ACCURACY.column: mean,
-                f"{ACCURACY.column}Low": low, f"{ACCURACY.column}High": high, RATE.column: _short(entry.rate.mean),
-                _ENERGY.column: _short(entry.energy), "label": entry.method,
-                "verdict": "baseline" if entry.difference is None else str(entry.difference.verdict),
-            })  # fmt: skip
         if tuned:
+            points += [base | point for point in _board_points(entry)]
             named = base | {"setting": entry.method}
             best += [named | {"n": n, "acc": _short(acc)} for n, acc in enumerate(entry.best_of, 1)]
             tried = board.trials.get(entry.method, ())
@@ -171,6 +175,26 @@ def _board_view(board: Board) -> dict[str, Any]:
                 + (f" Times: {', '.join(machines)}." if machines else ""),
         "reduced": "", "baseline": _NONE,
     }  # fmt: skip
+
+
+def _board_points(entry: Entry) -> list[dict[str, Any]]:
+    """Where a tuned entry lies in the trade-off: its choice, and the one of the fewest spikes where that is another."""
+    choices = [(entry.method, entry.setting, entry.accuracy, entry.rate, entry.difference)]
+    # The baseline is one point: all else is measured by it.
+    if entry.method != _NONE and entry.frugal_setting != entry.setting:
+        label = f"{entry.method}, fewest spikes"
+        difference = entry.frugal_difference
+        choices.append((label, entry.frugal_setting, entry.frugal_accuracy, entry.frugal_rate, difference))
+    points = []
+    for label, setting, accuracy, rate, difference in choices:
+        if accuracy is not None and rate is not None:
+            mean, low, high = _ends(accuracy)
+            points.append({
+                "setting": f"{label}: {setting}", "seeds": entry.seeds, ACCURACY.column: mean,
+                f"{ACCURACY.column}Low": low, f"{ACCURACY.column}High": high, RATE.column: _short(rate.mean),
+                "label": label, "verdict": "baseline" if difference is None else str(difference.verdict),
+            })  # fmt: skip
+    return points
 
 
 def _n(counts: Iterable[int]) -> str:
@@ -254,7 +278,7 @@ def _entry(row: TableRow) -> Entry:
         workload="", method=_NONE if baseline else _words(line.label), ruleset="grid", setting="", complete=True,
         why="", trials=0, seeds=len(line.seeds), diverged=len(line.diverged), accuracy=row.estimate(ACCURACY.column),
         difference=row.contrasts[ACCURACY.column], rate=row.estimate(RATE.column),
-        rate_change=row.contrasts[RATE.column], frugal_rate=None,
+        rate_change=row.contrasts[RATE.column], frugal_rate=None, frugal_accuracy=None, frugal_setting="",
         frugal_change=None, frugal_difference=None, at_half=None, at_three_quarters=None, passes=1.0, ms_per_step=None,
         gain=None, energy=row.mean(_ENERGY.column), best_of=(), hardware="", rank=None,
     )  # fmt: skip

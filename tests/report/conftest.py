@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from bench.records.schema import SCHEMA, SCHEMA_VERSION, validate
+from bench.report import kept
 
 LAYERS = (("spiking.0", 32768), ("spiking.1", 8192), ("spiking.2", 2048))
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -193,6 +194,15 @@ def records() -> SimpleNamespace:
         of_experiment=of_experiment,
         COMMIT=COMMIT,
     )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kept_apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What reports keep for later ones is nothing of the user's."""
+    where = tmp_path_factory.mktemp("kept")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kept, "folder", lambda: where)
+        yield
 
 
 @pytest.fixture(scope="session")

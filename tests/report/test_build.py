@@ -23,7 +23,7 @@ from bench.errors import BenchError
 from bench.experiments import load as load_experiment
 from bench.experiments import names
 from bench.published import papers
-from bench.report import build, join
+from bench.report import build, join, kept
 from bench.report.analysis import Analysis, analyse
 from bench.report.collect import collect
 from bench.report.exports import columns, table_csv
@@ -281,12 +281,13 @@ def test_a_picture_is_drawn_only_where_what_it_shows_has_changed(
 
 
 def test_figures_drawn_side_by_side_are_those_drawn_alone(written: Path) -> None:
-    from bench.report.figures import draw_all, figures
+    from bench.report.figures import figures
+    from bench.report.parallel import Job, side_by_side
 
     (analysis,) = map(analyse, groups(collect([written / "records"])))
-    own = [(figure, None) for figure in figures(analysis)]
-    alone = draw_all(own, processes=1)
-    assert draw_all(own, processes=3) == alone
+    own = [Job(lambda figure=figure: list(figure.files())) for figure in figures(analysis)]
+    alone = side_by_side(own, processes=1)
+    assert side_by_side(own, processes=3) == alone
     assert [name for files in alone for name, _ in files][:2] == ["accuracy_over_rate.svg", "accuracy_over_rate.png"]
     on_disk = {name: (written / "digits-cnn" / "quick" / name).read_bytes() for files in alone for name, _ in files}
     assert on_disk == {name: content for files in alone for name, content in files}
@@ -306,6 +307,7 @@ def test_tables_that_nobody_ran_are_not_composed(
     records.grid(tmp_path, 1)  # of digits and the network cnn
     monkeypatch.setattr(experiments, "identified", counted)
     monkeypatch.setattr(join, "_known", {})
+    monkeypatch.setattr(kept, "folder", lambda: tmp_path / "kept")
     wanted = ["suite/digits", "nandan2022/table3_1", "lyu2023/figures2_5"]
     join.tables(collect([tmp_path]), wanted, (), [])
     assert calls == [75]  # the rows of the first: the others are of other data

@@ -106,7 +106,7 @@ def test_a_row_has_a_cell_for_every_column() -> None:
         "vs none (points)": "+0.00 [-0.25, +0.25] alike",
         "spike rate": "0.1200 [0.1100, 0.1300]",
         "spikes vs none": "-33 % [-38, -28] **better**",
-        "fewest spikes within 1 point": "-50 % spikes, -0.80 points",
+        "fewest spikes within 1 point": "**-50 %** spikes, -0.80 points",
         "accuracy at 3/4 | 1/2 of the spikes": "96.0 | 95.2",
         "gain of tuning (points)": "+0.21",
         "cost: passes | ms a step": "1 | 12.3",

@@ -336,3 +336,9 @@ def test_a_lead_is_found_where_there_is_one_and_only_there(
         pair = stats.paired(known, dict.fromkeys(known, 0.0))
         found += pair.p is not None and pair.p <= 0.05
     assert low <= found / 500 <= high
+
+
+@given(st.floats(0.0001, 0.9999), st.one_of(st.floats(0.5, 1e6), st.just(math.inf)))
+def test_students_t_is_that_of_scipys_own_distribution(share: float, df: float) -> None:
+    assert float(stats.t_quantile(share, df)) == reference.t.ppf(share, df)
+    assert float(stats.t_tail(3.5 * share, df)) == reference.t.sf(3.5 * share, df)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from bench.report.analysis import Analysis
 from bench.report.figures.decisions import decisions
-from bench.report.figures.drawn import Drawn, draw_all, source_of
+from bench.report.figures.drawn import Drawn, source_of
 from bench.report.figures.growth import growth
-from bench.report.figures.look import COLOURS, GREY, colour_of, shape_of, style
+from bench.report.figures.look import COLOURS, GREY, colour_of, fonts, shape_of, style
 from bench.report.figures.maps import layers, weights
 from bench.report.figures.strength import strength_response
 from bench.report.figures.tradeoff import accuracy_over_rate, pareto_fronts
 from bench.report.figures.training import curves, gaps
 
 __all__ = [
-    "COLOURS", "GREY", "Drawn", "colour_of", "draw_all", "figures", "shape_of", "source_of", "style",
+    "COLOURS", "GREY", "Drawn", "colour_of", "figures", "fonts", "shape_of", "source_of", "style",
 ]  # fmt: skip
 
 

@@ -5,13 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import re
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +49,7 @@ class Drawn:
                 same and is not drawn.
         """
         import matplotlib
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.backends.backend_svg import FigureCanvasSVG
 
         note, renderer = f"source sha256:{self.digest}", f"snn-bench, Matplotlib {matplotlib.__version__}"
@@ -61,6 +58,7 @@ class Drawn:
             svg, picture = io.BytesIO(), io.BytesIO()
             metadata: dict[str, Any] = {"Date": None, "Creator": renderer, "Description": note}
             pixels = figure.canvas
+            assert isinstance(pixels, FigureCanvasAgg)
             # Not by `savefig`, which draws a figure twice: the first time only to lay it out, which drawing does too.
             figure.dpi = matplotlib.rcParams["savefig.dpi"]  # of the images within
             FigureCanvasSVG(figure).print_svg(svg, metadata=metadata)
@@ -71,7 +69,8 @@ class Drawn:
             old = None if there is None or not png else self._as_before(there, text, renderer)
             if png and old is None:
                 metadata = {"Software": renderer, "Description": note}
-                figure.savefig(picture, format="png", metadata=metadata, pil_kwargs={"optimize": True})
+                figure.dpi = matplotlib.rcParams["savefig.dpi"]  # which an SVG leaves at its own
+                pixels.print_png(picture, metadata=metadata, pil_kwargs={"optimize": True})
             yield f"{self.name}.png", old or picture.getvalue() or f"{note} {renderer}".encode()
 
     def _as_before(self, folder: Path, svg: bytes, renderer: str) -> bytes | None:
@@ -81,40 +80,6 @@ class Drawn:
             return None
         png = paths[1].read_bytes()
         return png if source_of(png) == (self.digest, renderer) else None
-
-
-_waiting: list[tuple[Drawn, bool, Path | None]] = []
-
-
-def draw_all(
-    figures: Sequence[tuple[Drawn, Path | None]], png: bool = True, processes: int | None = None
-) -> list[list[tuple[str, bytes]]]:
-    """The files of many figures, drawn side by side.
-
-    Args:
-        figures: each with the folder that has its files from before, or None.
-        png: as `Drawn.files` takes it.
-        processes: how many draw; None is one a core.
-    """
-    processes = min(processes or len(os.sched_getaffinity(0)), len(figures)) if sys.platform == "linux" else 1
-    if processes < 2:
-        return [list(figure.files(png, there)) for figure, there in figures]
-    # A figure is drawn by a function that knows its table, which only a fork takes along. Matplotlib is imported
-    # before, once for all.
-    import matplotlib.backends.backend_agg
-    import matplotlib.backends.backend_svg  # noqa: F401
-
-    _waiting[:] = [(figure, png, there) for figure, there in figures]
-    try:
-        with ProcessPoolExecutor(processes, mp_context=get_context("fork")) as pool:
-            return list(pool.map(_files_at, range(len(figures))))
-    finally:
-        _waiting.clear()
-
-
-def _files_at(place: int) -> list[tuple[str, bytes]]:
-    figure, png, there = _waiting[place]
-    return list(figure.files(png, there))
 
 
 def source_of(content: bytes) -> tuple[str, str] | None:

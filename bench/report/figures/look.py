@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.report.tables import Line, Table
@@ -152,6 +153,14 @@ def _shade(colour: str, share: float) -> str:
     end = 255 if share > 0 else 0
     parts = [int(colour[start : start + 2], 16) for start in (1, 3, 5)]
     return "#" + "".join(f"{round(part + abs(share) * (end - part)):02x}" for part in parts)
+
+
+def fonts() -> bytes:
+    """What Matplotlib knows of this machine's fonts, among which it finds the one that is drawn with."""
+    import matplotlib
+
+    known = sorted(Path(matplotlib.get_cachedir()).glob("fontlist-*.json"))
+    return b"".join(path.name.encode() + path.read_bytes() for path in known)
 
 
 @contextmanager
