@@ -9,6 +9,16 @@ import pytest
 
 from bench.published import papers
 from bench.registry import REGULARIZERS
+from bench.regularizers import (
+    advtrain,
+    labelsmooth,
+    margin,
+    membrane,
+    orthogonal,
+    ratebounds,
+    selfdistill,
+    synops,
+)
 from bench.regularizers.feature_dropout import Fill
 from bench.regularizers.masking import At, Mask, Scaling
 from bench.regularizers.spikepen import Scale
@@ -37,13 +47,81 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "alpha_dropout": DROPOUT,
     # lyu2023, section II.D, in our reading: feature dropout collapses as alpha dropout does, so it fills with alpha'.
     "feature_dropout": {**DROPOUT, "fill": Fill.alpha},
+    # The field's later methods. Deng et al. 2022, their repository.
+    "tet": {"weight": 1e-3, "target": 1.0},
+    # Ding et al. 2025: temperature 2; Yu et al. 2025: 3.
+    "selfdistill": {"weight": 1.0, "form": selfdistill.Form.strong_to_weak, "temperature": 2.0},
+    # Its authors' CIFAR-10 ResNet-19.
+    "trt": {"weight": 1e-5, "decay": 0.25, "mse": 0.05},
+    # Szegedy et al. 2016, section 7.
+    "labelsmooth": {"weight": 0.1, "form": labelsmooth.Form.smooth, "per_step": False},
+    # Zhang et al. 2018, ImageNet; Yun et al. 2019, CIFAR.
+    "mixup": {"alpha": 0.2, "prob": 1.0},
+    "cutmix": {"alpha": 1.0, "prob": 0.5},
+    # Zenke & Vogels 2021: upper bound; the bounds themselves are this suite's.
+    "ratebounds": {
+        "weight": 0.1, "lower": 0.01, "upper": 0.1, "lower_weight": 1.0, "order": 2,
+        "population": ratebounds.Population.layer,
+    },
+    # Sorbaro et al. 2020 as sinabs' users set it; half of the start's SynOps.
+    "synops": {"weight": 1.0, "form": synops.Form.target, "share": 0.5, "synops": None, "order": 2},
+    # Not verified.
+    "membrane": {"weight": 0.1, "form": membrane.Form.rmp, "order": 2.0},
+    # arXiv 2602.20548, WRN-16.
+    "margin": {"weight": 0.4, "form": margin.Form.hinge, "margin": None},
+    # Ding et al. 2022, their repository's function.
+    "orthogonal": {"weight": 0.002, "form": orthogonal.Form.step},
+    # This suite's: the authors' 0.5 of Wan et al. 2013 is for wide linear layers.
+    "dropconnect": {"p": 0.1, "only_linear": False},
+    # Composer's least; Huang et al. 2016 have 0.5 for 110 layers.
+    "stochdepth": {"p": 0.1},
+    # Not verified.
+    "noisyneuron": {"sigma": 0.2},
+    # Composer's.
+    "ema": {"half_life": 1000.0},
+    # Izmailov et al. 2018.
+    "swa": {"last": 0.25},
+    # Foret et al. 2021, section 3.1.
+    "sam": {"rho": 0.05, "adaptive": False},
+    # Wang et al. 2022, their code.
+    "rdrop": {"weight": 0.5},
+    # Liu et al. 2024, their code; the weight is this suite's.
+    "inputgrad": {"weight": 0.01, "h": 0.01},
+    # arXiv 2511.12199.
+    "advtrain": {"eps": 2 / 255, "steps": 2, "form": advtrain.Form.pgd, "beta": 5.0},
 }  # fmt: skip
 
-STRENGTHS = dict.fromkeys(("dropout", "dropout2d", "alpha_dropout", "feature_dropout"), "p") | {
-    "weight_decay": "weight",
-    "spikepen": "weight",
-    "uselose": "k_p",
-}
+STRENGTHS = (
+    dict.fromkeys(("dropout", "dropout2d", "alpha_dropout", "feature_dropout"), "p")
+    | {
+        "weight_decay": "weight",
+        "spikepen": "weight",
+        "uselose": "k_p",
+        "mixup": "alpha",
+        "cutmix": "alpha",
+        "dropconnect": "p",
+        "stochdepth": "p",
+        "noisyneuron": "sigma",
+        "ema": "half_life",
+        "swa": "last",
+        "sam": "rho",
+        "advtrain": "eps",
+    }
+    | dict.fromkeys(
+        (
+            "selfdistill",
+            "labelsmooth",
+            "ratebounds",
+            "synops",
+            "membrane",
+            "margin",
+            "orthogonal",
+            "rdrop",
+            "inputgrad",
+        ),
+        "weight",
+    )
+)
 """What 0 switches off, and the reports' curves run over."""
 
 
