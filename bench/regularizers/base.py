@@ -75,6 +75,8 @@ class Regularizer(nn.Module):
         space: what `bench tune` searches, by the constructor's arguments: at most three, each with its range and its
             authors' value. Empty where there is nothing to tune.
         passes_per_step: forward and backward passes that a training step takes.
+        counts_passes: whether each forward pass in training mode moves its state, so that it cannot go together with a
+            method that makes several in a step.
         progress: share of the epochs that are done, in [0, 1), a scalar on the device, for weights that follow a
             schedule: a replayed step sees it move.
     """
@@ -84,6 +86,7 @@ class Regularizer(nn.Module):
     strength: ClassVar[str | None] = None
     space: ClassVar[Space] = {}
     passes_per_step: float = 1
+    counts_passes: bool = False
     reads: Collection[str] | None = None
     identity_in_eval: bool = True
     replayable: bool = False

@@ -303,6 +303,7 @@ class UseItOrLoseIt(Regularizer):
     """
 
     strength = "k_p"
+    counts_passes = True
     reads = ()  # usage is measured where an input enters its layer, behind pooling and sums
     replayable = True
     space = {

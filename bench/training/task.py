@@ -85,6 +85,12 @@ class Task(BaseTask):
         if len(stepping) > 1:
             raise BenchError(f"reg={stepping}: each makes the step its own, and only one can; keep one of them")
         self.stepping = regularizers[stepping[0]] if stepping else None
+        counting = [n for n, r in regularizers.items() if r.counts_passes and not r.off]
+        if stepping and counting:
+            raise BenchError(
+                f"reg={sorted([*stepping, *counting])}: {stepping[0]} makes several passes a step, and {counting[0]} "
+                "takes each for a step; keep one of them"
+            )
         self.reads_of = {name: contract.reads(name, reg) for name, reg in regularizers.items()}
         self.reads = frozenset[Read]().union(*self.reads_of.values())
         self.finite: Tensor | None = None

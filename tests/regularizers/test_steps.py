@@ -250,6 +250,10 @@ def test_two_methods_cannot_both_own_the_step(run_tiny) -> None:
         run_tiny("reg=[rdrop,sam]")
     with pytest.raises(BenchError, match=r"reg=\['labelsmooth', 'tet'\]: each replaces the loss, and only one can"):
         run_tiny("reg=[labelsmooth,tet]")
+    with pytest.raises(
+        BenchError, match=r"reg=\['sam', 'uselose'\]: sam makes several passes a step, and uselose takes"
+    ):
+        run_tiny("reg=[sam,uselose]")
 
 
 def test_a_step_tells_of_one_pass(net) -> None:
