@@ -46,6 +46,30 @@ def test_the_example_is_a_regularizer(
     assert "reg.rateband.weight is -1" in refused.stderr
 
 
+def test_the_example_of_a_step_runs(
+    bench: Callable[..., subprocess.CompletedProcess[str]], tiny: tuple[str, ...], tmp_path: Path
+) -> None:
+    page = (ROOT / "docs" / "contributing-a-regularizer.md").read_text()
+    found = re.search(r"<!-- example of a step -->\n```python\n(.+?)```", page, re.DOTALL)
+    assert found is not None
+    plugin = tmp_path / "gradnoise.py"
+    plugin.write_text(found[1])
+    losses = {}
+    for sigma in ("0", "0.01", "10"):
+        done = bench("run", *tiny, "reg=gradnoise", f"reg.gradnoise.sigma={sigma}", "trainer.epochs=3",
+                     env={"BENCH_PLUGINS": str(plugin)})  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    done = bench("run", *tiny, "reg=none", "trainer.epochs=3")
+    assert done.returncode == 0, done.stderr
+    for path in (tmp_path / "runs").rglob("result.json"):
+        result = json.loads(path.read_text())
+        losses[result["strength"]] = result["train"]["loss"]
+    # Without noise it is the baseline to the last bit; a little changes little, and much drowns the gradients.
+    assert losses[0.0] == losses[None]
+    assert losses[0.01] != losses[0.0]
+    assert losses[10.0] > losses[0.0] + 0.1
+
+
 def test_the_tables_follow_from_the_registry(tmp_path: Path) -> None:
     copy = tmp_path / "catalog.md"
     copy.write_text((ROOT / "docs" / "catalog.md").read_text())

@@ -140,11 +140,12 @@ def _derive(collection: Collection, variants: Sequence[tuple[str, Sequence[str]]
     left_out: list[str] = []
     studies_out: list[str] = []
     found = load_studies(study_folders(folders), studies_out)
-    # A search is no comparison of settings: its runs are in the leaderboard, and in the table of its own workloads.
+    # A search is no comparison of settings: its runs are in the leaderboard, and in tables that are of its own budget.
     searched = run_ids(found)
     rest = replace(collection, records=[r for r in collection.records if r.run_id not in searched])
     names = experiments.names()
-    tuned = [name for name in names if experiments.load(name).workloads]
+    budgets = {record.result["budget"] for record in collection.records if record.run_id in searched}
+    tuned = [name for name in names if experiments.load(name).budget in budgets]
     tables = [
         *join.tables(rest, [name for name in names if name not in tuned], (), left_out),
         *join.tables(collection, tuned, (), left_out),

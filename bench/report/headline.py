@@ -47,7 +47,7 @@ def write_into(path: Path, out: Path) -> bool:
     """
     collection = gather([out / "records"], False, lambda line: None)
     # Links are read from where the file is.
-    root = Path(os.path.relpath(out.resolve().parent, path.resolve().parent)).as_posix()
+    root = Path(os.path.relpath(out.absolute().parent, path.absolute().parent)).as_posix()
     root = "" if root == "." else f"{root}/"
 
     def render(folder: str) -> str:

@@ -77,6 +77,7 @@ def offered(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Offered:
             "bench run experiment=suite/",
             [
                 "experiment=suite/digits ",
+                "experiment=suite/methods ",
                 "experiment=suite/mnist ",
                 "experiment=suite/precision ",
                 "experiment=suite/small ",
@@ -98,7 +99,10 @@ def offered(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Offered:
         ("bench run --cfg=j", ["--cfg=job "]),
         ("bench report --into ", []),
         ("bench report nandan2022/table4_1 budget=c", ["budget=cpu "]),
-        ("bench dashboard suite/", ["suite/digits ", "suite/mnist ", "suite/precision ", "suite/small "]),
+        (
+            "bench dashboard suite/",
+            ["suite/digits ", "suite/methods ", "suite/mnist ", "suite/precision ", "suite/small "],
+        ),
         ("bench dashboard suite/mnist bu", ["budget="]),
         ("bench dashboard suite/mnist budget=cpu,sm", ["budget=cpu,smoke "]),
         ("bench dashboard seed", []),

@@ -39,6 +39,7 @@ ROWS = {
     "lyu2023/figures2_5": 2 * (5 + 4 + 2),
     "lyu2023/table2": 5,
     "suite/digits": 3 * 25,
+    "suite/methods": 28 + 2,
     "suite/mnist": 9,
     "suite/precision": 4,
     "suite/small": 3 * 9,
@@ -211,9 +212,20 @@ def test_tables_share_their_runs() -> None:
     assert ids("nandan2022/table3_1") < ids("nandan2022/figure3_1")
 
 
-def test_every_regularizer_is_in_the_suites_tables() -> None:
-    """A new regularizer enters here: its author adds its rows to these two files."""
-    registered = set(REGULARIZERS.names())
+def test_every_regularizer_is_among_the_methods_at_its_authors_values() -> None:
+    """A new regularizer enters here: its author adds its row, the first trial of `bench tune`."""
+    rows = {name: facts for facts in settings("suite/methods", "lean") for name in facts["reg"]}
+    assert rows.keys() == set(REGULARIZERS.names())
+    for name, facts in rows.items():
+        for argument, axis in REGULARIZERS.get(name).space.items():
+            assert facts["reg"][name][argument] == axis.authors, f"{name}.{argument}"
+
+
+def test_the_papers_regularizers_are_in_the_suites_tables() -> None:
+    registered = {
+        "none", "weight_decay", "spikepen", "weightnorm", "dropout", "dropout2d", "feature_dropout", "alpha_dropout",
+        "uselose",
+    }  # fmt: skip
     digits = settings("suite/digits", "paper")
     for model in ("cnn", "sew", "convmixer"):
         counts = Counter("+".join(facts["reg"]) for facts in digits if facts["model"]["name"] == model)
