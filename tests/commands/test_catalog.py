@@ -80,12 +80,12 @@ def test_settings_are_written_as_one_would_type_them() -> None:
 
 def test_tables_of_a_markdown_file_are_renewed(cli: Cli, tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
-    readme.write_text("Intro\n\n<!-- bench list regs -->\nold | text\n<!-- end -->\n\nOutro\n")
+    readme.write_text("Intro\n\n<!-- bench list regs -->\nwhat was here\n<!-- end -->\n\nOutro\n")
     assert cli("list", "--markdown", "--into", str(readme))[0] == 0
     text = readme.read_text()
     assert text.startswith("Intro\n\n<!-- bench list regs -->\n")
     assert text.endswith("<!-- end -->\n\nOutro\n")
-    assert "old" not in text
+    assert "what was here" not in text
     assert all(f"\n| `{name}` |" in text for name in REGULARIZERS.names())
     _, out, _ = cli("list", "--markdown", "--into", str(readme))
     assert out.endswith("is as it should be\n")
