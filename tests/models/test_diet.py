@@ -407,13 +407,18 @@ def test_every_regularizer_works_on_it(name: str) -> None:
     torch.manual_seed(1)
     net = network()
     reg = REGULARIZERS.get(name)()
-    task = Task(net, {name: reg}, OptimConfig(Optimizer.adamw, 0.01), seed=0, epochs=1)
+    try:
+        task = Task(net, {name: reg}, OptimConfig(Optimizer.adamw, 0.01), seed=0, epochs=1)
+    except BenchError as error:
+        if not str(error).startswith(f"reg={name} "):
+            raise
+        return  # it needs what this network does not have, and says so
     x, y = torch.randn(12, 2, 8, 8), torch.randint(3, (12,))
     reg.initialize(net, x)
     optimizer = torch.optim.AdamW(task.parameter_groups(), lr=0.01, weight_decay=0.0)
     before = [p.detach().clone() for p in net.parameters()]
     for _ in range(3):
-        features, activity = task.forward_t(x)
+        features, activity = task.forward_t(x, task.reads)
         _, loss = task.logits_and_loss(features, y)
         loss = loss + sum(reg.penalty(activity).values())
         optimizer.zero_grad()
