@@ -17,7 +17,10 @@ def class_weights(y: Tensor, classes: int) -> Tensor:
     Returns:
         `[N, classes]`, float32, rows that add up to 1.
     """
-    return y.float() if y.is_floating_point() else F.one_hot(y, classes).float()
+    if y.is_floating_point():
+        return y.float()
+    # Not `one_hot`, which looks at the labels from the CPU: no GPU could replay that.
+    return torch.zeros(len(y), classes, device=y.device).scatter_(1, y[:, None], 1.0)
 
 
 def per_step_cross_entropy(logits_t: Tensor, y: Tensor) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -31,7 +33,8 @@ def decayed_weights(weights: Tensor, time_steps: int, decay: float) -> Tensor:
     """
     w = weights.float()
     squares, size = w.square(), w.abs() + EPSILON
-    rises = [torch.special.expm1(torch.tensor(decay * t, device=w.device)) for t in range(time_steps)]
+    # Beyond e^700 there is nothing left of the term.
+    rises = [math.expm1(min(decay * t, 700.0)) for t in range(time_steps)]
     return torch.stack([(squares / (1 + rise * size)).sum() for rise in rises]).mean()
 
 

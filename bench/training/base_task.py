@@ -44,6 +44,7 @@ class BaseTask(L.LightningModule, ABC):
         splits: names of the evaluation loaders, in the trainer's order; a final test has `TRAINED` after them.
         on_step: called with the task after each training step.
         alone: act as the only process, though there may be others.
+        images: gives normalized training images, `[500, C, H, W]` or fewer, for what starts or is judged by data.
 
     Attributes:
         meters: by split, and of the epoch under way under `train`.
@@ -51,7 +52,6 @@ class BaseTask(L.LightningModule, ABC):
         steps: training steps done in the epoch.
         counter: of the operations of the final test; None before it.
         spiking: False for the ReLU twin.
-        images: gives normalized training images, `[500, C, H, W]` or fewer, for `Regularizer.eval_weights`.
         rank: of this process; `ranks` is how many there are.
 
     Raises:
@@ -71,6 +71,7 @@ class BaseTask(L.LightningModule, ABC):
         splits: Iterable[str] = ("test",),
         on_step: Callable[[BaseTask], None] | None = None,
         alone: bool = False,
+        images: Callable[[], Tensor] | None = None,
     ) -> None:
         super().__init__()
         if optim.name not in self.takes:
@@ -88,7 +89,7 @@ class BaseTask(L.LightningModule, ABC):
         self.meters: dict[str, Meter] = {}
         self.penalties: dict[str, Tensor] = {}
         self.steps = 0
-        self.images: Callable[[], Tensor] | None = None
+        self._images = images
         self._judging = ExitStack()
         self.rank, self.ranks = (0, 1) if alone else (distributed.rank(), distributed.ranks())
 
@@ -192,11 +193,20 @@ class BaseTask(L.LightningModule, ABC):
         process alone would."""
         return batch_idx % self.ranks == self.rank
 
+    def images(self) -> Tensor:
+        """Normalized training images, `[500, C, H, W]` or fewer, the same at each call.
+
+        Raises:
+            RuntimeError: the task was given none.
+        """
+        if self._images is None:
+            raise RuntimeError("this task has no images to start or to judge a network by: give it `images`")
+        return self._images()
+
     def judge(self) -> None:
         """Give the network the weights to be judged by, until `judged`."""
         for reg in self.regs:
             if type(reg).eval_weights is not Regularizer.eval_weights and not reg.off:
-                assert self.images is not None
                 self._judging.enter_context(reg.eval_weights(self.model, self.images()))
 
     def judged(self) -> None:

@@ -27,8 +27,6 @@ from bench.training.meter import Meter
 from bench.training.setup import Run, eval_batch_size, make_task
 from bench.training.task import Diverged, Task
 
-INIT_IMAGES = 500  # nandan2022, section 4.1, after Salimans & Kingma 2016
-
 
 def make_trainer(run: Run, callbacks: list[L.Callback]) -> L.Trainer:
     """Lightning's Trainer without what a run does itself: checkpoints, bar, logger."""
@@ -94,10 +92,9 @@ def fit_and_test(run: Run, trainer: L.Trainer, task: BaseTask, splits: Splits, d
 def _fit_and_test(run: Run, trainer: L.Trainer, task: BaseTask, splits: Splits, done: int) -> dict[str, Any]:
     # Lightning makes the first epoch's iterator before it says which epoch that is.
     splits.train.set_epoch(done)
-    task.images = lambda: splits.train_clean.sample(INIT_IMAGES, task.seed)
     if not done:
         seed_everything(task.seed, "initialize")
-        images = splits.train_clean.sample(INIT_IMAGES, task.seed)
+        images = task.images()
         task.to(images.device)  # where Lightning would bring it too, but only after this
         for regularizer in task.regs:
             regularizer.initialize(task.model, images)

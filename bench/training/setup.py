@@ -28,8 +28,8 @@ from bench.training.task import Task
 if TYPE_CHECKING:
     from bench.models.diehl_cook import DiehlCook
 
-
 EVAL_BATCH = 500
+INIT_IMAGES = 500  # nandan2022, section 4.1, after Salimans & Kingma 2016
 
 
 def eval_batch_size(batch_size: int) -> int:
@@ -136,6 +136,7 @@ def make_task(
     model = model.to(memory_format=torch.channels_last)
     shared: dict[str, Any] = {
         "seed": cfg.seed, "epochs": cfg.trainer.epochs, "splits": names, "on_step": on_step, "alone": alone,
+        "images": lambda: splits.train_clean.sample(INIT_IMAGES, cfg.seed),
     }  # fmt: skip
     if model.learning == "gradient":
         return Task(model, regs, settings(cfg.optim), replays=cfg.trainer.cuda_graph, **shared)
