@@ -5,14 +5,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from bench.activity import Activity
+from bench.errors import BenchError
 from bench.models.base import SpikingNetwork
 from bench.regularizers.base import Regularizer
+from bench.regularizers.stepping import momentum
 
 
 class Averaging(Regularizer, ABC):
@@ -57,8 +59,16 @@ class Averaging(Regularizer, ABC):
         return [(n, b) for n, b in model.named_buffers() if n.rpartition(".")[2] in ("running_mean", "running_var")]
 
     def parameters_of(self, model: SpikingNetwork) -> list[nn.Parameter]:
-        """The parameters that the mean is of, in its order."""
+        """The parameters that the mean is of, in its order.
+
+        Raises:
+            BenchError: a regularizer that was attached later has made others of them.
+        """
         known = dict(model.named_parameters())
+        if gone := [name for name in self.names if name not in known]:
+            raise BenchError(
+                f"reg={self.name}: another regularizer has replaced {gone[0]} since; name {self.name} last"
+            )
         return [known[name] for name in self.names]
 
     def means(self) -> list[Tensor]:
@@ -114,23 +124,15 @@ def measure_anew(model: SpikingNetwork, images: Tensor) -> None:
         model: the network, which is left in the mode it was in.
         images: `[N, C, H, W]`, normalized.
     """
-    norms: list[Any] = [m for m in model.modules() if getattr(m, "running_mean", None) is not None]
-    momenta, modes = [norm.momentum for norm in norms], {module: module.training for module in model.modules()}
-    # It is no step of the training.
-    counts = [b for n, b in model.named_buffers() if n.endswith("num_batches_tracked")]
-    before = [count.clone() for count in counts]
+    modes = {module: module.training for module in model.modules()}
     model.eval()
-    for norm in norms:
-        norm.train()
-        norm.momentum = 1.0
     try:
-        model.forget()
-        model.features(images.contiguous(memory_format=torch.channels_last))
-        model.forget()
+        with momentum(model, 1.0) as norms:
+            for norm in norms:
+                norm.train()
+            model.forget()
+            model.features(images.contiguous(memory_format=torch.channels_last))
+            model.forget()
     finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
         for module, mode in modes.items():
             module.training = mode
-        for count, old in zip(counts, before, strict=True):
-            count.copy_(old)

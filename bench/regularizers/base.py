@@ -101,6 +101,10 @@ class Regularizer(nn.Module):
         """Whether its strength is 0: then its `loss` and `around_step` replace nothing."""
         return self.strength is not None and getattr(self, self.strength) == 0
 
+    def acts(self, hook: str) -> bool:
+        """Whether it has a hook of its own, and a strength other than 0."""
+        return getattr(type(self), hook) is not getattr(Regularizer, hook) and not self.off
+
     def attach(self, model: SpikingNetwork) -> None:
         """Change the network before the optimizer exists."""
 

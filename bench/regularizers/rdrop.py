@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from torch import Tensor
-from torch.nn import functional as F
 
 from bench.registry import REGULARIZERS
 from bench.regularizers.base import Regularizer, nonnegative
 from bench.regularizers.stepping import Step
+from bench.regularizers.targets import kl
 from bench.space import Log
 
 
@@ -18,8 +18,7 @@ def disagreement(one: Tensor, other: Tensor) -> Tensor:
         one: logits `[N, classes]`.
         other: logits `[N, classes]`.
     """
-    p, q = (F.log_softmax(logits.float(), -1) for logits in (one, other))
-    return 0.5 * ((p.exp() - q.exp()) * (p - q)).sum(-1).mean()
+    return 0.5 * (kl(one, other) + kl(other, one)).mean()
 
 
 @REGULARIZERS.register("rdrop")

@@ -11,7 +11,7 @@ from bench.models.base import SpikingNetwork
 from bench.registry import REGULARIZERS
 from bench.regularizers.base import Regularizer, nonnegative, positive
 from bench.regularizers.needs import several_steps
-from bench.regularizers.targets import class_weights, per_step_cross_entropy
+from bench.regularizers.targets import class_weights, kl, per_step_cross_entropy
 from bench.space import Choice, Log
 
 
@@ -33,9 +33,7 @@ def divergence(teacher: Tensor, student: Tensor, temperature: float) -> Tensor:
         student: logits that it broadcasts to.
         temperature: above 0.
     """
-    p = F.log_softmax(teacher.detach() / temperature, -1)
-    q = F.log_softmax(student / temperature, -1)
-    return (p.exp() * (p - q)).sum(-1).mean()
+    return kl(teacher.detach() / temperature, student / temperature).mean()
 
 
 def extreme_steps_loss(logits_t: Tensor, y: Tensor, weight: float, temperature: float, strong_teaches: bool) -> Tensor:
@@ -83,9 +81,7 @@ def right_steps_loss(logits_t: Tensor, y: Tensor, weight: float, temperature: fl
     right = (o.argmax(-1) == label).float()  # [T, N]
     count = right.sum(0)
     teacher = (o.detach() * right[..., None]).sum(0) / count.clamp(min=1)[:, None]
-    p = F.log_softmax(teacher / temperature, -1)
-    q = F.log_softmax(o / temperature, -1)
-    each = (p.exp() * (p - q)).sum(-1) * (count > 0)
+    each = kl(teacher / temperature, o / temperature) * (count > 0)
     return per_step_cross_entropy(o, y) + weight * temperature**2 * each.mean()
 
 

@@ -74,23 +74,24 @@ class Step:
         if told and self.told is None:
             self.told = self._objective(x, y)
             return self.told
-        with still(self.model):
+        with momentum(self.model, 0.0):
             return self._objective(x, y)
 
 
 @contextmanager
-def still(model: nn.Module) -> Iterator[None]:
-    """While this context is open, forward passes leave batch norm's running statistics alone."""
+def momentum(model: nn.Module, share: float) -> Iterator[list[Any]]:
+    """While this context is open, batch norm's running statistics take up another share of each batch, and none of the
+    passes counts as a step: 0 leaves them alone, 1 makes them the last batch's. It yields the norms."""
     norms: list[Any] = [module for module in model.modules() if getattr(module, "running_mean", None) is not None]
     momenta = [norm.momentum for norm in norms]
     batches = [getattr(norm, "num_batches_tracked", None) for norm in norms]
     before = [None if count is None else count.clone() for count in batches]
     try:
         for norm in norms:
-            norm.momentum = 0.0
-        yield
+            norm.momentum = share
+        yield norms
     finally:
-        for norm, momentum, count, old in zip(norms, momenta, batches, before, strict=True):
-            norm.momentum = momentum
+        for norm, own, count, old in zip(norms, momenta, batches, before, strict=True):
+            norm.momentum = own
             if count is not None:
                 count.copy_(old)

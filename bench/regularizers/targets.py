@@ -23,6 +23,20 @@ def class_weights(y: Tensor, classes: int) -> Tensor:
     return torch.zeros(len(y), classes, device=y.device).scatter_(1, y[:, None], 1.0)
 
 
+def kl(logits: Tensor, other: Tensor) -> Tensor:
+    """KL(softmax(logits) || softmax(other)) of each row.
+
+    Args:
+        logits: `[..., classes]`.
+        other: logits that broadcast with them.
+
+    Returns:
+        `[...]`, float32 at least.
+    """
+    p, q = F.log_softmax(logits.float(), -1), F.log_softmax(other.float(), -1)
+    return (p.exp() * (p - q)).sum(-1)
+
+
 def per_step_cross_entropy(logits_t: Tensor, y: Tensor) -> Tensor:
     """Mean over the time steps of the cross-entropy of each step's own logits.
 

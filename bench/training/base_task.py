@@ -206,7 +206,7 @@ class BaseTask(L.LightningModule, ABC):
     def judge(self) -> None:
         """Give the network the weights to be judged by, until `judged`."""
         for reg in self.regs:
-            if type(reg).eval_weights is not Regularizer.eval_weights and not reg.off:
+            if reg.acts("eval_weights"):
                 self._judging.enter_context(reg.eval_weights(self.model, self.images()))
 
     def judged(self) -> None:

@@ -75,13 +75,11 @@ class Task(BaseTask):
         contract.head(model)
         for regularizer in regularizers.values():
             regularizer.attach(model)
-        losses = [n for n, r in regularizers.items() if type(r).loss is not Regularizer.loss and not r.off]
+        losses = [name for name, reg in regularizers.items() if reg.acts("loss")]
         if len(losses) > 1:
             raise BenchError(f"reg={losses}: each replaces the loss, and only one can; keep one of them")
         self.loss_name = losses[0] if losses else None
-        stepping = [
-            n for n, r in regularizers.items() if type(r).around_step is not Regularizer.around_step and not r.off
-        ]
+        stepping = [name for name, reg in regularizers.items() if reg.acts("around_step")]
         if len(stepping) > 1:
             raise BenchError(f"reg={stepping}: each makes the step its own, and only one can; keep one of them")
         self.stepping = regularizers[stepping[0]] if stepping else None

@@ -87,7 +87,7 @@ class Bench:
             layer.reads = frozenset().union(*self.reads)
         features = self.model.features(x)
         self.activity = activity_of(self.model)
-        replaced = [r for r in self.regs if type(r).loss is not Regularizer.loss and not r.off]
+        replaced = [r for r in self.regs if r.acts("loss")]
         if replaced:
             logits_t = self.model.head(features)
             self.logits, loss = logits_t.mean(0), replaced[0].loss(logits_t, y)
@@ -106,7 +106,7 @@ class Bench:
 
     def step(self, seed: int = 0, task_loss: bool = True) -> None:
         """One training step; the gradients stay in the parameters."""
-        own = [r for r in self.regs if type(r).around_step is not Regularizer.around_step and not r.off]
+        own = [r for r in self.regs if r.acts("around_step")]
         if own and task_loss:
             torch.manual_seed(seed)
             x, y = self.x, self.y

@@ -245,6 +245,14 @@ def test_statistics_are_those_of_the_images(net) -> None:
 # What cannot be.
 
 
+def test_averages_come_after_what_replaces_weights(run_tiny) -> None:
+    with pytest.raises(
+        BenchError, match=r"reg=ema: a regularizer named after it has replaced \S+\.weight; name it last"
+    ):
+        run_tiny("reg=[ema,weightnorm]")
+    assert run_tiny("reg=[weightnorm,ema]", "reg.ema.half_life=2")["status"] == "finished"
+
+
 def test_two_methods_cannot_both_own_the_step(run_tiny) -> None:
     with pytest.raises(BenchError, match=r"reg=\['rdrop', 'sam'\]: each makes the step its own, and only one can"):
         run_tiny("reg=[rdrop,sam]")
