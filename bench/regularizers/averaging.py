@@ -66,9 +66,7 @@ class Averaging(Regularizer, ABC):
         """
         known = dict(model.named_parameters())
         if gone := [name for name in self.names if name not in known]:
-            raise BenchError(
-                f"reg={self.name}: another regularizer has replaced {gone[0]} since; name {self.name} last"
-            )
+            raise BenchError(f"reg={self.name}: a regularizer named after it has replaced {gone[0]}; name it last")
         return [known[name] for name in self.names]
 
     def means(self) -> list[Tensor]:
