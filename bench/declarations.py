@@ -94,10 +94,28 @@ class Declaration:
         try:
             return tuple(Source.of(self.module).arguments(self.qualname))
         except Unreadable:
-            cls: Any = importlib.import_module(self.module)
-            for part in self.qualname.split("."):
-                cls = getattr(cls, part)
-            return arguments_of(cls)
+            return arguments_of(_imported_class(self.module, self.qualname))
+
+    def attribute(self, name: str) -> Any:
+        """The value of an attribute of the class, its own or inherited; imported only where its source does not tell.
+
+        Args:
+            name: of the attribute.
+
+        Raises:
+            AttributeError: it has no such attribute.
+        """
+        try:
+            return Source.of(self.module).attribute(self.qualname, name)
+        except Unreadable:
+            return getattr(_imported_class(self.module, self.qualname), name)
+
+
+def _imported_class(module: str, qualname: str) -> Any:
+    found: Any = importlib.import_module(module)
+    for part in qualname.split("."):
+        found = getattr(found, part)
+    return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,6 +155,9 @@ class LiveDeclaration(Declaration):
             return arguments_of(self.cls)
         except Exception as error:  # whatever evaluating a stranger's annotations comes to
             raise BenchError(f"the types of the arguments of {self.place} cannot be read: {one_line(error)}") from error
+
+    def attribute(self, name: str) -> Any:
+        return getattr(self.cls, name)
 
     @property
     def place(self) -> str:
@@ -321,6 +342,26 @@ class Source:
             kind = module.evaluate(argument.annotation)
             yield Argument(argument.arg, kind, REQUIRED if default is None else module.evaluate(default))
 
+    def attribute(self, qualname: str, name: str) -> Any:
+        """The value that a class or one of its bases gives to an attribute.
+
+        Raises:
+            Unreadable: it is not plain to see.
+        """
+        node = self.bound.get(qualname)
+        if isinstance(node, ast.ImportFrom) and (module := _module_of(node)).startswith("bench."):
+            return Source.of(module).attribute(_original(node, qualname), name)
+        if not isinstance(node, ast.ClassDef):
+            raise Unreadable(qualname)
+        stated = dict(_bindings(node)).get(name)
+        if isinstance(stated, ast.Assign | ast.AnnAssign) and stated.value is not None:
+            return self.evaluate(stated.value)
+        for base in node.bases:
+            if isinstance(base, ast.Name):
+                with suppress(Unreadable):
+                    return self.attribute(base.id, name)
+        raise Unreadable(f"{qualname}.{name}")
+
     def _constructor(self, qualname: str) -> tuple[Source, ast.FunctionDef] | None:
         """The `__init__` that a class has or inherits, with the module that it stands in."""
         node = self.bound.get(qualname)
@@ -400,8 +441,8 @@ def _registration(decorator: ast.expr) -> str | None:
     return str(name.value) if plain and isinstance(name, ast.Constant) else None
 
 
-def _bindings(tree: ast.Module) -> Iterator[tuple[str, ast.stmt]]:
-    """Each name that the module's own statements bind, with the statement."""
+def _bindings(tree: ast.Module | ast.ClassDef) -> Iterator[tuple[str, ast.stmt]]:
+    """Each name that a module's or a class's own statements bind, with the statement."""
     for node in tree.body:
         if isinstance(node, ast.Import | ast.ImportFrom):
             yield from ((alias.asname or alias.name, node) for alias in node.names)

@@ -341,7 +341,8 @@ def facts_of(made: Design, chosen: Mapping[str, Trial], runs: str | Path) -> dic
     finals = finals_of(made, chosen)
     known = [RunFolder(runs, run).finished() for names in finals.values() for run in names]
     results = [result for result in known if result is not None]
-    passes = [REGULARIZERS.get(name).passes_per_step for name in made.method]
+    counted = [result["passes_per_step"] for result in results if result["passes_per_step"] is not None]
+    stated = math.prod(REGULARIZERS.get(name).passes_per_step for name in made.method)
     facts = {
         "protocol": PROTOCOL,
         "experiment": made.experiment,
@@ -353,7 +354,7 @@ def facts_of(made: Design, chosen: Mapping[str, Trial], runs: str | Path) -> dic
         "seeds": made.seeds,
         "study": made.study,
         "space": {key: {"kind": type(axis).__name__, **asdict(axis)} for key, axis in space_of(made.method).items()},
-        "passes_per_step": math.prod(passes),
+        "passes_per_step": sum(counted) / len(counted) if counted else stated,
         "data_checksum": results[0]["data_checksum"] if results else None,
         "choices": {name: {"trial": trial.trial, "runs": finals[name]} for name, trial in chosen.items()},
         "hardware": sorted({result["hardware"] for result in results}),

@@ -6,7 +6,7 @@ import inspect
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,10 @@ from bench import markdown
 from bench.commands.parsing import Parser
 from bench.commands.words import among
 from bench.errors import BenchError, nearest
+from bench.families import Family
 from bench.registry import MODELS, PROBES, REGULARIZERS, Registry
+
+BASELINE = "none"
 
 
 def parser() -> Parser:
@@ -48,9 +51,12 @@ def main(arguments: Sequence[str]) -> None:
         if options.markdown:
             print(f"## {name}\n\n{tabulated(rows)}\n")
         elif rows:
-            table(name, ("name", "what it is", "source", "defaults"), [
-                (row.name, row.summary, row.source, row.settings) for row in rows
-            ])  # fmt: skip
+            if rows[0].group:
+                say(name)
+            for heading, members in grouped(rows):
+                table(heading or name, ("name", "what it is", "source", "defaults"), [
+                    (row.name, row.summary, row.source, row.settings) for row in members
+                ])  # fmt: skip
         else:
             say(f"{name}: none")
 
@@ -64,12 +70,14 @@ class Entry:
         summary: one sentence.
         source: the paper and its equation, or a link.
         defaults: the settings it comes with.
+        group: heading of the rows that it stands among; nothing where there is none.
     """
 
     name: str
     summary: str
     source: str
     defaults: dict[str, Any]
+    group: str = ""
 
     @property
     def settings(self) -> str:
@@ -116,6 +124,34 @@ def components(registry: Registry) -> list[Entry]:
     return rows
 
 
+def regularizers() -> list[Entry]:
+    """Every registered regularizer, by family: the baseline first, those of no family last."""
+    declarations = {declaration.name: declaration for declaration in REGULARIZERS.declarations()}
+    families = {name: declaration.attribute("family") for name, declaration in declarations.items()}
+    # Its source is evaluated, not imported: what it has is another module's member of the same name.
+    order = {family.name: place for place, family in enumerate(Family)}
+
+    def place(name: str) -> int:
+        return -1 if name == BASELINE else len(order) if families[name] is None else order[families[name].name]
+
+    rows = sorted(components(REGULARIZERS), key=lambda row: (place(row.name), row.name))
+    return [replace(row, group=_heading(row.name, families[row.name])) for row in rows]
+
+
+def _heading(name: str, family: Family | None) -> str:
+    if name == BASELINE:
+        return "baseline"
+    return "of no family" if family is None else f"{family.name} ({family.value})"
+
+
+def grouped(rows: Sequence[Entry]) -> list[tuple[str, list[Entry]]]:
+    """Rows by the heading that they stand under, in their order."""
+    groups: dict[str, list[Entry]] = {}
+    for row in rows:
+        groups.setdefault(row.group, []).append(row)
+    return list(groups.items())
+
+
 def datasets() -> list[Entry]:
     """Every registered data set, with what its file under configs/data sets."""
     import yaml
@@ -146,7 +182,7 @@ def experiments() -> list[Entry]:
 
 SECTIONS: dict[str, Callable[[], list[Entry]]] = {
     "models": lambda: components(MODELS),
-    "regs": lambda: components(REGULARIZERS),
+    "regs": regularizers,
     "data": datasets,
     "experiments": experiments,
     "probes": lambda: components(PROBES),
@@ -165,11 +201,18 @@ def section(name: str) -> list[Entry]:
 
 
 def tabulated(rows: Sequence[Entry]) -> str:
-    """A table for GitHub."""
-    return markdown.table(
-        ("name", "what it is", "source", "defaults"),
-        [(f"`{row.name}`", row.summary, row.source, f"`{row.settings}`" if row.settings else "") for row in rows],
-    )
+    """A table for GitHub, or one for each group under its heading."""
+    tables = []
+    for heading, members in grouped(rows):
+        table = markdown.table(
+            ("name", "what it is", "source", "defaults"),
+            [
+                (f"`{row.name}`", row.summary, row.source, f"`{row.settings}`" if row.settings else "")
+                for row in members
+            ],
+        )
+        tables.append(f"**{heading[:1].upper()}{heading[1:]}**\n\n{table}" if heading else table)
+    return "\n\n".join(tables)
 
 
 def write_into(path: Path) -> bool:

@@ -238,7 +238,7 @@ def load(path: Path, record: dict[str, Any], cfg: DictConfig) -> Subject:
     assert checkpoint is not None
     task.load_state_dict(checkpoint["state_dict"])
     if cfg.eval.bake:
-        for regularizer in task.regs:
+        for regularizer in reversed(task.regs):
             regularizer.bake(task.model)
     task.to(device).eval().requires_grad_(False)
     return Subject(

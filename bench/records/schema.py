@@ -11,7 +11,7 @@ from typing import Any
 from bench import energy
 from bench.errors import BenchError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Of records that are written; those of earlier versions are read too (`bench.records.versions`)."""
 
 
@@ -224,6 +224,8 @@ FIELDS: tuple[Field, ...] = (
     Field("neuron_updates_per_image", int, "neurons x time steps, which the energy leaves out", True, unit=Unit.count,
           derive=neuron_updates),
     Field("params", int, "trained parameters", wandb="params"),
+    Field("passes_per_step", float, "forward passes that a training step made, in the mean; empty where they were not "
+          "counted", True, since=3),
     Field("train_images_per_s", float, "training speed", True, _circumstance),
     Field("seconds.total", float, "wall-clock seconds", role=_circumstance, wandb="seconds"),
     Field("seconds.train", float, "of them training", role=_circumstance),

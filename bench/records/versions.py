@@ -24,10 +24,11 @@ def current(record: Any) -> dict[str, Any]:
         BenchError: names the first key that does not fit.
     """
     validate(record)
-    if record["schema_version"] > 1:
-        return dict(record)
-    later = {field.key: None for field in FIELDS if field.since > 1 and field.derive is None}
+    version = record["schema_version"]
+    later = {field.key: None for field in FIELDS if field.since > version and field.derive is None}
     found: dict[str, Any] = {**record, **later}
+    if version > 1:
+        return found
     macs, synops = found["macs_per_image"], found["synops_per_image"]
     if synops is not None and _fed_by_spikes_alone(found):
         found["synops_nonbinary_per_image"] = 0.0

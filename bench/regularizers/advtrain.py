@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from bench.families import Family
 from bench.models.base import SpikingNetwork
 from bench.ranges import Numbers
 from bench.registry import REGULARIZERS
@@ -45,6 +46,7 @@ class AdversarialTraining(Regularizer):
         BenchError: a negative number, or no step.
     """
 
+    family = Family.data
     strength = "eps"
     passes_per_step = 3
     space = {

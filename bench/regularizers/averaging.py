@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from bench.activity import Activity
 from bench.errors import BenchError
+from bench.families import Family
 from bench.models.base import SpikingNetwork
 from bench.regularizers.base import Regularizer
 from bench.regularizers.stepping import momentum
@@ -28,6 +29,7 @@ class Averaging(Regularizer, ABC):
         count: steps that the mean has seen.
     """
 
+    family = Family.optimizer
     name: ClassVar[str]
     identity_in_eval = False
     replayable = True

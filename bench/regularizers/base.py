@@ -1,4 +1,18 @@
-"""The hooks of a regularizer, all optional."""
+"""The hooks of a regularizer, all optional, and the order in which a run calls them.
+
+Several regularizers are asked in the order of `reg=[...]`, hook by hook: all attach, then all initialize. Of a training
+step the order is
+
+1. `batch`: each gets what the one before made of images and labels;
+2. `around_step`, of the one that has it: it makes the forward and backward passes, each with 3 and 4;
+3. `loss`, of the one that has it, in place of the task's;
+4. `penalty` of each, added to the loss;
+5. the optimizer's step, with the options of `param_groups`, where a later regularizer's win;
+6. `after_step` of each.
+
+An evaluation takes place inside `eval_weights` of the one that has it. At a run's end `had_effect` is asked, then
+`bake` of each in the opposite order: who changed the network last is the first to fold it.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.activity import Activity
+from bench.families import Family
 from bench.models.base import SpikingNetwork
 from bench.ranges import Numbers
 from bench.regularizers.stepping import Step
@@ -62,6 +77,7 @@ class Regularizer(nn.Module):
     which the task seeds from (seed, epoch, step) before every step; those of a `Gate` from a key that it gets likewise.
 
     Attributes:
+        family: the group in which it is listed; None is a group of its own.
         strength: the constructor argument that scales the effect, 0 meaning none; None if there is none.
         reads: what `penalty` and `after_step` read of each spiking layer, by the names of `Read`: `rate`,
             `channel_rates`, `neuron_counts`, each also as `squared_...`, `spikes`, `potential`. Just that is kept: sums
@@ -74,7 +90,10 @@ class Regularizer(nn.Module):
             tensors that they write into in place. If in doubt leave it: steps are then done one by one.
         space: what `bench tune` searches, by the constructor's arguments: at most three, each with its range and its
             authors' value. Empty where there is nothing to tune.
-        passes_per_step: forward and backward passes that a training step takes.
+        passes_per_step: forward and backward passes that a training step takes in the mean; a run's record has what was
+            counted. An instance may set it where it depends on an argument.
+        replaces: parts of a training that it takes for itself, beyond the hooks in `bench.training.together`, so that
+            no other can: `normalization`.
         counts_passes: whether each forward pass in training mode moves its state, so that it cannot go together with a
             method that makes several in a step.
         progress: share of the epochs that are done, in [0, 1), a scalar on the device, for weights that follow a
@@ -83,10 +102,12 @@ class Regularizer(nn.Module):
 
     progress: Tensor
 
+    family: ClassVar[Family | None] = None
     strength: ClassVar[str | None] = None
     space: ClassVar[Space] = {}
     passes_per_step: float = 1
     counts_passes: bool = False
+    replaces: Collection[str] = ()
     reads: Collection[str] | None = None
     identity_in_eval: bool = True
     replayable: bool = False

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from bench.families import Family
 from bench.models.base import SpikingNetwork
 from bench.registry import REGULARIZERS
 from bench.regularizers.base import Regularizer, probability
@@ -55,6 +56,7 @@ class DropConnect(Regularizer):
         BenchError: p outside [0, 1].
     """
 
+    family = Family.masks
     strength = "p"
     space = {"p": Linear(0.02, 0.6, authors=0.5, source="Wan et al. 2013; SpikingJelly's default")}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from bench.families import Family
 from bench.registry import REGULARIZERS
 from bench.regularizers.base import Regularizer, nonnegative, positive
 from bench.regularizers.stepping import Step
@@ -43,6 +44,7 @@ class InputGradient(Regularizer):
         BenchError: a negative weight, or a step of 0 or below.
     """
 
+    family = Family.loss
     strength = "weight"
     passes_per_step = 2
     space = {"weight": Log(1e-4, 1.0, authors=0.01, source="not stated; this suite's default")}

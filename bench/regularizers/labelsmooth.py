@@ -7,6 +7,7 @@ from enum import StrEnum
 from torch import Tensor
 from torch.nn import functional as F
 
+from bench.families import Family
 from bench.registry import REGULARIZERS
 from bench.regularizers.base import Regularizer, nonnegative, probability
 from bench.regularizers.targets import class_weights
@@ -68,6 +69,7 @@ class LabelSmoothing(Regularizer):
         BenchError: a negative weight, or one above 1 for `smooth`.
     """
 
+    family = Family.loss
     strength = "weight"
     replayable = True
     space = {

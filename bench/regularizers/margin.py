@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from bench.activity import Activity
+from bench.families import Family
 from bench.models.base import SpikingNetwork
 from bench.neurons import Read
 from bench.registry import REGULARIZERS
@@ -76,6 +77,7 @@ class Margin(Regularizer):
         BenchError: a negative weight, a margin of 0 or below, or a network without potentials.
     """
 
+    family = Family.potentials
     strength = "weight"
     replayable = True
     reads = (Read.potential,)

@@ -10,6 +10,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from bench.families import Family
 from bench.models.base import SpikingNetwork
 from bench.ops import Backend, asked, resolve
 from bench.ops.masks import lowest
@@ -143,6 +144,7 @@ class Masked(Regularizer, ABC):
         BenchError: p outside [0, 1].
     """
 
+    family = Family.masks
     strength = "p"
     replayable = True
     name: ClassVar[str]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from bench.activity import Activity
+from bench.families import Family
 from bench.models.base import SpikingNetwork
 from bench.neurons import Read
 from bench.registry import REGULARIZERS
@@ -68,6 +69,7 @@ class Membrane(Regularizer):
         BenchError: a negative weight, an order of 0 or below, or a network without potentials.
     """
 
+    family = Family.potentials
     strength = "weight"
     replayable = True
     reads = (Read.potential,)

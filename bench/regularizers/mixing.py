@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from bench.families import Family
 from bench.models.base import SpikingNetwork
 from bench.regularizers.base import Regularizer, nonnegative, probability
 from bench.regularizers.targets import class_weights
@@ -35,6 +36,7 @@ class Mixing(Regularizer, ABC):
         BenchError: a negative alpha, or a share outside [0, 1].
     """
 
+    family = Family.data
     strength = "alpha"
     replayable = True
     name: ClassVar[str]

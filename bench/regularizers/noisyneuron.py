@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from bench.families import Family
 from bench.models.base import SpikingNetwork
 from bench.registry import REGULARIZERS
 from bench.regularizers.base import Regularizer, nonnegative
@@ -46,6 +47,7 @@ class NoisyNeuron(Regularizer):
         BenchError: a negative sigma.
     """
 
+    family = Family.masks
     strength = "sigma"
     replayable = True
     space = {"sigma": Log(0.02, 1.0, authors=0.2, source="not verified; this suite's default")}

@@ -10,6 +10,7 @@ from torch.nn.utils import parametrize
 
 from bench.activity import Activity
 from bench.errors import BenchError
+from bench.families import Family
 from bench.models.base import SpikingNetwork
 from bench.registry import REGULARIZERS
 from bench.regularizers.base import Regularizer, nonnegative
@@ -72,6 +73,7 @@ class Orthogonal(Regularizer):
         BenchError: a negative weight, or a network whose weights another method has replaced (weight normalization).
     """
 
+    family = Family.weights
     strength = "weight"
     replayable = True
     space = {

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from bench.activity import Activity, LayerActivity
 from bench.errors import BenchError
+from bench.families import Family
 from bench.neurons import Read
 from bench.registry import REGULARIZERS
 from bench.regularizers.base import Regularizer, nonnegative
@@ -71,6 +72,7 @@ class RateBounds(Regularizer):
         BenchError: a negative number, another order, or a lower bound above the upper one.
     """
 
+    family = Family.activity
     strength = "weight"
     replayable = True
     space = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from bench.families import Family
 from bench.registry import REGULARIZERS
 from bench.regularizers.base import Regularizer, nonnegative
 from bench.regularizers.stepping import Step
@@ -38,6 +39,7 @@ class RDrop(Regularizer):
         BenchError: a negative weight.
     """
 
+    family = Family.loss
     strength = "weight"
     passes_per_step = 2
     space = {"weight": Log(0.03, 10.0, authors=0.5, source="Wang et al. 2022, their code")}

@@ -7,6 +7,7 @@ from enum import StrEnum
 from torch import Tensor
 from torch.nn import functional as F
 
+from bench.families import Family
 from bench.models.base import SpikingNetwork
 from bench.registry import REGULARIZERS
 from bench.regularizers.base import Regularizer, nonnegative, positive
@@ -104,6 +105,7 @@ class SelfDistillation(Regularizer):
         BenchError: a negative weight, a temperature of 0 or below, or a network of one time step.
     """
 
+    family = Family.loss
     strength = "weight"
     replayable = True
     space = {

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from bench.activity import Activity, LayerActivity
 from bench.errors import BenchError
+from bench.families import Family
 from bench.neurons import Read
 from bench.registry import REGULARIZERS
 from bench.regularizers.base import Regularizer, nonnegative
@@ -58,6 +59,7 @@ class SpikePenalty(Regularizer):
         BenchError: negative weight, another order, or factors that do not fit the layers.
     """
 
+    family = Family.activity
     strength = "weight"
     replayable = True
     space = {

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.errors import BenchError
+from bench.families import Family
 from bench.models.base import SpikingNetwork
 from bench.registry import REGULARIZERS
 from bench.regularizers.base import Regularizer, probability
@@ -56,6 +57,7 @@ class StochasticDepth(Regularizer):
         BenchError: p outside [0, 1], or a network without residual branches that are added.
     """
 
+    family = Family.masks
     strength = "p"
     replayable = True
     space = {"p": Linear(0.02, 0.6, authors=0.5, source="Huang et al. 2016, section 4")}

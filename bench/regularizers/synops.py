@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from bench.activity import Activity, fan_out
 from bench.errors import BenchError
+from bench.families import Family
 from bench.models.base import SpikingNetwork
 from bench.neurons import Read, Spiking
 from bench.registry import REGULARIZERS
@@ -95,6 +96,7 @@ class SynOps(Regularizer):
         BenchError: a number outside its range, or a network without spikes.
     """
 
+    family = Family.activity
     strength = "weight"
     replayable = True
     reads = (Read.rate,)

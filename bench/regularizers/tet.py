@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from bench.families import Family
 from bench.registry import REGULARIZERS
 from bench.regularizers.base import Regularizer, finite, probability
 from bench.regularizers.targets import per_step_cross_entropy
@@ -44,6 +45,7 @@ class TET(Regularizer):
         BenchError: a weight outside [0, 1], or a target that is no number.
     """
 
+    family = Family.loss
     replayable = True
     space = {"weight": Log(1e-4, 0.3, authors=1e-3, source="Deng et al. 2022, their repository's default")}
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.activity import Activity
+from bench.families import Family
 from bench.models.base import SpikingNetwork
 from bench.registry import REGULARIZERS
 from bench.regularizers.base import Regularizer, nonnegative, probability
@@ -59,6 +60,7 @@ class TRT(Regularizer):
         BenchError: a number outside its range.
     """
 
+    family = Family.loss
     replayable = True
     space = {
         "weight": Log(1e-7, 1e-2, authors=1e-5, source="arXiv 2506.19256, CIFAR-10 ResNet-19"),

@@ -15,6 +15,7 @@ from torch.utils.hooks import RemovableHandle
 
 from bench.activity import Activity
 from bench.errors import BenchError
+from bench.families import Family
 from bench.models.base import Spec, SpikingNetwork
 from bench.models.mlp import BLACK
 from bench.neurons import Spiking
@@ -302,6 +303,7 @@ class UseItOrLoseIt(Regularizer):
         BenchError: negative k_p or weight, tau or r0 of 0 or below, or a gradient asked of `literal`.
     """
 
+    family = Family.weights
     strength = "k_p"
     counts_passes = True
     reads = ()  # usage is measured where an input enters its layer, behind pooling and sums

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from bench.families import Family
 from bench.models.base import SpikingNetwork
 from bench.registry import REGULARIZERS
 from bench.regularizers.base import Regularizer, nonnegative
@@ -29,6 +30,7 @@ class WeightDecay(Regularizer):
         BenchError: negative weight.
     """
 
+    family = Family.weights
     strength = "weight"
     replayable = True
     space = {"weight": Log(1e-4, 1.0, authors=0.03, source="nandan2022, table 2.2: best of AdamW's")}

@@ -11,6 +11,7 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import weight_norm
 
 from bench.errors import BenchError
+from bench.families import Family
 from bench.models.base import SpikingNetwork
 from bench.ops import ConvNorm
 from bench.registry import REGULARIZERS
@@ -124,6 +125,8 @@ class WeightNorm(Regularizer):
             mean 0 and variance 1 over some training images and all time steps, layer by layer.
     """
 
+    family = Family.normalization
+    replaces = ("normalization",)
     identity_in_eval = False
     replayable = True
     space = {

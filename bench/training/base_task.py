@@ -50,6 +50,7 @@ class BaseTask(L.LightningModule, ABC):
         meters: by split, and of the epoch under way under `train`.
         penalties: each term summed over the epoch's steps.
         steps: training steps done in the epoch.
+        passes: forward passes made in them.
         counter: of the operations of the final test; None before it.
         spiking: False for the ReLU twin.
         rank: of this process; `ranks` is how many there are.
@@ -88,7 +89,7 @@ class BaseTask(L.LightningModule, ABC):
         self.counter: Operations | None = None
         self.meters: dict[str, Meter] = {}
         self.penalties: dict[str, Tensor] = {}
-        self.steps = 0
+        self.steps = self.passes = 0
         self._images = images
         self._judging = ExitStack()
         self.rank, self.ranks = (0, 1) if alone else (distributed.rank(), distributed.ranks())
@@ -147,7 +148,7 @@ class BaseTask(L.LightningModule, ABC):
             self.on_step(self)
 
     def on_train_epoch_start(self) -> None:
-        self.steps = 0
+        self.steps = self.passes = 0
         self.meters["train"] = Meter()
         self.penalties = {}
         self.say_progress()

@@ -154,6 +154,7 @@ class LocalTask(BaseTask):
         logits, loss = self.logits_and_loss(model.votes(responses), y)
         self.meters["train"].update(logits, y.cpu(), loss, self.activity(responses))
         self.steps += 1
+        self.passes += 1
 
     def keep(self, images: Floats, labels: NDArray[np.int64]) -> None:
         """Remember the last images, for the labels of the neurons."""

@@ -74,6 +74,7 @@ class Recorder(Checkpoint):
             "penalties": {name: float(value) / task.steps for name, value in task.penalties.items()},
             "layers": train.rates.rates(),
             "images": train.images,
+            "passes_per_step": task.passes / task.steps,
             "images_per_s": train.images / seconds,
             "seconds": {"train": seconds, "eval": self.evaluated - self.trained if evaluated else 0.0},
         }

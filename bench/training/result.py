@@ -100,6 +100,10 @@ def strength_of(task: BaseTask) -> float | None:
     return strengths[0] if len(strengths) == 1 else None
 
 
+def _mean(numbers: list[float]) -> float | None:
+    return sum(numbers) / len(numbers) if numbers else None
+
+
 def compile_result(
     run: Run,
     env: dict[str, Any],
@@ -175,6 +179,7 @@ def compile_result(
         "layers": outcome["layers"],
         **{field.key: outcome["ops"].get(field.key) for field in COUNTED},
         "params": sum(p.numel() for p in task.model.parameters()),
+        "passes_per_step": _mean([row["passes_per_step"] for row in rows if "passes_per_step" in row]),
         "train_images_per_s": images / seconds["train"] if images else None,
         "seconds": {"total": seconds["train"] + seconds["eval"], **seconds},
         "peak_memory_bytes": provenance.peak_memory(env["device"]),

@@ -22,6 +22,7 @@ from bench.seeds import derive, seed_everything
 from bench.training import contract, distributed
 from bench.training.base_task import BaseTask
 from bench.training.graph import CapturedStep
+from bench.training.together import owners
 
 CHECK_EVERY = 20  # steps between looks at the loss: each look makes the CPU wait for a GPU
 
@@ -57,7 +58,7 @@ class Task(BaseTask):
         captured: what replays them; None where nothing does.
 
     Raises:
-        BenchError: more than one regularizer replaces the loss, or the optimizer is none of those it takes.
+        BenchError: regularizers that do not go together, or the optimizer is none of those it takes.
     """
 
     takes = tuple(OPTIMIZERS)
@@ -73,28 +74,18 @@ class Task(BaseTask):
     ) -> None:
         super().__init__(model, regularizers, optim, **base)
         contract.head(model)
+        owner = owners(regularizers)
         for regularizer in regularizers.values():
             regularizer.attach(model)
-        losses = [name for name, reg in regularizers.items() if reg.acts("loss")]
-        if len(losses) > 1:
-            raise BenchError(f"reg={losses}: each replaces the loss, and only one can; keep one of them")
-        self.loss_name = losses[0] if losses else None
-        stepping = [name for name, reg in regularizers.items() if reg.acts("around_step")]
-        if len(stepping) > 1:
-            raise BenchError(f"reg={stepping}: each makes the step its own, and only one can; keep one of them")
-        self.stepping = regularizers[stepping[0]] if stepping else None
-        counting = [n for n, r in regularizers.items() if r.counts_passes and not r.off]
-        if stepping and counting:
-            raise BenchError(
-                f"reg={sorted([*stepping, *counting])}: {stepping[0]} makes several passes a step, and {counting[0]} "
-                "takes each for a step; keep one of them"
-            )
+        self.loss_name = owner.get("loss")
+        self.stepping = regularizers[owner["around_step"]] if "around_step" in owner else None
         self.reads_of = {name: contract.reads(name, reg) for name, reg in regularizers.items()}
         self.reads = frozenset[Read]().union(*self.reads_of.values())
         self.finite: Tensor | None = None
         self.gates = [module for module in model.modules() if isinstance(module, Gate)]
         self.keys: Tensor | None = None  # of their masks, in one tensor: a copy a step
         self.replays = replays
+        self.passes_of_step = 0  # of the last step that was not replayed, as replays are
         self.captured: CapturedStep | None = None
 
     # -- one step ---------------------------------------------------------------------------------
@@ -166,6 +157,7 @@ class Task(BaseTask):
             images = self.meters["train"].images + len(x)
             self.captured.run(x, y)
             self.meters["train"].count(images)
+        self.passes += self.passes_of_step
         if self.device.type == "cpu" or self.steps % CHECK_EVERY == CHECK_EVERY - 1:
             self.stop_if_diverged(self.steps)
         self.steps += 1
@@ -193,6 +185,7 @@ class Task(BaseTask):
             self.stepping.around_step(step)
         if step.told is None:
             raise BenchError(f"regularizer {type(self.stepping).__name__}: its around_step tells of no pass")
+        self.passes_of_step = step.passes
         total, logits, loss, penalties, activity = step.told
         for name, term in penalties.items():
             if name in self.penalties:
@@ -309,7 +302,7 @@ class Task(BaseTask):
     def on_train_epoch_start(self) -> None:
         if self.captured is not None and self.captured.live:
             # What is replayed adds to the tensors that it was captured with.
-            self.steps = 0
+            self.steps = self.passes = 0
             self.say_progress()
             self.meters["train"].restart()
             for total in self.penalties.values():

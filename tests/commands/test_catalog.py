@@ -12,7 +12,10 @@ import pytest
 from bench.commands import catalog
 from bench.config import options
 from bench.data import DATASETS
+from bench.declarations import declaration_of
+from bench.families import Family
 from bench.registry import MODELS, PROBES, REGULARIZERS
+from bench.regularizers.base import Regularizer
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -22,7 +25,7 @@ def test_everything_registered_is_listed_with_its_source(cli: Cli) -> None:
     assert status == 0
     found = json.loads(out)
     assert [row["name"] for row in found["models"]] == MODELS.names()
-    assert [row["name"] for row in found["regs"]] == REGULARIZERS.names()
+    assert sorted(row["name"] for row in found["regs"]) == REGULARIZERS.names()
     assert [row["name"] for row in found["data"]] == DATASETS.names()
     assert [row["name"] for row in found["probes"]] == PROBES.names()
     assert all(row["summary"] and row["source"] for row in found["models"] + found["regs"] + found["probes"])
@@ -30,6 +33,24 @@ def test_everything_registered_is_listed_with_its_source(cli: Cli) -> None:
     assert spikepen["defaults"]["weight"] == 0.1
     assert spikepen["source"].startswith("nandan2022 (arXiv 2201.02538), eq. 3.1")
     assert next(row["defaults"] for row in found["data"] if row["name"] == "mnist")["size"] == 32
+
+
+def test_regularizers_are_listed_by_family(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = json.loads(cli("list", "regs", "--json")[1])["regs"]
+    groups = list(dict.fromkeys(row["group"] for row in found))
+    assert groups == ["baseline", *(f"{family.name} ({family.value})" for family in Family)]
+    of = {row["name"]: row["group"].partition(" ")[0] for row in found}
+    assert of["none"] == "baseline"
+    assert (of["spikepen"], of["dropout2d"], of["membrane"]) == ("activity", "masks", "potentials")
+    assert (of["weightnorm"], of["sam"], of["tet"], of["cutmix"]) == ("normalization", "optimizer", "loss", "data")
+
+    class Mine(Regularizer):
+        """Mine."""
+
+    stranger = declaration_of("mine", Mine)
+    monkeypatch.setattr(REGULARIZERS, "declarations", lambda: [stranger])
+    monkeypatch.setattr(catalog, "components", lambda _: [catalog.Entry("mine", "Mine.", "", {})])
+    assert [row.group for row in catalog.section("regs")] == ["of no family"]
 
 
 @pytest.mark.parametrize("width", ["", "60"])

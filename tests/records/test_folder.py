@@ -43,7 +43,7 @@ def test_the_schema_is_the_one_that_was_designed() -> None:
         "test_images, classes, model, model_args, neuron, time_steps, reg, strength, regs, no_effect, optimizer, lr, "
         "weight_decay, epochs, batch_size, seed, precision, ops, numerics, train, val, test, test_best_epoch, gap, "
         "layers, synops_per_image, synops_nonbinary_per_image, macs_per_image, energy_uj, params, "
-        "train_images_per_s, seconds, peak_memory_bytes, hardware, versions, commit, started, finished"
+        "passes_per_step, train_images_per_s, seconds, peak_memory_bytes, hardware, versions, commit, started, finished"
     )
     assert list(SCHEMA) == listed.split(", ")
     assert list(SCHEMA["train"]) == ["acc", "loss", "acc_eval", "loss_eval", "spike_rate"]
@@ -70,7 +70,7 @@ def test_every_key_is_needed(key: str) -> None:
     ("change", "message"),
     [
         ({"extra": 1}, "key 'extra' is not in the schema"),
-        ({"schema_version": 3}, "schema_version is 3, this suite reads 1 to 2"),
+        ({"schema_version": 4}, "schema_version is 4, this suite reads 1 to 3"),
         ({"schema_version": True}, "schema_version is True"),
         ({"schema_version": 1}, "key 'no_effect' is not in the schema"),
         ({"seed": "0"}, "key 'seed' is '0', not a int"),

@@ -43,6 +43,7 @@ class Bench:
     regs: list[Regularizer]
     lr: float = 0.05
     started: bool = False
+    passes: int = 0
     loss: Tensor = field(init=False)
     logits: Tensor = field(init=False)
     activity: Activity = field(init=False)
@@ -114,10 +115,12 @@ class Bench:
                 x, y = reg.batch(x, y)
             step = Step(self.model, x, y, self.objective, self.backward)
             own[0].around_step(step)
+            self.passes += step.passes
             assert step.told is not None
             self.loss, self.logits, _, self.penalties, self.activity = step.told
         else:
             self.backward(self.forward(seed, task_loss))
+            self.passes += 1
         self.optimizer.step()
         for reg, reads in zip(self.regs, self.reads, strict=True):
             reg.after_step(self.shown(reg, reads))

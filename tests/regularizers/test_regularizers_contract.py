@@ -16,6 +16,7 @@ from torch import nn
 
 from bench.activity import Activity
 from bench.errors import BenchError
+from bench.families import Family
 from bench.neurons import Read
 from bench.ops import Backend, explain, using
 from bench.registry import REGULARIZERS
@@ -144,6 +145,28 @@ def test_who_only_reads_changes_no_kernel(name: str, kwargs: dict[str, Any], arc
         return
     plain, on = bench(net(arch), []).train(1), bench(net(arch), [reg]).train(1)
     assert explain(on.model) == explain(plain.model)
+
+
+@every_variant
+def test_passes_are_those_that_it_declares(name: str, kwargs: dict[str, Any], net, bench) -> None:
+    reg = make(name, **kwargs)
+    trained = bench(home(name, kwargs, net), [reg])
+    # As many steps as make a whole number of passes: of an interval of k, k.
+    steps = next(k for k in range(1, 101) if abs(k * reg.passes_per_step - round(k * reg.passes_per_step)) < 1e-9)
+    trained.train(steps)
+    assert trained.passes == pytest.approx(steps * reg.passes_per_step)
+
+
+@every_name
+def test_it_has_a_family(name: str) -> None:
+    cls = REGULARIZERS.get(name)
+    assert name == "none" or isinstance(cls.family, Family)
+    declaration = REGULARIZERS.declaration(name)
+    # Read from the source, without an import.
+    read = declaration.attribute("family")
+    assert (read.name if read else None) == (cls.family.name if cls.family else None)
+    assert declaration.attribute("strength") == cls.strength
+    assert declaration.attribute("passes_per_step") == cls.passes_per_step
 
 
 class ReadsAll(Regularizer):

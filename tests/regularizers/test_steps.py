@@ -22,6 +22,7 @@ from bench.regularizers.rdrop import RDrop, disagreement
 from bench.regularizers.sam import SAM, climb
 from bench.regularizers.stepping import Pass, Step
 from bench.regularizers.swa import SWA
+from bench.regularizers.weightnorm import WeightNorm
 
 
 class Affine(nn.Module):
@@ -254,14 +255,53 @@ def test_averages_come_after_what_replaces_weights(run_tiny) -> None:
 
 
 def test_two_methods_cannot_both_own_the_step(run_tiny) -> None:
-    with pytest.raises(BenchError, match=r"reg=\['rdrop', 'sam'\]: each makes the step its own, and only one can"):
-        run_tiny("reg=[rdrop,sam]")
-    with pytest.raises(BenchError, match=r"reg=\['labelsmooth', 'tet'\]: each replaces the loss, and only one can"):
-        run_tiny("reg=[labelsmooth,tet]")
     with pytest.raises(
-        BenchError, match=r"reg=\['sam', 'uselose'\]: sam makes several passes a step, and uselose takes"
+        BenchError, match=r"reg=\[rdrop,sam\]: each replaces the step, and only one can; keep one of them"
     ):
+        run_tiny("reg=[rdrop,sam]")
+    with pytest.raises(BenchError, match=r"reg=\[labelsmooth,tet\]: each replaces the loss, and only one can"):
+        run_tiny("reg=[labelsmooth,tet]")
+    with pytest.raises(BenchError, match=r"reg=\[swa,ema\]: each replaces the weights that are judged, and only one"):
+        run_tiny("reg=[swa,ema]")
+    with pytest.raises(BenchError, match=r"reg=\[sam,uselose\]: sam makes several passes a step, and uselose takes"):
         run_tiny("reg=[sam,uselose]")
+
+
+class Replaces(Regularizer):
+    replaces = ("normalization",)
+
+
+def test_a_part_of_the_training_has_one_owner() -> None:
+    from bench.training.together import owners
+
+    norm, plain, off = WeightNorm(), Regularizer(), SAM(rho=0.0)
+    assert owners({"weightnorm": norm, "plain": plain, "off": off}) == {"normalization": "weightnorm"}
+    with pytest.raises(BenchError, match=r"^reg=\[weightnorm,mine\]: each replaces the normalization, and only"):
+        owners({"weightnorm": norm, "mine": Replaces()})
+    assert owners({"sam": SAM(), "off": off, "ema": EMA()}) == {"around_step": "sam", "eval_weights": "ema"}
+
+
+def test_sam_climbs_at_the_end_of_each_interval() -> None:
+    model, sam = Affine(), SAM(rho=0.5, interval=3)
+    assert sam.passes_per_step == pytest.approx(4 / 3)
+    passes = []
+    for _ in range(6):
+        step = step_of(model, IMAGE, LABEL)
+        sam.around_step(step)
+        passes.append(step.passes)
+    assert passes == [1, 1, 2, 1, 1, 2]
+    again = SAM(rho=0.5, interval=3)
+    again.load_state_dict(sam.state_dict())
+    assert int(again.steps) == 6, "a resumed run climbs where the whole one does"
+    with pytest.raises(BenchError, match=r"^reg\.sam\.interval is 0, it must be at least 1$"):
+        SAM(interval=0)
+
+
+def test_a_record_has_the_passes_that_were_counted(run_tiny) -> None:
+    assert run_tiny("reg=none")["passes_per_step"] == 1
+    # Five steps an epoch, two epochs: of ten steps the third, the sixth and the ninth climb.
+    assert run_tiny("reg=sam", "reg.sam.interval=3")["passes_per_step"] == pytest.approx(13 / 10)
+    assert run_tiny("reg=advtrain", "reg.advtrain.steps=1", "reg.advtrain.form=trades")["passes_per_step"] == 3
 
 
 def test_a_step_tells_of_one_pass(net) -> None:

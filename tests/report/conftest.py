@@ -38,7 +38,7 @@ def record(**changes: Any) -> dict[str, Any]:
         ],
         "synops_per_image": 1e6, "synops_nonbinary_per_image": 0.0, "macs_per_image": 2e5, "energy_uj": 1.82,
         "params": 33000,
-        "train_images_per_s": 500.0, "seconds": {"total": 12.0, "train": 10.0, "eval": 2.0},
+        "passes_per_step": 1.0, "train_images_per_s": 500.0, "seconds": {"total": 12.0, "train": 10.0, "eval": 2.0},
         "peak_memory_bytes": 10**9, "hardware": "test bench, 2 threads", "versions": {"torch": "2.15.0"},
         "commit": COMMIT, "started": "2026-01-01T00:00:00+00:00", "finished": "2026-01-01T00:01:00+00:00",
     }  # fmt: skip

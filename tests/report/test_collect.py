@@ -34,7 +34,7 @@ def test_good_records_are_read_with_what_lies_beside_them(records: SimpleNamespa
     ("damage", "reason"),
     [
         (lambda text: text[: len(text) // 2], "is damaged"),
-        (lambda text: text.replace('"schema_version": 2', '"schema_version": 7'), "schema_version is 7"),
+        (lambda text: text.replace('"schema_version": 3', '"schema_version": 7'), "schema_version is 7"),
         (lambda text: text.replace('"gap": 3.0', '"gap": "wide"'), "key 'gap'"),
         (lambda text: text.replace('"gap": 3.0', '"gap": NaN'), "'gap' is nan, no finite number"),
         (lambda text: text.replace('"acc": 94.0', '"acc": null'), "finished but has no accuracy"),

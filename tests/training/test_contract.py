@@ -172,7 +172,7 @@ def test_only_one_regularizer_replaces_the_loss() -> None:
         return total.item(), loss.item()
 
     assert objective(a=Half(), b=Three()) == (3.5, 3.0)
-    with pytest.raises(BenchError, match=r"^reg=\['a', 'c'\]: each replaces the loss, and only one can"):
+    with pytest.raises(BenchError, match=r"^reg=\[a,c\]: each replaces the loss, and only one can"):
         objective(a=Three(), b=Half(), c=Three())
 
 

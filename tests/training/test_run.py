@@ -311,7 +311,7 @@ def test_a_record_of_another_schema(run_tiny: Run) -> None:
     result = run_tiny()
     path = folder_of(result) / "result.json"
     path.write_text(json.dumps({**result, "schema_version": 99}))
-    with pytest.raises(BenchError, match="schema_version is 99, this suite reads 1 to 2"):
+    with pytest.raises(BenchError, match="schema_version is 99, this suite reads 1 to 3"):
         run_tiny()
 
 
