@@ -25,6 +25,8 @@ lint: $(VENV)/installed-dev
 # Tables in README.md and in docs follow from the registry and from the submitted records, the picture from a run.
 readme: $(VENV)/installed
 	$(BIN)/bench list --into docs/catalog.md
+	$(BIN)/python docs/methods.py
+	$(BIN)/bench report --into docs/methods
 	$(BIN)/bench report --into README.md
 	$(BIN)/bench report --into docs/results.md
 	$(BIN)/python docs/picture.py

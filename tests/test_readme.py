@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -12,12 +13,13 @@ import pytest
 
 from bench.commands.catalog import write_into
 from bench.config.compose import compose
+from bench.registry import REGULARIZERS
 from bench.report import headline
-from docs import picture
+from docs import methods, picture
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def test_the_example_is_a_regularizer(
@@ -84,6 +86,28 @@ def test_the_results_follow_from_the_submitted_records(name: str, tmp_path: Path
     copy.write_text((ROOT / name).read_text())
     # As people do it, from the checkout's own folder: links go by where the file is.
     assert not headline.write_into(copy, tmp_path / "reports"), "make readme"
+
+
+def test_the_pages_of_methods_follow_from_the_code() -> None:
+    made = methods.files()
+    assert {path.name: path.read_text() for path in methods.FOLDER.iterdir()} == made, "make readme"
+    pages = {name.removesuffix(".md") for name in made if name.endswith(".md")} - {"README"}
+    assert pages == {
+        name for name in REGULARIZERS.names() if REGULARIZERS.declaration(name).target.startswith("bench.")
+    }
+    assert "![activity, loss](acts-on-activity-loss.svg)" in made["spikepen.md"]
+    assert "| `reg.spikepen.weight` | `0.1` | 0.05 (nandan2022, table 3.1" in made["spikepen.md"]
+    assert "![network](" in made["dropout.md"]
+    assert "![update, evaluation](" in made["ema.md"]
+
+
+def test_the_results_of_methods_follow_from_the_submitted_records(tmp_path: Path) -> None:
+    (tmp_path / "reports").symlink_to(ROOT / "reports")
+    shutil.copytree(ROOT / "docs" / "methods", tmp_path / "docs" / "methods")
+    assert not headline.write_into(tmp_path / "docs" / "methods", tmp_path / "reports"), "make readme"
+    page = tmp_path / "docs" / "methods" / "spikepen.md"
+    page.write_text(page.read_text().replace("| 97.18 [", "| 99.99 ["))
+    assert headline.write_into(tmp_path / "docs" / "methods", tmp_path / "reports")
 
 
 def test_the_commands_compose() -> None:

@@ -25,7 +25,7 @@ def parser() -> Parser:
     parser = Parser("report", EPILOG)
     parser.add_words("EXPERIMENT", "and settings it was run with; all if left out", experiments, overrides)
     parser.add_argument("--check", action="store_true", help="write nothing: do the files follow from OUT/records?")
-    parser.add_argument("--into", type=Path, metavar="FILE", help="renew the short tables in a Markdown file")
+    parser.add_argument("--into", type=Path, metavar="FILE", help="renew the results in a Markdown file or a folder")
     parser.add_argument("--runs", metavar="DIR", help="own runs, `none` for none [runs; with --out none]")
     add_out(parser)
     parser.add_argument("--dirty", action="store_true", help="take in runs of a changed, uncommitted tree")

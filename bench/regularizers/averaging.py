@@ -33,6 +33,7 @@ class Averaging(Regularizer, ABC):
     name: ClassVar[str]
     identity_in_eval = False
     replayable = True
+    reads = ()  # weights alone
     count: Tensor
 
     def __init__(self) -> None:

@@ -76,6 +76,7 @@ class Orthogonal(Regularizer):
     family = Family.weights
     strength = "weight"
     replayable = True
+    reads = ()  # weights alone
     space = {
         "weight": Log(1e-5, 0.1, authors=0.002, source="Ding et al. 2022, their repository's function"),
         "form": Choice(("step", "frobenius", "lipschitz"), authors="step", source="Ding et al. 2022"),

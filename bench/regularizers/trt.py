@@ -62,6 +62,7 @@ class TRT(Regularizer):
 
     family = Family.loss
     replayable = True
+    reads = ()  # its penalty is of weights alone
     space = {
         "weight": Log(1e-7, 1e-2, authors=1e-5, source="arXiv 2506.19256, CIFAR-10 ResNet-19"),
         "decay": Linear(0.05, 1.0, authors=0.25, source="arXiv 2506.19256, CIFAR-10 ResNet-19"),

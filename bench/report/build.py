@@ -7,7 +7,7 @@ import hashlib
 import itertools
 import pickle
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench import experiments
@@ -140,19 +140,13 @@ def _derive(collection: Collection, variants: Sequence[tuple[str, Sequence[str]]
     left_out: list[str] = []
     studies_out: list[str] = []
     found = load_studies(study_folders(folders), studies_out)
-    # A search is no comparison of settings: its runs are in the leaderboard, and in tables that are of its own budget.
-    searched = run_ids(found)
-    rest = replace(collection, records=[r for r in collection.records if r.run_id not in searched])
     names = experiments.names()
-    budgets = {record.result["budget"] for record in collection.records if record.run_id in searched}
-    tuned = [name for name in names if experiments.load(name).budget in budgets]
-    tables = [
-        *join.tables(rest, [name for name in names if name not in tuned], (), left_out),
-        *join.tables(collection, tuned, (), left_out),
-    ]
+    sorted_out = join.Sorted(collection, run_ids(found))
+    tables = sorted_out.tables(names, (), left_out)
     tables.sort(key=lambda table: names.index(table.name))
     for name, overrides in variants:
-        tables += join.tables(collection if name in tuned else rest, [name], overrides, left_out)
+        tables += sorted_out.tables([name], overrides, left_out)
+    rest = sorted_out.rest
     grouped = [analyse(table) for table in groups(rest) if not _twin(table)]
     # A group whose runs one experiment has all of would say the same twice.
     covered = [_ids(table) for table in tables]

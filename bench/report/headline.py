@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 
 from bench import experiments, markdown
 from bench.errors import BenchError, nearest
+from bench.registry import REGULARIZERS
 from bench.report import join
 from bench.report.analysis import Analysis, TableRow, analyse
 from bench.report.boards import FOLDER
-from bench.report.collect import gather
+from bench.report.collect import Collection, gather
 from bench.report.contrasts import POINTS, SHARE
-from bench.report.leaderboard import Board, leaderboard, load, study_folders
+from bench.report.leaderboard import Board, leaderboard, load, run_ids, study_folders
 from bench.report.leaderboard_text import brief, brief_columns, sentence
+from bench.report.method_results import method_results
 from bench.report.stats import Verdict
 from bench.report.words import (
     ACCURACY,
@@ -26,47 +30,98 @@ from bench.report.words import (
     shared,
     verdict_mark,
 )
+from bench.studies import Study
 
 _JUDGED = ((ACCURACY, "accuracy"), (RATE, "spike rate"), (SYNOPS, "SynOps"))
 
 
-def write_into(path: Path, out: Path) -> bool:
-    """Put short tables between a Markdown file's marks, `<!-- bench report suite/digits/quick -->` and `<!-- end -->`.
+METHOD = "method"
+"""First word of the marks whose last word is a regularizer."""
 
-    `leaderboard/mnist-1k` is a workload of the leaderboard, anything else an experiment's report.
+
+def write_into(path: Path, out: Path) -> bool:
+    """Put results between a Markdown file's marks, `<!-- bench report suite/digits/quick -->` and `<!-- end -->`.
+
+    `leaderboard/mnist-1k` is a workload of the leaderboard, `method/spikepen` all that there is of a regularizer,
+    anything else an experiment's report.
 
     Args:
-        path: the Markdown file.
+        path: the Markdown file, or a folder of such files.
         out: `reports`, of whose `records/` the tables are made.
 
     Returns:
-        Whether the file changed.
+        Whether any file changed.
 
     Raises:
-        BenchError: it has no mark, or there is no such report or workload.
+        BenchError: a file has no mark, or there is no such report, workload or regularizer.
     """
-    collection = gather([out / "records"], False, lambda line: None)
-    # Links are read from where the file is.
-    root = Path(os.path.relpath(out.absolute().parent, path.absolute().parent)).as_posix()
-    root = "" if root == "." else f"{root}/"
+    pages = sorted(path.glob("*.md")) if path.is_dir() else [path]
+    if path.is_dir():
+        pages = [page for page in pages if "<!-- bench report " in page.read_text()]
+    results = Results(gather([out / "records"], False, lambda line: None), out)
+    changed = [markdown.fill(page, "bench report", results.about(page)) for page in pages]
+    return any(changed)
 
-    def render(folder: str) -> str:
-        name, _, variant = folder.rpartition("/")
-        if name == FOLDER:
-            studies = load(study_folders([out / "records"]), [])
-            ranked = leaderboard(studies, collection, [])
-            by_name = {board.workload: board for board in ranked.boards} if ranked is not None else {}
-            if variant not in by_name:
-                raise BenchError(f"{path}: no workload of {out} is called '{variant}'. {nearest(variant, by_name)}")
-            return answer(by_name[variant], root)
-        # Only what the file asks for is worked out: the statistics of all tables take longer than the rest.
-        for table in join.tables(collection, {name} & {*experiments.names()}, (), []):
-            if table.folder == folder:
-                return short_table(analyse(table), root)
-        known = [f"{name}/{variant}" for name in experiments.names()]
-        raise BenchError(f"{path}: no experiment's report is called '{folder}'. {nearest(folder, known)}")
 
-    return markdown.fill(path, "bench report", render)
+class Results:
+    """What the marks of Markdown files stand for; no statistics are worked out that no mark asks for, or twice.
+
+    Args:
+        collection: the records.
+        out: the folder whose `records` these are of.
+    """
+
+    def __init__(self, collection: Collection, out: Path) -> None:
+        self.collection, self.out = collection, out
+
+    @cached_property
+    def studies(self) -> list[Study]:
+        """The studies beside the records."""
+        return load(study_folders([self.out / "records"]), [])
+
+    @cached_property
+    def sorted_out(self) -> join.Sorted:
+        """The records, by which tables may have them."""
+        return join.Sorted(self.collection, run_ids(self.studies))
+
+    @cached_property
+    def boards(self) -> dict[str, Board]:
+        """The leaderboard's workloads."""
+        ranked = leaderboard(self.studies, self.collection, [])
+        return {board.workload: board for board in ranked.boards} if ranked is not None else {}
+
+    @cached_property
+    def suite(self) -> list[Analysis]:
+        """The suite's own tables."""
+        names = [name for name in experiments.names() if name.startswith("suite/")]
+        return [analyse(table) for table in self.sorted_out.tables(names, (), [])]
+
+    def about(self, page: Path) -> Callable[[str], str]:
+        """What fills the marks of a page, by their last word.
+
+        Args:
+            page: the file, from which links are read.
+        """
+        root = Path(os.path.relpath(self.out.absolute().parent, page.absolute().parent)).as_posix()
+        root = "" if root == "." else f"{root}/"
+
+        def render(folder: str) -> str:
+            name, _, variant = folder.rpartition("/")
+            if name == FOLDER:
+                if variant not in self.boards:
+                    near = nearest(variant, self.boards)
+                    raise BenchError(f"{page}: no workload of {self.out} is called '{variant}'. {near}")
+                return answer(self.boards[variant], root)
+            if name == METHOD:
+                REGULARIZERS.declaration(variant)
+                return method_results(variant, [*self.boards.values()], self.suite, root)
+            for table in self.sorted_out.tables({name} & {*experiments.names()}, (), []):
+                if table.folder == folder:
+                    return short_table(analyse(table), root)
+            known = [f"{name}/{variant}" for name in experiments.names()]
+            raise BenchError(f"{page}: no experiment's report is called '{folder}'. {nearest(folder, known)}")
+
+        return render
 
 
 def answer(board: Board, root: str) -> str:

@@ -6,7 +6,9 @@ import itertools
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -121,6 +123,32 @@ def run_ids(
 
 def _name(row: Row) -> str:
     return f"{row.group}\n{row.label}"
+
+
+class Sorted:
+    """Records, and which of them the tables of an experiment may have.
+
+    A search is no comparison of settings: its runs are in the leaderboard, and in tables that are of its own budget.
+
+    Args:
+        collection: all records.
+        searched: the runs that studies consist of.
+
+    Attributes:
+        rest: the records of no study.
+    """
+
+    def __init__(self, collection: Collection, searched: AbstractSet[str]) -> None:
+        self.collection = collection
+        self.rest = replace(collection, records=[r for r in collection.records if r.run_id not in searched])
+        self._budgets = {record.result["budget"] for record in collection.records if record.run_id in searched}
+
+    def tables(self, wanted: Iterable[str], arguments: Sequence[str], left_out: list[str]) -> list[Table]:
+        """See `tables`."""
+        names = [*wanted]
+        tuned = [name for name in names if experiments.load(name).budget in self._budgets]
+        others = [name for name in names if name not in tuned]
+        return [*tables(self.rest, others, arguments, left_out), *tables(self.collection, tuned, arguments, left_out)]
 
 
 def tables(collection: Collection, wanted: Iterable[str], arguments: Sequence[str], left_out: list[str]) -> list[Table]:

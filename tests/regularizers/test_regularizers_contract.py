@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from bench.activity import Activity
+from bench.activity import Activity, LayerActivity
 from bench.errors import BenchError
 from bench.families import Family
 from bench.neurons import Read
@@ -167,6 +167,24 @@ def test_it_has_a_family(name: str) -> None:
     assert (read.name if read else None) == (cls.family.name if cls.family else None)
     assert declaration.attribute("strength") == cls.strength
     assert declaration.attribute("passes_per_step") == cls.passes_per_step
+
+
+@every_variant
+def test_what_it_declares_is_what_it_reads(name: str, kwargs: dict[str, Any], net, bench, monkeypatch) -> None:
+    """Whatever is declared is kept in every step, so that what no hook looks at costs time and memory for nothing."""
+    reg = make(name, **kwargs)
+    trained = bench(home(name, kwargs, net), [reg])
+    looked: set[Read] = set()
+    read = LayerActivity._read
+
+    def noted(layer: LayerActivity, what: Read) -> torch.Tensor:
+        if layer.reader == type(reg).__name__:
+            looked.add(what)
+        return read(layer, what)
+
+    monkeypatch.setattr(LayerActivity, "_read", noted)
+    trained.train(2)
+    assert looked == trained.reads[0]
 
 
 class ReadsAll(Regularizer):

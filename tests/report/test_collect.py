@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from bench.records.schema import FIELDS
 from bench.report.collect import Collection, collect
 
 
@@ -107,10 +108,15 @@ def test_another_outcome_on_the_same_machine_is_told(records: SimpleNamespace, t
 
 def test_what_an_earlier_version_did_not_record_contradicts_nothing(records: SimpleNamespace, tmp_path: Path) -> None:
     later = records.record(run_id="a", model="convmixer")
-    earlier = {k: v for k, v in later.items() if k not in ("numerics", "no_effect", "synops_nonbinary_per_image")}
+    since = {field.key: field.since for field in FIELDS}
+    earlier = {key: value for key, value in later.items() if since.get(key, 1) == 1}
     records.put(tmp_path / "runs", later)
     path = records.put(tmp_path / "records", later)
     path.write_text(json.dumps({**earlier, "schema_version": 1}))
+    collection = collect([tmp_path / "records", tmp_path / "runs"])
+    assert (len(collection.records), collection.repeated, collection.records[0].replicates) == (1, 1, ())
+    second = {key: value for key, value in later.items() if since.get(key, 1) <= 2}
+    path.write_text(json.dumps({**second, "schema_version": 2}))
     collection = collect([tmp_path / "records", tmp_path / "runs"])
     assert (len(collection.records), collection.repeated, collection.records[0].replicates) == (1, 1, ())
     path.write_text(json.dumps({**earlier, "schema_version": 1, "gap": 2.0}))
