@@ -5,10 +5,9 @@ from __future__ import annotations
 import torch
 from spikingjelly.activation_based.neuron import IFNode, LIFNode, ParametricLIFNode
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from bench.errors import BenchError
+from bench.families import Family
 from bench.models.base import SpikingNetwork
 from bench.ops import Backend, using
 from bench.registry import REGULARIZERS
@@ -20,7 +19,16 @@ NODES = (IFNode, LIFNode, ParametricLIFNode)
 """Neurons whose potential before firing is known."""
 
 
-class PotentialNorm(_BatchNorm):
+KINDS: dict[int, type[nn.modules.batchnorm._BatchNorm]] = {
+    2: nn.BatchNorm1d,
+    3: nn.BatchNorm1d,
+    4: nn.BatchNorm2d,
+    5: nn.BatchNorm3d,
+}
+"""Batch norms by the number of axes of `[N, C, ...]`."""
+
+
+class PotentialNorm(nn.Module):
     """Batch norm of one step's potentials, less the threshold: g (u - mu) / sqrt(var + eps) + b - V.
 
     One for all steps: in training each is normalized by its own batch, in eval mode all by the same running statistics.
@@ -30,35 +38,25 @@ class PotentialNorm(_BatchNorm):
     Shapes: u `[N, C, ...]` in and out.
 
     Args:
-        channels: C.
+        norm: the batch norm, with g and b.
         threshold: V.
         time_steps: T.
-        gain: what g starts at; b starts at 0.
     """
 
-    running_mean: Tensor
-    running_var: Tensor
-    num_batches_tracked: Tensor
-    momentum: float
+    def __init__(self, norm: nn.modules.batchnorm._BatchNorm, threshold: float, time_steps: int) -> None:
+        super().__init__()
+        self.norm, self.threshold, self.time_steps = norm, threshold, time_steps
 
-    def __init__(self, channels: int, threshold: float, time_steps: int, gain: float = 1.0) -> None:
-        super().__init__(channels)
-        self.threshold, self.time_steps = threshold, time_steps
-        nn.init.constant_(self.weight, gain)
-
-    def share(self, step: int) -> float:
-        """Of a step's batch in the running statistics, so that the pass as a whole takes the mean over its steps."""
-        all_steps = 1 - (1 - self.momentum) ** self.time_steps
-        one = all_steps / self.time_steps
-        return one / (1 - all_steps + (step + 1) * one)
-
-    def forward(self, u: Tensor, step: int) -> Tensor:  # type: ignore[override]
-        if self.training and step == 0:
-            self.num_batches_tracked.add_(1)
-        statistics = self.running_mean, self.running_var
-        return F.batch_norm(u, *statistics, self.weight, self.bias, self.training, self.share(step), self.eps).sub(
-            self.threshold
-        )
+    def forward(self, u: Tensor, step: int) -> Tensor:
+        momentum = self.norm.momentum
+        assert momentum is not None
+        moved = 1 - (1 - momentum) ** self.time_steps
+        self.norm.momentum = moved / (self.time_steps * (1 - moved) + (step + 1) * moved)
+        try:
+            out: Tensor = self.norm(u) - self.threshold
+        finally:
+            self.norm.momentum = momentum
+        return out
 
 
 class ChannelThresholds(nn.Module):
@@ -87,25 +85,29 @@ class ChannelThresholds(nn.Module):
 
 
 @torch.no_grad()
-def folded(norm: PotentialNorm) -> ChannelThresholds:
+def folded(trigger: PotentialNorm) -> ChannelThresholds:
     """The thresholds that a norm's running statistics come to: V~ = (V - b) sqrt(var + eps) / g + mu, with slope
     g / sqrt(var + eps). A channel with g = 0 fires always or never: V~ is infinite.
 
     Args:
-        norm: as training has left it.
+        trigger: as training has left it.
     """
+    norm, firing = trigger.norm, trigger.threshold
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
     mean, var, g, b = (x.double() for x in (norm.running_mean, norm.running_var, norm.weight, norm.bias))
     slope = (g / (var + norm.eps).sqrt()).to(norm.weight.dtype)
     flat = slope == 0
-    never = torch.where(b < norm.threshold, torch.inf, -torch.inf)
+    never = torch.where(b < firing, torch.inf, -torch.inf)
     slope = torch.where(flat, 1.0, slope)
-    threshold = torch.where(flat, never, (norm.threshold - b) / slope.double() + mean)
+    threshold = torch.where(flat, never, (firing - b) / slope.double() + mean)
     return ChannelThresholds(threshold.to(norm.weight.dtype), slope)
 
 
 @torch.no_grad()
-def channels_of(model: SpikingNetwork) -> list[int]:
-    """How many channels every spiking layer has (neurons, where it is fully connected), in the network's order.
+def shapes_of(model: SpikingNetwork) -> list[torch.Size | None]:
+    """The shape `[N, C, ...]` of every spiking layer's potentials for one image, in the network's order; None for a
+    layer that the network does not use.
 
     Args:
         model: it sees an image of zeros, and is left as it was.
@@ -118,7 +120,8 @@ def channels_of(model: SpikingNetwork) -> list[int]:
             model.eval()
             model.forget()
             model.features(image)
-        return [layer.use().shape[2] for _, layer in model.spiking_layers()]
+        shapes = [layer.shape for _, layer in model.spiking_layers()]
+        return [None if shape is None else shape[1:] for shape in shapes]
     finally:
         model.train(was_training)
         model.forget()
@@ -146,6 +149,7 @@ class MembranePotentialBatchNorm(Regularizer):
         BenchError: a gain of 0 or below, or a network with other neurons than IF, LIF and PLIF.
     """
 
+    family = Family.normalization
     identity_in_eval = False
     replayable = True
     space = {"gain": Log(0.25, 4.0, authors=1.0, source="not verified; batch norm's own")}
@@ -165,9 +169,13 @@ class MembranePotentialBatchNorm(Regularizer):
                     f"reg=mpbn knows the potentials of {kinds}; {name} of {type(model).__name__} is a "
                     f"{type(layer.neuron).__name__}"
                 )
-        for layer, channels in zip(layers.values(), channels_of(model), strict=True):
-            norm = PotentialNorm(channels, layer.neuron.v_threshold, layer.time_steps, self.gain)
-            layer.trigger = norm.to(model.head.weight)
+        for layer, shape in zip(layers.values(), shapes_of(model), strict=True):
+            if shape is None:
+                continue
+            norm = KINDS[len(shape)](shape[1])
+            nn.init.constant_(norm.weight, self.gain)
+            trigger = PotentialNorm(norm, layer.neuron.v_threshold, layer.time_steps)
+            layer.trigger = trigger.to(model.head.weight)
 
     def bake(self, model: SpikingNetwork) -> None:
         for _, layer in model.spiking_layers():

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from enum import StrEnum
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from bench.errors import BenchError
+from bench.families import Family
 from bench.models.base import SpikingNetwork
 from bench.ops import ConvNorm, StepNorm
 from bench.registry import REGULARIZERS
@@ -114,8 +113,9 @@ class TemporalBatchNorm(Regularizer):
             without thresholds for `tdbn`.
     """
 
+    family = Family.normalization
+    replaces = ("normalization",)
     replayable = True
-    replaces: ClassVar[Collection[str]] = ("normalization",)
     space = {
         # tdbn with a threshold of 1 is the baseline: trials there would be spent on nothing.
         "form": Choice(("tebn", "bntt"), authors="tebn", source="Duan et al. 2022; bntt: Kim & Panda 2021"),
