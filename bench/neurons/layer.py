@@ -76,6 +76,30 @@ def potential_of(node: neuron.BaseNode, x: Tensor, start: Any) -> Tensor:
     return charge(node, x, torch.cat([first, node.v_seq[:-1]]))
 
 
+def fire_by(node: neuron.BaseNode, trigger: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Spikes and potentials before firing, `[T, N, ...]` each, of neurons whose threshold is a module.
+
+    The reset is of the potential itself, and by the neuron's own threshold where it is soft.
+
+    Args:
+        node: as for `charge`; it is left with the potential behind the last step.
+        trigger: see `Spiking`.
+        x: input current `[T, N, ...]`.
+    """
+    v = node.v if isinstance(node.v, Tensor) else torch.full_like(x[0], node.v)
+    spikes, potentials = [], []
+    for step, current in enumerate(x):
+        potentials.append(charge(node, current, v))
+        spikes.append(node.surrogate_function(trigger(potentials[-1], step)))
+        fired = spikes[-1].detach() if node.detach_reset else spikes[-1]
+        if node.v_reset is None:
+            v = potentials[-1] - node.v_threshold * fired
+        else:
+            v = (1 - fired) * potentials[-1] + node.v_reset * fired
+    node.v = v
+    return torch.stack(spikes), torch.stack(potentials)
+
+
 @dataclass(frozen=True)
 class Use:
     """What a spiking layer did in one of several uses in a forward pass; see `Spiking` for the entries."""
@@ -113,6 +137,9 @@ class Spiking(nn.Module):
         sums: the sums over spikes that are among `reads`.
         earlier: the uses in this pass before the last one.
         remembers: go on from the potentials that the last use has left.
+        trigger: what stands in place of a common threshold V, or None: from the potentials of one step before firing,
+            `[N, ...]`, and the step's number it makes what fires from 0 on, which is u - V else. Of `if`, `lif` and
+            `plif` neurons only; no kernel has it.
         kernel_note: what the kernels of `bench.ops` keep at this layer; None if it has not met them.
     """
 
@@ -124,6 +151,7 @@ class Spiking(nn.Module):
     sums: Mapping[Read, Tensor]
     earlier: list[Use]
     kernel_note: Any | None
+    trigger: nn.Module | None
 
     def __init__(self, config: NeuronConfig, time_steps: int, neuron: nn.Module | None = None) -> None:
         super().__init__()
@@ -136,6 +164,7 @@ class Spiking(nn.Module):
         self.reads: frozenset[Read] = SPIKES
         self.remembers = False
         self.kernel_note = None
+        self.register_module("trigger", None)
         self.forget()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -172,6 +201,10 @@ class Spiking(nn.Module):
         # The potential is a sum over time: in bfloat16 it would lose small currents.
         exact = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
         with torch.autocast(x.device.type, enabled=False):
+            if self.trigger is not None:
+                fired, potential = fire_by(node, self.trigger, exact)
+                self.potential = potential if wanted else None
+                return fired.to(x.dtype)
             fired = node(exact)
             if wanted:
                 self.potential = potential_of(node, exact, start)

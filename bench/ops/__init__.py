@@ -10,11 +10,12 @@ from bench.ops.choice import Backend
 if TYPE_CHECKING:
     from bench.ops import depthwise, winograd
     from bench.ops.backend import asked, resolve, set_backend, using
-    from bench.ops.block import ConvNorm, explain, fire_block
+    from bench.ops.block import ConvNorm, StepNorm, explain, fire_block
 
 __all__ = [
     "Backend",
     "ConvNorm",
+    "StepNorm",
     "asked",
     "depthwise",
     "explain",
@@ -29,7 +30,7 @@ __getattr__ = face(
     __name__,
     {
         **dict.fromkeys(("asked", "resolve", "set_backend", "using"), "backend"),
-        **dict.fromkeys(("ConvNorm", "explain", "fire_block"), "block"),
+        **dict.fromkeys(("ConvNorm", "StepNorm", "explain", "fire_block"), "block"),
         **{name: name for name in ("depthwise", "winograd")},
     },
 )

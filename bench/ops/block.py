@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from typing import Any
 
@@ -14,6 +15,22 @@ from bench.ops import depthwise, winograd
 from bench.ops.backend import Backend, asked, kernels_for, resolve
 from bench.ops.kernel_note import KernelNote, note_at
 from bench.ops.reference import Gate
+
+
+class StepNorm(nn.Module, ABC):
+    """Base of norms that tell time steps apart: `fire_block` tells them whether their input has a time axis yet."""
+
+    @abstractmethod
+    def forward(self, x: Tensor, repeat: bool = False) -> Tensor:
+        """Normalize.
+
+        Args:
+            x: `[T * N, C, H, W]`, time slowest; `[N, C, H, W]` with `repeat`.
+            repeat: the static stem: every time step has this x.
+
+        Returns:
+            `[T * N, C, H, W]` in either case.
+        """
 
 
 class ConvNorm(nn.Sequential):
@@ -41,6 +58,16 @@ class ConvNorm(nn.Sequential):
         )
         self.add_module("norm", nn.BatchNorm2d(out_channels))
 
+    def forward(self, x: Tensor, **told: bool) -> Tensor:  # type: ignore[override]
+        """Convolution and norm.
+
+        Args:
+            x: `[B, C_in, H, W]`.
+            told: what a `StepNorm` takes besides; nothing for any other norm.
+        """
+        out: Tensor = self.norm(self.conv(x), **told)
+        return out
+
 
 def fire_block(
     conv_norm: ConvNorm,
@@ -58,7 +85,7 @@ def fire_block(
     Args:
         conv_norm: convolution and norm. A norm other than batch norm runs by itself, and the kernel
             takes over behind it, as it does behind what regularizers put on the current, a `Gate`
-            left out: that the kernel does too.
+            left out: that the kernel does too. A `StepNorm` sees the stem's images T times.
         spiking: the layer; what it did stands there afterwards, on every path.
         x: `[T * N, C, H, W]`, time slowest; `[N, C, H, W]` with `repeat`.
         pool: max pooling.
@@ -68,12 +95,16 @@ def fire_block(
     spiking.begin()
     kernels, note = kernels_for(x.device), note_at(spiking)
     note.obstacle = None if kernels is None else _obstacle(conv_norm, spiking, note, pool)
-    if kernels is None or note.obstacle is not None:
-        return _rest(conv_norm(x), spiking, pool, repeat, add)
     norm = conv_norm.norm
+    by_step = isinstance(norm, StepNorm)
+    if kernels is None or note.obstacle is not None:
+        current = conv_norm(x, repeat=repeat) if by_step else conv_norm(x)
+        return _rest(current, spiking, pool, repeat and not by_step, add)
     gate = _gate(spiking.current)
     inside = _is_plain(norm) and (gate is not None or not len(spiking.current))
-    current = _convolve(conv_norm.conv, x) if inside else conv_norm(x)
+    current = _convolve(conv_norm.conv, x) if inside or by_step else conv_norm(x)
+    if by_step:
+        current, repeat = norm(current, repeat), False
     if len(spiking.current) and gate is None:
         current = spiking.current(_repeat(current, spiking.time_steps) if repeat else current)
         repeat = False
@@ -223,6 +254,8 @@ def _obstacle(conv_norm: ConvNorm, spiking: Spiking, note: KernelNote, pool: nn.
         return f"neuron {spiking.config.name}"
     if not spiking.config.detach_reset:
         return "detach_reset=false"
+    if spiking.trigger is not None:
+        return "no plain threshold"
     if note.goes_on(spiking.neuron):
         return "it goes on from a potential"
     around = (conv_norm, conv_norm.norm, spiking, spiking.neuron, spiking.current, spiking.spikes)

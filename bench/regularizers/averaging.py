@@ -65,11 +65,14 @@ class Averaging(Regularizer, ABC):
         """The parameters that the mean is of, in its order.
 
         Raises:
-            BenchError: a regularizer that was attached later has made others of them.
+            BenchError: a regularizer that was attached later has made others of them, or added some.
         """
         known = dict(model.named_parameters())
         if gone := [name for name in self.names if name not in known]:
             raise BenchError(f"reg={self.name}: a regularizer named after it has replaced {gone[0]}; name it last")
+        if len(known) > len(self.names):
+            new = next(name for name in known if name not in self.names)
+            raise BenchError(f"reg={self.name}: a regularizer named after it has added {new}; name it last")
         return [known[name] for name in self.names]
 
     def means(self) -> list[Tensor]:

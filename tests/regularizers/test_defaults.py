@@ -18,6 +18,7 @@ from bench.regularizers import (
     ratebounds,
     selfdistill,
     synops,
+    temporalbn,
 )
 from bench.regularizers.feature_dropout import Fill
 from bench.regularizers.masking import At, Mask, Scaling
@@ -89,6 +90,10 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "inputgrad": {"weight": 0.01, "h": 0.01},
     # arXiv 2511.12199.
     "advtrain": {"eps": 2 / 255, "steps": 2, "form": advtrain.Form.pgd, "beta": 5.0},
+    # Duan et al. 2022; alpha: Zheng et al. 2021, where no currents are summed.
+    "temporalbn": {"form": temporalbn.Form.tebn, "alpha": 1.0},
+    # Batch norm's own start.
+    "mpbn": {"gain": 1.0},
 }  # fmt: skip
 
 STRENGTHS = (
