@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from spikingjelly.activation_based import layer as sj
 from torch import Tensor, nn
@@ -355,7 +355,7 @@ def test_folded_thresholds_give_the_same_spikes_and_gradients(seed: int, soft: b
     layer = spiking_with_norm(0.5, soft, seed, name).eval()
     x = (2 * noise(*ODD, seed=seed)).requires_grad_()
     spikes = layer(x)
-    assert spikes.any()
+    assume(bool(spikes.any()))
     by_norm = gradients(spikes, x)
     layer.trigger = folded(layer.trigger)  # type: ignore[arg-type]
     layer.forget()
