@@ -115,6 +115,30 @@ def test_bad_strength_is_one_line_that_names_the_key(name: str, value: float) ->
         make(name, **{strength: value})
 
 
+@every_name
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_no_number_is_nan_or_infinite(name: str, value: float) -> None:
+    cls = REGULARIZERS.get(name)
+    for argument, (kind, _) in arguments(cls).items():
+        for part in typing.get_args(kind) if isinstance(kind, types.UnionType) else [kind]:
+            if part is float or typing.get_origin(part) is list:
+                with pytest.raises(BenchError, match=rf"^reg\.{name}\.{argument} is [^\n]+$"):
+                    cls(**{argument: value if part is float else [value]})
+
+
+@every_variant
+@pytest.mark.parametrize("made", [{"time_steps": 1}, {"neuron": "relu"}], ids=["one time step", "relu"])
+def test_where_it_means_nothing_it_says_so(
+    name: str, kwargs: dict[str, Any], made: dict[str, Any], net, bench
+) -> None:
+    """One time step and neurons that do not spike: it trains, or one line says what it lacks."""
+    for arch in NETWORKS:
+        if takes(name, kwargs, net(arch)) and takes(name, kwargs, net(arch, **made)):
+            trained = bench(net(arch, **made), [make(name, **kwargs)]).train(2)
+            assert torch.isfinite(trained.loss)
+            return
+
+
 # -- what it computes -----------------------------------------------------------------------------
 
 
