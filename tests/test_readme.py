@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -70,6 +72,46 @@ def test_the_example_of_a_step_runs(
     assert losses[0.0] == losses[None]
     assert losses[0.01] != losses[0.0]
     assert losses[10.0] > losses[0.0] + 0.1
+
+
+def example(page: str, what: str, path: Path) -> dict[str, str]:
+    """The environment in which a page's example, written to a file, is a plugin."""
+    found = re.search(
+        rf"<!-- example of {what} -->\n```python\n(.+?)```", (ROOT / "docs" / page).read_text(), re.DOTALL
+    )
+    assert found is not None
+    path.write_text(found[1])
+    return {"BENCH_PLUGINS": str(path)}
+
+
+@pytest.mark.slow
+def test_the_example_that_reads_potentials_keeps_the_contract(tmp_path: Path) -> None:
+    """Slow: the contract's tests in a process of their own."""
+    env = os.environ | example("your-own.md", "potentials", tmp_path / "quietpotential.py")
+    tests = "tests/regularizers/test_regularizers_contract.py"
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-n0", tests, "-k", "quietpotential"],
+        capture_output=True, text=True, env=env, cwd=ROOT,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-3000:]
+    passed = re.search(r"(\d+) passed", done.stdout)
+    assert passed is not None
+    assert int(passed[1]) >= 30
+
+
+def test_the_example_of_a_network_learns(
+    bench: Callable[..., subprocess.CompletedProcess[str]], tiny: tuple[str, ...], tmp_path: Path
+) -> None:
+    env = example("your-own.md", "a network", tmp_path / "twoconv.py")
+    own = ("model=twoconv", "model.channels=8", "reg=spikepen", "data.limit=200", "trainer.epochs=6", "optim.lr=0.02")
+    other = [word for word in tiny if not word.startswith(("model", "data.limit", "trainer.epochs"))]
+    done = bench("run", *other, *own, env=env)
+    assert done.returncode == 0, done.stderr
+    (path,) = (tmp_path / "runs").rglob("result.json")
+    result = json.loads(path.read_text())
+    assert result["train"]["loss"] < 2.2, "ln 10 is what a network begins with"
+    assert [layer["name"] for layer in result["layers"]] == ["first_neurons", "second_neurons"]
+    assert result["synops_per_image"] > 0
 
 
 def test_the_tables_follow_from_the_registry(tmp_path: Path) -> None:

@@ -12,24 +12,27 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bench.activity import Activity
 from bench.errors import BenchError, nearest
 from bench.models.base import SpikingNetwork
 from bench.neurons import SPIKES, Read
+from bench.regularizers import needs
 from bench.regularizers.base import Regularizer
 
 READERS = ("penalty", "after_step")
 """The hooks of a regularizer that read what the spiking layers did."""
 
 
-def reads(name: str, reg: Regularizer) -> frozenset[Read]:
+def reads(name: str, reg: Regularizer, model: SpikingNetwork | None = None) -> frozenset[Read]:
     """What a regularizer's hooks read of the spiking layers.
 
     Args:
         name: its name.
         reg: the regularizer.
+        model: the network that has to have it.
 
     Raises:
-        BenchError: its `reads` is no collection of the names of `Read`.
+        BenchError: its `reads` is no collection of the names of `Read`, or the network's neurons have no potentials.
     """
     declared = reg.reads
     if declared is None:
@@ -41,7 +44,21 @@ def reads(name: str, reg: Regularizer) -> frozenset[Read]:
     for read in declared:
         if read not in known:
             raise BenchError(f"{where}: its reads has {read!r}. {nearest(str(read), known)}")
-    return frozenset(Read(read) for read in declared)
+    found = frozenset(Read(read) for read in declared)
+    if model is not None and Read.potential in found:
+        needs.spiking(name, model, "potentials")
+    return found
+
+
+def asks_penalty(reg: Regularizer, reads: frozenset[Read], activity: Activity) -> bool:
+    """Whether a regularizer's `penalty` is asked for: not at strength 0, nor where it reads what no layer has.
+
+    Args:
+        reg: the regularizer.
+        reads: what its hooks read.
+        activity: of the pass; the ReLU twin has none.
+    """
+    return not reg.off and bool(activity or not reads)
 
 
 def images_and_labels(reg: str, returned: Any, before: Tensor, classes: int) -> tuple[Tensor, Tensor]:

@@ -79,7 +79,7 @@ class Task(BaseTask):
             regularizer.attach(model)
         self.loss_name = owner.get("loss")
         self.stepping = regularizers[owner["around_step"]] if "around_step" in owner else None
-        self.reads_of = {name: contract.reads(name, reg) for name, reg in regularizers.items()}
+        self.reads_of = {name: contract.reads(name, reg, model) for name, reg in regularizers.items()}
         self.reads = frozenset[Read]().union(*self.reads_of.values())
         self.finite: Tensor | None = None
         self.gates = [module for module in model.modules() if isinstance(module, Gate)]
@@ -126,6 +126,8 @@ class Task(BaseTask):
         logits, loss = self.logits_and_loss(features, y)
         total, penalties = loss, dict[str, Tensor]()
         for own, reg in self.regularizers.items():
+            if not contract.asks_penalty(reg, self.reads_of[own], activity):  # type: ignore[arg-type]
+                continue
             returned = reg.penalty(self.shown(own, activity))  # type: ignore[operator]
             for name, term in contract.penalties(own, returned).items():
                 total = total + term

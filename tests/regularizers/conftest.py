@@ -55,7 +55,7 @@ class Bench:
         self.y = torch.randint(3, (6,), generator=generator)
         for reg in self.regs:
             reg.attach(self.model)
-        self.reads = [contract.reads(type(reg).__name__, reg) for reg in self.regs]
+        self.reads = [contract.reads(type(reg).__name__, reg, self.model) for reg in self.regs]
         if not self.started:
             torch.manual_seed(2)
             for reg in self.regs:
@@ -97,7 +97,9 @@ class Bench:
             loss = F.cross_entropy(self.logits, y)
         self.penalties = {}
         for reg, reads in zip(self.regs, self.reads, strict=True):
-            self.penalties.update(reg.penalty(self.shown(reg, reads)))
+            spiking = self.activity if self.model.spec.neuron.name != "relu" else {}
+            if contract.asks_penalty(reg, reads, spiking):
+                self.penalties.update(reg.penalty(self.shown(reg, reads)))
         self.loss = (loss if task_loss else loss.detach() * 0) + sum(self.penalties.values())
         return Pass(self.loss, self.logits, loss, self.penalties, self.activity)
 

@@ -21,6 +21,7 @@ from bench.neurons import Read
 from bench.ops import Backend, explain, using
 from bench.registry import REGULARIZERS
 from bench.regularizers.base import Regularizer
+from bench.training import contract
 
 NAMES = REGULARIZERS.names()
 NETWORKS = ["cnn", "sew", "convmixer"]
@@ -61,7 +62,9 @@ def make(name: str, **kwargs: Any) -> Regularizer:
 def takes(name: str, kwargs: dict[str, Any], model: Any) -> bool:
     """Whether a method works on a network; if it does not, it says so in a line."""
     try:
-        make(name, **kwargs).attach(model)
+        reg = make(name, **kwargs)
+        reg.attach(model)
+        contract.reads(name, reg, model)
     except BenchError as error:
         if not re.match(rf"^reg={name} [^\n]+$", str(error)):
             raise
@@ -126,19 +129,6 @@ def test_no_number_is_nan_or_infinite(name: str, value: float) -> None:
                     cls(**{argument: value if part is float else [value]})
 
 
-@every_variant
-@pytest.mark.parametrize("made", [{"time_steps": 1}, {"neuron": "relu"}], ids=["one time step", "relu"])
-def test_where_it_means_nothing_it_says_so(
-    name: str, kwargs: dict[str, Any], made: dict[str, Any], net, bench
-) -> None:
-    """One time step and neurons that do not spike: it trains, or one line says what it lacks."""
-    for arch in NETWORKS:
-        if takes(name, kwargs, net(arch)) and takes(name, kwargs, net(arch, **made)):
-            trained = bench(net(arch, **made), [make(name, **kwargs)]).train(2)
-            assert torch.isfinite(trained.loss)
-            return
-
-
 # -- what it computes -----------------------------------------------------------------------------
 
 
@@ -184,7 +174,9 @@ def test_passes_are_those_that_it_declares(name: str, kwargs: dict[str, Any], ne
 @every_name
 def test_it_has_a_family(name: str) -> None:
     cls = REGULARIZERS.get(name)
-    assert name == "none" or isinstance(cls.family, Family)
+    # A plugin may be of none.
+    suite = cls.__module__.startswith("bench.")
+    assert cls.family is None if name == "none" else isinstance(cls.family, Family) or not suite
     declaration = REGULARIZERS.declaration(name)
     # Read from the source, without an import.
     read = declaration.attribute("family")
@@ -366,9 +358,9 @@ def gradient(b: Any) -> torch.Tensor:
 def test_any_neuron_any_number_of_steps(
     name: str, kwargs: dict[str, Any], neuron: str, time_steps: int, net, bench
 ) -> None:
+    """All of them, or one line that says what is missing."""
     if kwargs and time_steps != 1:
         return
-    """All of them, or one line that says what is missing."""
     models = [net(arch, neuron, time_steps) for arch in NETWORKS]
     able = [model for model in models if takes(name, kwargs, model)]
     if not able:
