@@ -79,7 +79,7 @@ class AdversarialProbe(Probe):
 
     def __init__(
         self,
-        attacks: list[Attack] = [Attack.fgsm, Attack.pgd, Attack.pgd_assg, Attack.sapgd, Attack.square],  # noqa: B006
+        attacks: list[Attack] = [Attack.fgsm, Attack.pgd, Attack.sapgd, Attack.square],  # noqa: B006
         eps: list[float] | None = None,
         steps: int = 10,
         step: float | None = None,

@@ -14,7 +14,7 @@ from bench.errors import BenchError
 from bench.neurons import NeuronConfig, Spiking
 from bench.probes._sharpness import AdaptiveATan, sharpened, spike
 from bench.probes.adversarial import AdversarialProbe, gradient_of
-from tests.probes.test_networks import untrained
+from tests.probes.test_networks import EVERY, untrained
 
 NETWORKS = ["cnn", "sew", "convmixer", "mlp", "srm", "diet"]
 
@@ -122,7 +122,7 @@ def test_the_relu_twin_has_nothing_to_sharpen(shared_data: Path) -> None:
     subject = untrained("cnn", shared_data, "neuron=relu")
     with sharpened(subject.task.model, 2.65, 1.5, 0.9) as adaptive:
         assert adaptive.surrogates == []
-    probe = AdversarialProbe(eps=[0.1], adaptive_steps=2, images=10, queries=3)
+    probe = AdversarialProbe(EVERY, eps=[0.1], adaptive_steps=2, images=10, queries=3)
     assert len(probe.measure(subject, lambda line: None).rows) == 7
 
 
