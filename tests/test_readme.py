@@ -24,6 +24,16 @@ README = (ROOT / "README.md").read_text()
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
+def example(page: str, what: str, path: Path) -> dict[str, str]:
+    """The environment in which a page's example, written to a file, is a plugin."""
+    found = re.search(
+        rf"<!-- example of {what} -->\n```python\n(.+?)```", (ROOT / "docs" / page).read_text(), re.DOTALL
+    )
+    assert found is not None
+    path.write_text(found[1])
+    return {"BENCH_PLUGINS": str(path)}
+
+
 def test_the_example_is_a_regularizer(
     bench: Callable[..., subprocess.CompletedProcess[str]], tiny: tuple[str, ...], tmp_path: Path
 ) -> None:
@@ -53,15 +63,11 @@ def test_the_example_is_a_regularizer(
 def test_the_example_of_a_step_runs(
     bench: Callable[..., subprocess.CompletedProcess[str]], tiny: tuple[str, ...], tmp_path: Path
 ) -> None:
-    page = (ROOT / "docs" / "contributing-a-regularizer.md").read_text()
-    found = re.search(r"<!-- example of a step -->\n```python\n(.+?)```", page, re.DOTALL)
-    assert found is not None
-    plugin = tmp_path / "gradnoise.py"
-    plugin.write_text(found[1])
+    env = example("contributing-a-regularizer.md", "a step", tmp_path / "gradnoise.py")
     losses = {}
     for sigma in ("0", "0.01", "10"):
         done = bench("run", *tiny, "reg=gradnoise", f"reg.gradnoise.sigma={sigma}", "trainer.epochs=3",
-                     env={"BENCH_PLUGINS": str(plugin)})  # fmt: skip
+                     env=env)  # fmt: skip
         assert done.returncode == 0, done.stderr
     done = bench("run", *tiny, "reg=none", "trainer.epochs=3")
     assert done.returncode == 0, done.stderr
@@ -72,16 +78,6 @@ def test_the_example_of_a_step_runs(
     assert losses[0.0] == losses[None]
     assert losses[0.01] != losses[0.0]
     assert losses[10.0] > losses[0.0] + 0.1
-
-
-def example(page: str, what: str, path: Path) -> dict[str, str]:
-    """The environment in which a page's example, written to a file, is a plugin."""
-    found = re.search(
-        rf"<!-- example of {what} -->\n```python\n(.+?)```", (ROOT / "docs" / page).read_text(), re.DOTALL
-    )
-    assert found is not None
-    path.write_text(found[1])
-    return {"BENCH_PLUGINS": str(path)}
 
 
 @pytest.mark.slow

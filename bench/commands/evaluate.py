@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bench.commands.parsing import Parser, add_runs, folders
 from bench.commands.words import eval_settings, runs
+from bench.records.probe import REASONS
 
 EPILOG = """\
   bench eval RUN probe=noise,adversarial          into RUN/probes/noise.json, RUN/probes/adversarial.json
@@ -52,3 +53,5 @@ def main(arguments: Sequence[str]) -> None:
         say(f"{path.name}: {name}" + (", measured before; force=true measures again" if there else ""))
         rows = content["rows"]
         table("", list(rows[0]), [[evaluate.shown(value) for value in row.values()] for row in rows])
+        for reason in content.get(REASONS, ()):
+            say(f"unreliable: {reason}")

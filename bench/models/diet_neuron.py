@@ -213,12 +213,14 @@ class DietNeuron(nn.Module):
         detach_reset: see `diet_steps`.
 
     Attributes:
+        surrogate: fires in place of `linear_spike`, with a gradient of its own; None leaves it.
         v: `[N, ...]` potential before the reset of the last step; None at rest.
         potential: `[T, N, ...]` potentials before the reset of the last forward pass; None at rest.
     """
 
     leak: Tensor
     threshold: Tensor
+    surrogate: nn.Module | None
     v: Tensor | None
     fired: Tensor | None
     potential: Tensor | None
@@ -234,13 +236,17 @@ class DietNeuron(nn.Module):
             else:
                 self.register_buffer(name, start)
         self.damping, self.detach_reset = damping, detach_reset
+        self.register_module("surrogate", None)
         self.reset()
 
     def forward(self, x: Tensor) -> Tensor:
         leak = bounded(self.leak, 0.0, 1.0)
         threshold = bounded(self.threshold, LOWEST_THRESHOLD, math.inf)
         last = None if self.v is None or self.fired is None else (self.v, self.fired)
-        spikes, potential = diet_layer(x, leak, threshold, self.damping, self.detach_reset, last)
+        if self.surrogate is None:
+            spikes, potential = diet_layer(x, leak, threshold, self.damping, self.detach_reset, last)
+        else:
+            spikes, potential = diet_steps(x, leak, threshold, self.surrogate, self.detach_reset, last)
         self.v, self.fired, self.potential = potential[-1], spikes[-1], potential
         return spikes
 

@@ -34,6 +34,7 @@ class Subject:
         seed: of the probe, not of the run: all runs are probed alike.
         path: the run's folder.
         other: gives the trained network of another run's folder, loaded likewise.
+        probe: the name of the probe that asks, for messages that name its settings.
     """
 
     task: BaseTask
@@ -45,6 +46,7 @@ class Subject:
     seed: int
     path: Path
     other: Callable[[Path], Subject]
+    probe: str = ""
 
     def batches(self, images: Tensor, labels: Tensor) -> Batches:
         """Normalized batches `(x, y)` as the run's evaluation made them.
@@ -68,13 +70,19 @@ class Subject:
 
     def measure(self, images: Tensor, labels: Tensor) -> Meter:
         """Accuracy, loss and spikes over some images; see `batches` for the arguments."""
-        meter = Meter()
+        return self.judge(images, labels)[0]
+
+    def judge(self, images: Tensor, labels: Tensor) -> tuple[Meter, Tensor]:
+        """As `measure`; beside it, which images are classified right: bool `[M]`, none by a network without answers."""
+        meter, right = Meter(), [torch.zeros(0, dtype=torch.bool)]
         with torch.no_grad(), self.autocast():
             for x, y in self.batches(images, labels):
                 features, activity = self.task.forward_t(x, frozenset())
-                meter.update(*self.scored(features, y), activity)
+                logits, _, loss = self.scored(features, y)
+                meter.update(logits, y, loss, activity)
+                right.append((torch.zeros_like(y, dtype=torch.bool) if logits is None else logits.argmax(1) == y).cpu())
                 self.task.model.forget()
-        return meter
+        return meter, torch.cat(right)
 
     def scored(self, features: Tensor, y: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None]:
         """Logits, labels and loss, as a meter takes them."""
@@ -104,7 +112,8 @@ class Subject:
     def choose(self, images: Tensor, labels: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """As `test_images`, from any images; labels of at least one image each, from 0."""
         if count < len(labels):
-            index = balanced(labels, count, int(labels.max()) + 1, self.seed, "images")
+            setting = f"{self.probe}.images" if self.probe else ""
+            index = balanced(labels, count, int(labels.max()) + 1, self.seed, "images", setting)
             images, labels = images[index], labels[index]
         return fit(images, self.data.size), labels
 
@@ -124,6 +133,8 @@ class Outcome:
         headline: the few numbers that a report compares, by a name with its unit; None where there is none.
         notes: what the numbers mean, and what was chosen.
         more: further findings.
+        doubts: why the numbers should not be believed, each reason in a line; empty where that was looked into and
+            nothing was found, None where it was not.
     """
 
     images: int
@@ -131,6 +142,7 @@ class Outcome:
     headline: dict[str, float | None]
     notes: dict[str, str]
     more: dict[str, Any] = field(default_factory=dict)
+    doubts: list[str] | None = None
 
 
 class Probe(ABC):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -169,15 +169,25 @@ def evaluate(paths: Sequence[Path], cfg: DictConfig, say: Say) -> Iterator[tuple
                 continue
             if subject is None:
                 subject = load(path, record, cfg)
-            content = compile_probe(name, asked[name], record, cfg, subject, probe.measure(subject, say))
+            content = compile_probe(name, asked[name], record, cfg, subject, probe.measure(named(subject, name), say))
             write(path, name, content)
             yield path, name, content, False
+
+
+def named(subject: Subject, name: str) -> Subject:
+    """The subject as a probe of this name is given it."""
+    return replace(subject, probe=name, other=lambda folder: replace(subject.other(folder), probe=name))
 
 
 def stored(node: DictConfig) -> dict[str, Any]:
     """A probe's settings as its file has them."""
     plain: Any = OmegaConf.to_container(node, resolve=True, enum_to_str=True)
     return arguments_of(plain)
+
+
+def defaults(name: str) -> dict[str, Any]:
+    """A probe's settings where nobody sets any, as its file has them."""
+    return stored(OmegaConf.structured(schema(PROBES, name)))
 
 
 def current(
@@ -199,7 +209,8 @@ def current(
         raise BenchError(f"{error}; force=true measures it again") from error
     if content is None:
         return None
-    here = {**content["settings"], "seed": content["seed"], "bake": content["baked"]}
+    # What a file lacks came later, and by its default leaves what there was as it is: else the version were another.
+    here = {**defaults(name), **content["settings"], "seed": content["seed"], "bake": content["baked"]}
     wanted = {**asked, "seed": cfg.eval.seed, "bake": cfg.eval.bake}
     other = [f"{key}={json.dumps(here.get(key))}" for key in wanted if here.get(key) != wanted[key]]
     if other or here.keys() != wanted.keys():
@@ -319,7 +330,13 @@ def compile_probe(
         "rows": outcome.rows,
         "notes": outcome.notes,
         **outcome.more,
+        **doubted(outcome.doubts),
     }
+
+
+def doubted(reasons: list[str] | None) -> dict[str, Any]:
+    """What a probe's file says of whether its numbers are to be believed; nothing where that was not looked into."""
+    return {} if reasons is None else {probe_file.UNRELIABLE: bool(reasons), probe_file.REASONS: reasons}
 
 
 def write(path: Path, name: str, content: dict[str, Any]) -> None:

@@ -162,7 +162,10 @@ class NoiseProbe(Probe):
 
 
 def training_images(subject: Subject) -> Tensor:
-    """The training set, uint8 `[M, C, H, W]`; under `data.per_class` the first so many of each class."""
+    """The training set, uint8 `[M, C, H, W]`; under `data.per_class` the first so many of each class.
+
+    It is not cut by `data.limit` or validation: noise is of one mean for all runs on a data set and its classes.
+    """
     dataset, count = subject.splits.dataset, subject.data.per_class
     return dataset.train_images if count is None else dataset.train_images[first_of_each(dataset.train_labels, count)]
 

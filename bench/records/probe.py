@@ -21,6 +21,10 @@ KINDS: dict[str, type] = {
 """Keys that others read; `bench eval` writes more."""
 
 
+UNRELIABLE, REASONS = "unreliable", "unreliable_because"
+"""Keys of a probe that looks into whether its own numbers are to be believed: a bool, and a list of lines."""
+
+
 class Outdated(BenchError):
     """A probe's file was measured by an earlier rule."""
 
@@ -50,6 +54,8 @@ def read(file: Path, record: dict[str, Any]) -> dict[str, Any] | None:
     for key, value in content["headline"].items():
         if value is not None and not (isinstance(value, int | float) and math.isfinite(value)):
             raise BenchError(f"{file}: '{key}' is {value!r}, no finite number")
+    if not isinstance(content.get(UNRELIABLE, False), bool):
+        raise BenchError(f"{file}: key '{UNRELIABLE}' is no bool")
     if content["run_id"] != record["run_id"]:
         raise BenchError(f"{file} is of the run {content['run_id']}")
     name, found = content["probe"], content.get("version", 1)

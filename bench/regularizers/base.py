@@ -98,9 +98,12 @@ class Regularizer(nn.Module):
             method that makes several in a step.
         progress: share of the epochs that are done, in [0, 1), a scalar on the device, for weights that follow a
             schedule: a replayed step sees it move.
+        learning_rate: of the optimizer's last step, a scalar on the device, for an `after_step` that moves weights by
+            as much as the optimizer does; 0 before the first. It is that of the optimizer's first group.
     """
 
     progress: Tensor
+    learning_rate: Tensor
 
     family: ClassVar[Family | None] = None
     strength: ClassVar[str | None] = None
@@ -116,6 +119,7 @@ class Regularizer(nn.Module):
         # Without it the schema of an option with no arguments would be nn.Module's *args, **kwargs.
         super().__init__()
         self.register_buffer("progress", torch.zeros(()), persistent=False)
+        self.register_buffer("learning_rate", torch.zeros(()), persistent=False)
 
     @property
     def off(self) -> bool:

@@ -7,10 +7,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from bench.published import papers
+from bench.records import probe
 from bench.report.analysis import Analysis
 from bench.report.collect import StoredRun
 from bench.report.stats import ALPHA, Estimate, Paired, estimate, holm, paired
 from bench.report.tables import Line
+
+DOUBT = (
+    "Unreliable: runs under which an attack that follows no gradient fools more images than all that follow one, or "
+    "accuracy does not fall as eps grows; what attacks leave there is an upper bound, and no sign of robustness."
+)
 
 
 @dataclass(frozen=True)
@@ -39,10 +45,10 @@ def sections(analysis: Analysis) -> list[Section]:
 
 def _settings(record: StoredRun, name: str) -> str | None:
     """What the probe of a record was measured with, as a text that sorts; None where there is no such probe."""
-    probe = record.probes.get(name)
-    if probe is None:
+    found = record.probes.get(name)
+    if found is None:
         return None
-    return json.dumps({**probe["settings"], "seed": probe["seed"], "bake": probe["baked"]}, sort_keys=True)
+    return json.dumps({**found["settings"], "seed": found["seed"], "bake": found["baked"]}, sort_keys=True)
 
 
 def _values(line: Line, name: str, settings: str, key: str) -> dict[int, float]:
@@ -63,6 +69,16 @@ def _keys(records: Iterable[StoredRun], name: str, settings: str) -> list[str]:
     return list(keys)
 
 
+def _unreliable(line: Line, name: str, settings: str) -> str:
+    """`1 of 3`: runs measured with these settings whose probe doubts its numbers, of those that looked into it."""
+    found = [
+        bool(record.probes[name][probe.UNRELIABLE])
+        for record in line.records
+        if _settings(record, name) == settings and probe.UNRELIABLE in record.probes[name]
+    ]
+    return f"{sum(found)} of {len(found)}" if found else "-"
+
+
 def _section(analysis: Analysis, name: str, settings: str) -> Section:
     """The table of one probe: for each line and number the mean and the difference to the baseline."""
     lines = [row.line for row in analysis.rows]
@@ -78,18 +94,23 @@ def _section(analysis: Analysis, name: str, settings: str) -> Section:
         cells[column] = [
             _cell(estimate(mine.values()), pair, p) for mine, pair, p in zip(own, pairs, adjusted, strict=True)
         ]
+    doubted = [_unreliable(line, name, settings) for line in lines]
+    looked = any(cell != "-" for cell in doubted)
     body = []
     for place, line in enumerate(lines):
         seeds = sorted({seed for column in columns for seed in _values(line, name, settings, column)})
         if seeds:
-            body.append([line.label, str(len(seeds)), *(cells[column][place] for column in columns)])
+            flag = [doubted[place]] if looked else []
+            body.append([line.label, str(len(seeds)), *(cells[column][place] for column in columns), *flag])
     shown = ", ".join(f"{key}={_setting_text(value)}" for key, value in json.loads(settings).items())
     text = (
         "Mean over seeds with its 95 % interval; behind the semicolon the difference to the baseline, paired by seed, "
         f"bold where a paired t test at 5 %, corrected by Holm's method over the column, tells it from 0. "
         f"Measured with {shown}."
     )
-    return Section(name, text, [analysis.table.axis, "seeds", *columns], body)
+    if looked:
+        text += f" {DOUBT}"
+    return Section(name, text, [analysis.table.axis, "seeds", *columns, *([probe.UNRELIABLE] if looked else [])], body)
 
 
 def counts(analysis: Analysis) -> Section | None:
@@ -99,8 +120,8 @@ def counts(analysis: Analysis) -> Section | None:
     published = papers.of_experiment(table.name).get("counts")
     if not published:
         return None
-    probe = published["probe"]
-    kinds = {kind for record in table.records if (kind := _settings(record, probe)) is not None}
+    name = published["probe"]
+    kinds = {kind for record in table.records if (kind := _settings(record, name)) is not None}
     if len(kinds) != 1:
         return None
     (settings,) = kinds
@@ -108,7 +129,7 @@ def counts(analysis: Analysis) -> Section | None:
     lines = [by_label[label] for label in published["labels"] if label in by_label]
 
     def means(key: str) -> list[float | None]:
-        estimates = [estimate(_values(line, probe, settings, key).values()) for line in lines]
+        estimates = [estimate(_values(line, name, settings, key).values()) for line in lines]
         return [None if mean is None else mean.mean for mean in estimates]
 
     sources, units = published["published"], means(published["unit"])

@@ -25,7 +25,7 @@ from bench.experiments import Experiment, Row, load, names
 from bench.files import read_json
 from bench.models.base import Spec
 from bench.models.mlp import MLP
-from bench.probes import evaluate
+from bench.probes import adversarial, evaluate
 from bench.probes.evaluate import parse, shown
 from bench.records.probe import SCHEMA_VERSION, VERSIONS
 from bench.registry import MODELS, PROBES
@@ -105,6 +105,26 @@ def test_a_run_trained_anew_is_probed_anew(
     assert read_json(run / "probes" / "noise.json")["run_finished"] == record["finished"]
 
 
+def test_a_probe_that_doubts_its_numbers_says_so(
+    poisson_run: Path, copied: Copied, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = copied(poisson_run)
+    words = ("probe=adversarial", "adversarial.attacks=[fgsm]", "adversarial.eps=[0.1]", "adversarial.images=12")
+    for reasons, entries in (
+        (None, {}),
+        ([], {"unreliable": False, "unreliable_because": []}),
+        (["gradients are masked"], {"unreliable": True, "unreliable_because": ["gradients are masked"]}),
+    ):
+        monkeypatch.setattr(adversarial, "doubts", lambda *given, found=reasons: found)
+        status, out, _ = call(capsys, str(run), *words, "force=true")
+        assert status == 0
+        assert out.splitlines().count("unreliable: gradients are masked") == (1 if reasons else 0)
+        content = read_json(run / "probes" / "adversarial.json")
+        assert {key: value for key, value in content.items() if key.startswith("unreliable")} == entries
+    # What is there already says it again.
+    assert "unreliable: gradients are masked" in call(capsys, str(run), *words)[1]
+
+
 def test_what_an_earlier_rule_measured_is_measured_anew(
     poisson_run: Path, copied: Copied, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -134,6 +154,23 @@ def test_other_settings_are_not_taken_for_the_same(
         assert f"was measured with {said}; force=true replaces it" in err
     assert call(capsys, str(run), "probe=noise", "noise.images=13", "force=true")[0] == 0
     assert read_json(run / "probes" / "noise.json")["settings"]["images"] == 13
+
+
+def test_a_setting_that_came_later_has_its_default_in_an_earlier_file(
+    poisson_run: Path, copied: Copied, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = copied(poisson_run)
+    words = ("probe=adversarial", "adversarial.attacks=[fgsm]", "adversarial.eps=[0.1]", "adversarial.images=12")
+    assert call(capsys, str(run), *words)[0] == 0
+    file = run / "probes" / "adversarial.json"
+    content = read_json(file)
+    for key in ("adaptive_steps", "omega", "queries"):
+        del content["settings"][key]
+    file.write_text(json.dumps(content))
+    assert "measured before" in call(capsys, str(run), *words)[1]
+    status, _, err = call(capsys, str(run), *words, "adversarial.queries=7")
+    assert status == 2
+    assert err.rstrip().endswith("was measured with queries=100; force=true replaces it")
 
 
 MINE = """
@@ -295,6 +332,7 @@ def test_all_runs_are_looked_at_before_the_first_is_probed(
         (["RUN", "probe=noise", "noise.sigma=0"], "noise.sigma is 0, it must be above 0"),
         (["RUN", "probe=noise", "corruptions.images=3"], "sets a probe that is not among probe=noise"),
         (["RUN", "probe=noise", "accelerator=tpu"], "which is no choice"),
+        (["RUN", "probe=noise", "noise.images=2"], "noise.images=2 is too few: there are 3 classes"),
         (["RUN", "--all", "probe=noise"], "--all leaves no run to name"),
         (["probe=noise"], "name the runs, or all of them with --all"),
     ],

@@ -19,6 +19,7 @@ from bench.data import DataConfig, open_dataset
 from bench.errors import BenchError
 from bench.files import read_json
 from bench.ops import Backend
+from bench.probes import evaluate
 from bench.probes._noise_sets import Blur, Level
 from bench.probes.adversarial import AdversarialProbe, Attack, gradient_of
 from bench.probes.base import Outcome, Probe, Say, Subject
@@ -27,6 +28,7 @@ from bench.probes.noise import NoiseProbe
 from bench.registry import MODELS, PROBES
 
 SubjectOf = Callable[..., Subject]
+EVERY = [attack for attack in Attack if attack is not Attack.autoattack]
 
 
 def silent(line: str) -> None:
@@ -191,12 +193,14 @@ def test_radius_0_is_the_recorded_accuracy(conv_run: Path, subject_of: SubjectOf
     assert outcome.images == 360
     assert {row["acc"] for row in outcome.rows} == {record["test"]["acc"]}
     assert outcome.rows[0]["spike_rate"] == pytest.approx(record["test"]["spike_rate"])
-    assert [row["attack"] for row in outcome.rows] == ["none", "fgsm", "pgd"]
+    attacks = ["none", "fgsm", "pgd", "sapgd", "square", "any"]
+    assert [row["attack"] for row in outcome.rows] == attacks
 
 
 def test_pgd_beats_fgsm_which_beats_noise(conv_run: Path, subject_of: SubjectOf) -> None:
     subject = subject_of(conv_run)
-    outcome = AdversarialProbe(eps=[0.1, 0.2], steps=8, images=120).measure(subject, silent)
+    probe = AdversarialProbe([Attack.fgsm, Attack.pgd], eps=[0.1, 0.2], steps=8, images=120)
+    outcome = probe.measure(subject, silent)
     acc = {(row["attack"], row["eps"]): row["acc"] for row in outcome.rows}
     assert acc["none", 0.0] > 85
     assert acc["pgd", 0.1] < acc["fgsm", 0.1] < acc["none", 0.0]
@@ -207,14 +211,17 @@ def test_pgd_beats_fgsm_which_beats_noise(conv_run: Path, subject_of: SubjectOf)
     assert acc["fgsm", 0.1] < subject.measure(noisy, labels).summary()["acc"]  # type: ignore[operator]
     assert outcome.headline == {
         "clean (%)": acc["none", 0.0], "pgd eps 0.1 (%)": acc["pgd", 0.1], "pgd eps 0.2 (%)": acc["pgd", 0.2],
+        "any attack eps 0.1 (%)": acc["any", 0.1], "any attack eps 0.2 (%)": acc["any", 0.2],
     }  # fmt: skip
+    assert acc["any", 0.1] <= acc["pgd", 0.1]
+    assert outcome.doubts == []
 
 
 def test_attacked_images_stay_in_the_ball(conv_run: Path, subject_of: SubjectOf) -> None:
     subject = subject_of(conv_run)
-    probe = AdversarialProbe(steps=3)
+    probe = AdversarialProbe(steps=3, adaptive_steps=3, queries=5)
     images, labels = subject.test_images(50)
-    for attack in (probe.fgsm, probe.pgd):
+    for attack in (probe.fgsm, probe.pgd, probe.pgd_assg, probe.sapgd, probe.square):
         attacked = attack(subject, images.float(), labels, 0.05, 0)
         assert (attacked - images).abs().max() == pytest.approx(0.05 * 255, rel=1e-4)
         assert attacked.min() >= 0
@@ -234,11 +241,70 @@ def test_the_kernels_give_the_reference_gradient(conv_run: Path, subject_of: Sub
     assert (F.cosine_similarity(*gradients) > 0.999).double().mean() > 0.8
 
 
+def test_any_attack_is_counted_image_by_image(conv_run: Path, subject_of: SubjectOf) -> None:
+    """Counted again from what each attack leaves."""
+    subject = subject_of(conv_run)
+    attacks = [Attack.fgsm, Attack.sapgd, Attack.square]
+    probe = AdversarialProbe(attacks, eps=[0.1], images=60, adaptive_steps=3, queries=8)
+    rows = {row["attack"]: row["acc"] for row in probe.measure(subject, silent).rows}
+    images, labels = subject.test_images(60)
+    right = subject.judge(images, labels)[1]
+    for attack in (probe.fgsm, probe.sapgd, probe.square):
+        attacked = attack(subject, images.float(), labels, 0.1, 0)
+        with torch.no_grad():
+            right &= subject.logits(normalized(subject, attacked)).argmax(1) == labels
+    # A spike at the threshold may fall either way when the normalization rounds differently.
+    assert rows["any"] == pytest.approx(100 * float(right.double().mean()), abs=2)
+    assert rows["any"] <= min(rows.values()) < rows["none"]
+
+
+def test_masked_gradients_are_noticed(conv_run: Path, subject_of: SubjectOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network whose gradient is 0 everywhere: attacks that follow it fail, and one that follows none does not."""
+    subject = subject_of(conv_run)
+    model = subject.task.model
+    masked = lambda features: model.head(features.detach().mean(0) + 0 * features.mean(0))  # noqa: E731
+    monkeypatch.setattr(model, "logits", masked)
+    probe = AdversarialProbe([Attack.fgsm, Attack.pgd, Attack.square], eps=[0.2], steps=3, images=120)
+    outcome = probe.measure(subject, silent)
+    acc = {row["attack"]: row["acc"] for row in outcome.rows}
+    assert acc["fgsm"] == acc["none"] > 85
+    assert acc["square"] < acc["pgd"] - 20
+    assert outcome.more["zero_gradient"] == 100
+    assert outcome.doubts is not None
+    (reason,) = outcome.doubts
+    assert re.match(
+        r"at eps 0\.2 square, which follows no gradient, leaves .* %, and (fgsm|pgd), the strongest", reason
+    )
+    # One step from the image itself goes nowhere, whatever the radius.
+    flat = AdversarialProbe([Attack.fgsm], eps=[0.1, 0.3], images=60).measure(subject, silent)
+    assert flat.doubts is not None
+    assert [reason[:22] for reason in flat.doubts] == ["accuracy does not fall"]
+
+
+def test_square_alone_needs_no_gradient(conv_run: Path, subject_of: SubjectOf, monkeypatch: pytest.MonkeyPatch) -> None:
+    subject = subject_of(conv_run)
+    model = subject.task.model
+    monkeypatch.setattr(model, "logits", lambda features: model.head(features.detach().mean(0)))
+    outcome = AdversarialProbe([Attack.square], eps=[0.2], images=30, queries=5).measure(subject, silent)
+    assert outcome.rows[1]["acc"] < outcome.rows[0]["acc"]
+    assert outcome.more == {}
+    assert outcome.doubts is None
+
+
+def test_too_few_images_name_the_probes_setting(conv_run: Path, subject_of: SubjectOf) -> None:
+    subject = evaluate.named(subject_of(conv_run), "adversarial")
+    with pytest.raises(BenchError, match=r"^adversarial\.images=8 is too few: there are 10 classes"):
+        AdversarialProbe(images=8).measure(subject, silent)
+    # Named or not, the same images are chosen.
+    assert torch.equal(subject.test_images(30)[0], subject_of(conv_run).test_images(30)[0])
+
+
 def test_gradients_pass_poisson_inputs(poisson_run: Path, subject_of: SubjectOf) -> None:
     subject = subject_of(poisson_run)
-    outcome = AdversarialProbe(eps=[0.3], steps=5, images=90).measure(subject, silent)
+    outcome = AdversarialProbe(eps=[0.3], steps=5, images=90, adaptive_steps=5).measure(subject, silent)
     acc = {row["attack"]: row["acc"] for row in outcome.rows}
     assert acc["pgd"] < acc["none"] - 20
+    assert acc["sapgd"] < acc["none"] - 20
     assert outcome.more["zero_gradient"] < 50
 
 
@@ -281,6 +347,9 @@ def test_without_a_gradient_there_is_no_attack(
         ({"eps": []}, "it needs a radius"),
         ({"steps": 0}, "adversarial.steps is 0, it must be at least 1"),
         ({"step": -1.0}, "adversarial.step is -1, it must be above 0"),
+        ({"omega": 0.0}, "adversarial.omega is 0, it must be above 0"),
+        ({"queries": 0}, "adversarial.queries is 0, it must be at least 1"),
+        ({"adaptive_steps": 0}, "adversarial.adaptive_steps is 0, it must be at least 1"),
     ],
 )
 def test_attacks_out_of_range_get_one_line(settings: dict[str, Any], message: str) -> None:
@@ -319,7 +388,7 @@ def test_an_unknown_corruption_gets_the_nearest() -> None:
     "probe",
     [
         NoiseProbe(images=20),
-        AdversarialProbe(eps=[0.1], steps=2, images=20),
+        AdversarialProbe(EVERY, eps=[0.1], steps=2, images=20, adaptive_steps=2, queries=3),
         CorruptionsProbe(["rotate"], images=20),
     ],
     ids=lambda probe: type(probe).__name__,
@@ -343,14 +412,14 @@ def test_a_probe_changes_nothing(
     assert (again.rows, again.headline) == (first.rows, first.headline)
 
 
-def untrained(model: str, root: Path) -> Subject:
+def untrained(model: str, root: Path, *settings_: str) -> Subject:
     """A network of the smallest budget as it starts."""
     from bench.config.component import settings
     from bench.config.compose import compose
     from bench.data import prepare
     from bench.training.setup import make_task
 
-    cfg = compose([f"data.root={root}", "budget=smoke", f"model={model}", "data.limit=40"])
+    cfg = compose([f"data.root={root}", "budget=smoke", f"model={model}", "data.limit=40", *settings_])
     splits = prepare(settings(cfg.data), seed=0, batch_size=8)
     task = make_task(cfg, splits).eval()
     return Subject(task.requires_grad_(False), splits, settings(cfg.data), "fp32", 8, "cpu", 0, root, pytest.fail)
@@ -363,12 +432,12 @@ def test_every_network_can_be_probed(model: str, shared_data: Path) -> None:
     assert [row["images"] for row in outcome.rows] == [10, 10, 10]
     assert all(row["output_spikes"] >= 0 for row in outcome.rows)
     assert len(CorruptionsProbe(["jpeg"], images=10).measure(subject, silent).rows) == 6
-    attack = AdversarialProbe(eps=[0.1], steps=1, images=10)
+    attack = AdversarialProbe(EVERY, eps=[0.1], steps=1, images=10, adaptive_steps=1, queries=2)
     if model == "diehl_cook":  # learns locally
         with pytest.raises(BenchError, match="gradient"):
             attack.measure(subject, silent)
     else:
-        assert len(attack.measure(subject, silent).rows) == 3
+        assert len(attack.measure(subject, silent).rows) == 7
 
 
 def test_the_probe_of_the_docs_is_one(conv_run: Path, subject_of: SubjectOf) -> None:

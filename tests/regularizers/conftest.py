@@ -124,6 +124,8 @@ class Bench:
             self.backward(self.forward(seed, task_loss))
             self.passes += 1
         self.optimizer.step()
+        for reg in self.regs:
+            reg.learning_rate.fill_(self.optimizer.param_groups[0]["lr"])
         for reg, reads in zip(self.regs, self.reads, strict=True):
             reg.after_step(self.shown(reg, reads))
         self.model.forget()

@@ -88,6 +88,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "rdrop": {"weight": 0.5},
     # Liu et al. 2024, their code; the weight is this suite's.
     "inputgrad": {"weight": 0.01, "h": 0.01},
+    # Chen et al. 2021, their repository: the optimizer's own alpha, and the README's sparsity.
+    "rewire": {"alpha": 1e-5, "sparsity": 0.95},
     # arXiv 2511.12199.
     "advtrain": {"eps": 2 / 255, "steps": 2, "form": advtrain.Form.pgd, "beta": 5.0},
     # Duan et al. 2022; alpha: Zheng et al. 2021, where no currents are summed.
@@ -111,6 +113,7 @@ STRENGTHS = (
         "swa": "last",
         "sam": "rho",
         "advtrain": "eps",
+        "rewire": "alpha",
     }
     | dict.fromkeys(
         (

@@ -69,6 +69,25 @@ def test_means_and_differences_over_seeds(runs: list[dict[str, Any]], tmp_path: 
     ]
 
 
+def test_runs_whose_numbers_are_doubted_are_counted(runs: list[dict[str, Any]], tmp_path: Path) -> None:
+    for result in runs:
+        # The baseline's second and third run; the penalty's last was measured before the probe looked into it.
+        looked = {} if (result["reg"], result["seed"]) == ("spikepen", 2) else {
+            "unreliable": result["reg"] == "none" and result["seed"] > 0
+        }  # fmt: skip
+        put(tmp_path, probe(result, **looked))
+    (section,) = sections(only(tmp_path))
+    assert section.columns[-1] == "unreliable"
+    assert [row[-1] for row in section.rows] == ["2 of 3", "0 of 2"]
+    assert "Unreliable: runs under which an attack that follows no gradient fools more images" in section.text
+    assert "| unreliable |" in readme(only(tmp_path), [])
+
+
+def test_a_flag_that_is_none_is_refused(runs: list[dict[str, Any]], tmp_path: Path) -> None:
+    put(tmp_path, probe(runs[0], unreliable="perhaps"))
+    assert any("key 'unreliable' is no bool" in line for line in collect([tmp_path]).lines())
+
+
 def test_one_seed_has_a_difference_and_no_verdict(runs: list[dict[str, Any]], tmp_path: Path) -> None:
     for result in (runs[0], runs[3]):
         put(tmp_path, probe(result))

@@ -37,6 +37,21 @@ def build(tiny: tuple[str, ...], shared_data: Path) -> Callable[..., tuple[Task,
     return go
 
 
+@pytest.mark.parametrize("in_tensors", [False, True])
+def test_regularizers_know_the_rate_of_the_step(in_tensors: bool, build: Callable[..., tuple[Task, Splits]]) -> None:
+    """A number or, for steps that are replayed, a tensor; both as the schedule leaves it."""
+    task, splits = build("reg=[rewire,spikepen]", "optim=adamw", "optim.lr=0.01")
+    optimizer = task.make_optimizer(in_tensors=in_tensors)
+    task.on_train_epoch_start()
+    assert [reg.learning_rate.item() for reg in task.regs] == [0, 0]
+    for rate, (x, y) in zip((0.01, 0.005), splits.train, strict=False):
+        for group in optimizer.param_groups:
+            group["lr"] = torch.tensor(rate) if in_tensors else rate
+        task.step(x, y, optimizer)
+        assert [reg.learning_rate.item() for reg in task.regs] == pytest.approx([rate, rate])
+    assert "learning_rate" not in "".join(task.state_dict())
+
+
 def test_lists_of_steps_are_steps(run_tiny: Run, build: Callable[..., tuple[Task, Splits]], tmp_path: Path) -> None:
     """Two epochs through the Trainer give, bit for bit, the weights of a loop that takes batch after batch."""
     reg = (
