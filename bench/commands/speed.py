@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.commands.parsing import Parser
-from bench.commands.words import overrides, speed_settings
+from bench.commands.words import among, overrides, speed_settings
 from bench.errors import BenchError
 
 EPILOG = """\
@@ -20,13 +20,16 @@ settings, with their defaults:
   reg=...         compares regularizers with none, and with what SpikingJelly's users write for them: reg=all, or a
                   list of sets as a grid of runs has it, reg=spikepen,[spikepen,dropout]; then the defaults are
                   budget=quick data=mnist batch_size=64 seconds=1
+
+bench speed startup [rounds=7] [key=value ...] measures a run's start: from Enter to the end of its first training step.
 """
 
 
 def parser() -> Parser:
     """The command line."""
     parser = Parser("speed", EPILOG)
-    parser.add_words("key=value", "of this command or of `bench run`", speed_settings, overrides)
+    says = "of this command or of `bench run`; or, first, `startup`"
+    parser.add_words("key=value", says, among("startup"), speed_settings, overrides)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write JSON there and a chart beside it")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write both there, say reports/speed")
     parser.add_argument("--redraw", type=Path, metavar="DIR", help="measure nothing: write DIR's page and charts anew")

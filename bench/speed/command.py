@@ -18,9 +18,10 @@ from bench.config.compose import compose
 from bench.console import console, say
 from bench.errors import BenchError, EnvironmentFault
 from bench.registry import MODELS
+from bench.speed import methods, start
 from bench.speed.crew import checked, environment, why_died
 from bench.speed.peers import NETWORKS, PEERS, check_parity
-from bench.speed.settings import Settings, parse
+from bench.speed.settings import Settings, number, parse
 from bench.speed.summary import Results, lost, summarize
 
 
@@ -126,25 +127,43 @@ def noted(name: str, rounds: Sequence[Results], batch: int) -> list[str]:
     return list(lines)
 
 
+def begin(arguments: Sequence[str]) -> dict[str, Any]:
+    """Measure what was asked for.
+
+    Args:
+        arguments: `key=value` each; `startup` first, for the start of a run.
+
+    Raises:
+        BenchError: a mistaken setting.
+    """
+    if arguments and arguments[0] == start.WORD:
+        own = [word for word in arguments[1:] if word.startswith("rounds=")]
+        rounds = number("rounds", own[-1].partition("=")[2]) if own else Settings.rounds
+        return start.measure([word for word in arguments[1:] if word not in own], int(rounds))
+    asked = parse(arguments)
+    return methods.compare(asked) if asked.methods else speed(asked)
+
+
 def main(arguments: Sequence[str], json_file: Path | None, out: Path | None) -> None:
     """Measure, print the tables, write the files that were asked for.
 
     Args:
-        arguments: `key=value` each.
+        arguments: see `begin`.
         json_file: where the JSON goes; the chart goes beside it.
         out: a folder for both, under a name that says what was measured.
     """
     # Imported here: completion asks for the settings alone, and Rich takes long.
-    from bench.speed import methods, pages
+    from bench.speed import pages
 
-    asked = parse(arguments)
+    if not arguments or arguments[0] != start.WORD:
+        parse(arguments)  # a mistake leaves no folder behind
     for path in filter(None, (json_file, out and out / "x")):
         # Now rather than after minutes of measuring.
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise EnvironmentFault(f"{path.parent} cannot be made: {error.strerror}") from error
-    measured = methods.compare(asked) if asked.methods else speed(asked)
+    measured = begin(arguments)
     for table in pages.tables(measured):
         console().print(table)
     for line in pages.text(measured):
@@ -155,7 +174,7 @@ def main(arguments: Sequence[str], json_file: Path | None, out: Path | None) -> 
     for path in paths:
         files.write_atomic(path, json.dumps(measured, indent=1) + "\n")
         drawn = pages.chart(measured, path.with_suffix(".png"))
-        say(f"wrote {path} and {drawn or 'no chart: matplotlib is not installed'}")
+        say(f"wrote {path} and {drawn or 'no chart'}")
     if out:
         files.write_atomic(out / "README.md", pages.page(out))
         say(f"wrote {out / 'README.md'}, all that was measured into {out}")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.config.component import component_name
-from bench.config.compose import compose
+from bench.config.compose import compose_all
 from bench.console import say
 from bench.errors import BenchError, EnvironmentFault
 from bench.registry import MODELS
@@ -69,7 +69,8 @@ def compare(asked: Settings) -> dict[str, Any]:
         BenchError: bad input, or a set that was named and that the network cannot take.
         EnvironmentFault: a worker died, or the machine could not do it.
     """
-    cfg = compose(asked.of_method(BASELINE))
+    # All of them, so that a mistake is told before anything is measured.
+    cfg = compose_all(asked.of_method(method) for method in (BASELINE, *asked.methods))[0]
     model = component_name(MODELS, cfg.model)
     if MODELS.get(model).learning != "gradient":
         raise BenchError(f"model={model} learns without gradients: `bench run` says how many images/s it takes")
@@ -88,7 +89,8 @@ def compare(asked: Settings) -> dict[str, Any]:
         for line in notes:
             say(line)
         measured = sitting(asked, overview, crew.work, cfg.time_steps)
-    return measured.summary(circumstances(cfg, asked, overview, peers), notes)
+    env = circumstances(cfg, asked, overview, peers) | {"parity_max_abs": overview["parity_max_abs"]}
+    return measured.summary(env, notes)
 
 
 def job(asked: Settings, method: Sequence[str], name: str, extra: Sequence[str] = (), **more: Any) -> dict[str, Any]:
@@ -223,7 +225,8 @@ def sitting(asked: Settings, overview: dict[str, Any], work: Work, time_steps: i
     arms = [Arm(label) for label in facts]
     if asked.peers and overview["parity_max_abs"]:
         arms += [Arm(label, peer=True) for label in facts if facts[label]["way"]]
-    say(f"{overview['hardware']}: {asked.rounds} rounds of {len(arms)} arms: {', '.join(map(str, arms))}")
+    beside = sum(arm.peer for arm in arms)
+    say(f"{overview['hardware']}: {asked.rounds} rounds of {len(arms) - beside} arms, and {beside} of SpikingJelly's")
     rounds: list[Round] = []
     for turn in range(1, asked.rounds + 1):
         results: Round = {}

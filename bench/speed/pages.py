@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import markdown
-from bench.speed import show, show_methods
+from bench.speed import show, show_methods, start
 
 OLD = {"floor_images_per_s": "roof_images_per_s", "share_of_floor": "share_of_roof"}
 """Keys that older files have for what is now called the roof."""
@@ -26,6 +26,8 @@ RATIOS = (
 def name(measured: dict[str, Any]) -> str:
     """The file that a measurement goes into, in a folder of several."""
     env = measured["env"]
+    if "startup" in measured:
+        return f"{start.WORD}-{env['model']}-{env['data']}.json"
     kind = "regs-" if "methods" in measured else ""
     return f"{kind}{env['model']}-{env['data']}-b{env['batch_size']}-{env['device']}.json"
 
@@ -37,37 +39,43 @@ def read(path: Path) -> dict[str, Any]:
         return {OLD.get(key, key): value for key, value in pairs}
 
     measured: dict[str, Any] = json.loads(path.read_text(), object_pairs_hook=named)
-    measured["env"]["notes"] = [
-        line.replace("the floor counts", "the roof counts") for line in measured["env"]["notes"]
-    ]
+    env = measured["env"]
+    env["notes"] = [line.replace("the floor counts", "the roof counts") for line in env.get("notes", [])]
     return measured
 
 
 def measurements(folder: Path) -> dict[Path, dict[str, Any]]:
-    """The measurements in a folder, networks before regularizers."""
-    found = {path: read(path) for path in sorted(folder.glob("*-*-b*-*.json"))}
-    return dict(sorted(found.items(), key=lambda item: "methods" in item[1]))
+    """The measurements in a folder: of networks, of regularizers, of the start of a run."""
+    named = [*folder.glob("*-*-b*-*.json"), *folder.glob(f"{start.WORD}-*.json")]
+    found = {path: read(path) for path in sorted(named)}
+    return dict(sorted(found.items(), key=lambda item: ("startup" in item[1], "methods" in item[1])))
 
 
 def tables(measured: dict[str, Any]) -> list[Table]:
     """What was measured, in rows."""
+    if "startup" in measured:
+        return []
     return show_methods.tables(measured) if "methods" in measured else [show.table(measured)]
 
 
 def text(measured: dict[str, Any]) -> list[str]:
     """The lines below the tables."""
+    if "startup" in measured:
+        return start.text(measured)
     return show_methods.text(measured) if "methods" in measured else show.text(measured)
 
 
 def chart(measured: dict[str, Any], path: Path) -> Path | None:
-    """Write its bar chart; None without matplotlib."""
+    """Write its bar chart; None without matplotlib, and of a start."""
+    if "startup" in measured:
+        return None
     return show_methods.chart(measured, path) if "methods" in measured else show.chart(measured, path)
 
 
 def page(folder: Path) -> str:
     """A page of all measurements in a folder: ratios first, then each one's tables, chart and evidence."""
     contents = measurements(folder)
-    networks = [measured for measured in contents.values() if "methods" not in measured]
+    networks = [measured for measured in contents.values() if "arms" in measured]
     parts = ["<!-- Written by `python -m bench speed ... --out FOLDER`; do not edit. -->", "# Training speed"]
     if networks:
         parts += [
@@ -78,6 +86,9 @@ def page(folder: Path) -> str:
             markdown.table(RATIOS, [show.ratio_cells(measured) for measured in networks], "llr"),
         ]
     for path, measured in contents.items():
+        if "startup" in measured:
+            parts += ["## The start of a run", "\n".join(f"- {line}" for line in text(measured))]
+            continue
         console = Console(width=100, file=io.StringIO(), record=True)
         for rows in tables(measured):
             console.print(rows)

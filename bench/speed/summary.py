@@ -144,6 +144,7 @@ def circumstances(cfg: DictConfig, asked: Settings, overview: dict[str, Any], pe
         "dirty": dirty,
         "rounds": asked.rounds,
         "seconds": asked.seconds,
+        "steps": asked.steps,
         "model": component_name(MODELS, cfg.model),
         "model_args": {key: value for key, value in arguments.items() if key != "_target_"},
         "params": overview["params"],
