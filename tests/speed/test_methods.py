@@ -178,6 +178,22 @@ def test_page_and_chart_follow_from_the_file(env: dict[str, Any], tmp_path: Path
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("folder", ["speed", "speed/avx2"])
+def test_the_submitted_page_follows_from_its_files(folder: str) -> None:
+    reports = Path(__file__).parents[2] / "reports" / folder
+    assert (reports / "README.md").read_text() == pages.page(reports)
+
+
+def test_what_was_called_a_floor_is_read_as_a_roof(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    arm = {"name": "bench", "share_of_floor": 1.1}
+    env = {"floor_images_per_s": {"serial": 2}, "notes": ["16 products where the floor counts 36"]}
+    path.write_text(json.dumps({"env": env, "arms": [arm]}))
+    found = pages.read(path)
+    assert found["arms"] == [{"name": "bench", "share_of_roof": 1.1}]
+    assert found["env"] == {"roof_images_per_s": {"serial": 2}, "notes": ["16 products where the roof counts 36"]}
+
+
 def test_bars_are_the_shares(env: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from matplotlib.figure import Figure
 
