@@ -21,7 +21,7 @@ class _Start:
 
 def hold() -> None:
     """Collect no garbage until `ready`: a run's thousands of modules are none, and to look at them again and again
-    takes a sixth of its start."""
+    takes a tenth of its start."""
     if not _Start.over and gc.isenabled():
         gc.disable()
         _Start.held = True

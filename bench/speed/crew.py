@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -54,7 +56,13 @@ class Crew:
         self.errors = tempfile.TemporaryFile("w+")
         command = [sys.executable, "-m", "bench.speed.worker"]
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True, env=around
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+            text=True,
+            env=around,
+            start_new_session=True,
         )
         return self
 
@@ -63,7 +71,9 @@ class Crew:
         assert self.process.stdout is not None
         self.process.stdin.close()
         if kind is not None:
-            self.process.terminate()
+            # With whom it has forked.
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGTERM)
         self.process.wait()
         self.process.stdout.close()
         self.errors.close()

@@ -252,6 +252,29 @@ def test_of_all_what_the_network_cannot_take_is_named(
         methods.compare(settings.parse([*SMALL, "reg=stochdepth"]))
 
 
+def test_what_has_no_room_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    """At more time steps, the rounds stand; in the first round, the others go on, unless it was named itself."""
+
+    def work(job: dict[str, Any]) -> dict[str, Any]:
+        reg = next(line for line in job["overrides"] if line.startswith("reg=["))[5:-1]
+        if job["job"] == "takes":
+            return about(potential=reg == "membrane")
+        if reg == "rdrop" or (reg == "membrane" and "time_steps=16" in job["overrides"]):
+            raise EnvironmentFault(f"no room for {reg}")
+        return did(10.0, 5)
+
+    asked = settings.Settings((), rounds=2, peers=(), methods=(("none",), ("membrane",), ("rdrop",)), every=True)
+    overview = {"hardware": "a machine", "parity_max_abs": {}}
+    found = methods.sitting(asked, overview, work, 4).summary({}, [])
+    assert [row["name"] for row in found["methods"]] == ["none", "membrane"]
+    assert [set(row["memory"]) for row in found["methods"]] == [{"4", "16"}, {"4"}]
+    assert found["env"]["left_out"] == {"rdrop": "no room for rdrop"}
+    assert re.search(r"T = 16  membrane +not measured: no room for membrane\n", capsys.readouterr().out)
+    named = settings.Settings((), peers=(), methods=(("none",), ("rdrop",)))
+    with pytest.raises(EnvironmentFault, match="no room for rdrop"):
+        methods.sitting(named, overview, work, 4)
+
+
 def test_arms_alternate(here: None) -> None:
     methods.compare(settings.parse([*SMALL, "reg=spikepen,uselose"]))
     order = [(job["overrides"][-1], job["peer"]) for job in InProcess.last.jobs if job["job"] == "method"]
