@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
-.PHONY: demo test test-clusters lint readme evaluate clean
+.PHONY: demo test test-clusters lint readme evaluate speed clean
 
 demo: $(VENV)/installed
 	$(BIN)/bench run model=sew reg=spikepen
@@ -37,6 +37,12 @@ evaluate: $(VENV)/installed
 	@test -n "$(REG)" || { echo "Which regularizer? make evaluate REG=name" >&2; exit 2; }
 	$(BIN)/bench tune suite/small workload=mnist-1k "reg=$(REG)" trials=8 seeds=5 logger=none
 	$(BIN)/bench report
+
+# Every regularizer beside none on three small networks, and the start of a run: on a machine that does nothing else, some
+# ten minutes a network on two cores.
+speed: $(VENV)/installed-dev
+	for network in cnn sew convmixer; do $(BIN)/bench speed model=$$network reg=all --out reports/speed || exit; done
+	$(BIN)/bench speed startup --out reports/speed
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

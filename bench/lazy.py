@@ -1,9 +1,13 @@
-"""Faces of packages: names that import the part of the package they come from when they are first asked for."""
+"""Names that import what they come from when they are first asked for: faces of our packages, and slow ones put off."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
+from importlib.util import find_spec, module_from_spec
+from threading import RLock
+from types import ModuleType
 from typing import Any
 
 
@@ -22,3 +26,60 @@ def face(package: str, parts: Mapping[str, str]) -> Callable[[str], Any]:
         return module if parts[name] == name else getattr(module, name)
 
     return __getattr__
+
+
+class Deferred(ModuleType):
+    """A package whose own `__init__` runs when a name is first asked for that needs it; see `defer`.
+
+    It is the package itself, in the way of `importlib.util.LazyLoader`, which runs it for any name whatever: its parts
+    can be imported as ever, and from the first other name on it is what a plain import would have made of it.
+    """
+
+    _lock = RLock()
+
+    def __getattr__(self, name: str) -> Any:
+        early: Mapping[str, Callable[[], Any]] | None = self.__dict__.get("_early")
+        if early is not None and name in early:
+            value = early[name]()
+            setattr(self, name, value)
+            return value
+        # Python and its tools look for these in every module.
+        if early is None or (name.startswith("__") and name.endswith("__") and name != "__all__"):
+            raise AttributeError(f"module '{self.__name__}' has no attribute '{name}'")
+        self._run()
+        return getattr(self, name)
+
+    def __dir__(self) -> list[str]:
+        self._run()
+        return sorted(self.__dict__)
+
+    def _run(self) -> None:
+        """Run its `__init__`, once."""
+        with self._lock:
+            if self.__dict__.pop("_early", None) is None:
+                return
+            spec = self.__spec__
+            assert spec is not None
+            assert spec.loader is not None
+            try:
+                spec.loader.exec_module(self)
+            except BaseException:
+                sys.modules.pop(self.__name__, None)  # as a plain import would leave it
+                raise
+
+
+def defer(package: str, early: Mapping[str, Callable[[], Any]]) -> None:
+    """Put off a package's `__init__`, where it imports much that most of its users' users never need.
+
+    Nothing is put off that was imported already, or is not there.
+
+    Args:
+        package: its name.
+        early: names that can be had without it, and how.
+    """
+    if package in sys.modules or (spec := find_spec(package)) is None or spec.loader is None:
+        return
+    module = module_from_spec(spec)
+    module.__class__ = Deferred
+    module.__dict__["_early"] = dict(early)
+    sys.modules[package] = module

@@ -36,7 +36,7 @@ COMMANDS = {
     "eval": Command("evaluate", "probes of finished runs: noise, attacks, corruptions; into the run's folder"),
     "data": Command("data", "what data is on disk; download and check it"),
     "speed": Command(
-        "speed", "training images/s, memory and share of the floor, beside networks built from public packages"
+        "speed", "training images/s, memory and share of the roof, beside networks built from public packages"
     ),
     "report": Command(
         "report", "records into tables, figures and one page; --check says whether those in reports/ still follow"

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from bench import __version__, grid
+from bench import __version__, grid, startup
 from bench.commands import words
 from bench.commands.parsing import Parser
 from bench.console import say
@@ -46,6 +46,15 @@ def main(arguments: Sequence[str]) -> None:
         BenchError: a bad command line, or a multirun some of whose runs failed.
         SystemExit: after `--help` and the like, and with the exit code of a single run that failed.
     """
+    startup.hold()
+    try:
+        hydra_app(arguments)
+    finally:
+        startup.ready(keep=False)
+
+
+def hydra_app(arguments: Sequence[str]) -> None:
+    """See `main`."""
     import hydra
     from hydra._internal.hydra import Hydra
     from hydra._internal.utils import get_args_parser
@@ -117,6 +126,7 @@ def refuse(message: str) -> NoReturn:
 def job(cfg: DictConfig) -> Any:
     """Hydra's task function: one run. A fault is reported here, where it happened: a launcher may have brought
     the job to another machine."""
+    startup.hold()  # a launcher may have started this process
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 

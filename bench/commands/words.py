@@ -203,7 +203,7 @@ def build() -> dict[str, Any]:
     options.register_configs()
     groups = {group: options.options(group) for group in options.groups()}
     defaults = yaml.safe_load((options.config_dir() / "config.yaml").read_text())["defaults"]
-    own = [field.name for field in dataclasses.fields(speed.Settings) if field.name != "overrides"]
+    own = sorted(speed.own_names())
     return {
         "groups": groups,
         "settings": {key: names for key, names in fields(schema.Config) if key not in groups},

@@ -18,11 +18,11 @@ from bench.config.compose import compose
 from bench.console import console, say
 from bench.errors import BenchError, EnvironmentFault
 from bench.registry import MODELS
-from bench.speed.peers import NETWORKS, PEERS
-from bench.speed.settings import Settings, parse
+from bench.speed import methods, start
+from bench.speed.crew import checked, environment, why_died
+from bench.speed.peers import NETWORKS, PEERS, check_parity
+from bench.speed.settings import Settings, number, parse
 from bench.speed.summary import Results, lost, summarize
-
-PARITY = 1e-9
 
 
 def work(job: dict[str, Any]) -> dict[str, Any]:
@@ -32,20 +32,12 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
         BenchError: what the worker found wrong with the input.
         EnvironmentFault: it died.
     """
-    paths = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     command = [sys.executable, "-m", "bench.speed.worker", json.dumps(job)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    what = job.get("arm", job["job"])
+    done = subprocess.run(command, capture_output=True, text=True, env=environment())
     if done.returncode:
-        why = done.stderr.strip().splitlines()
-        killed = f"killed by signal {-done.returncode}, perhaps for want of memory"
-        raise EnvironmentFault(f"measuring {what} failed: {killed if done.returncode < 0 else why[-1] if why else '?'}")
-    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    if "error" in answer:
-        fault = EnvironmentFault if answer["code"] == EnvironmentFault.code else BenchError
-        raise fault(answer["error"])
-    return answer
+        why = why_died(done.returncode, done.stderr)
+        raise EnvironmentFault(f"measuring {job.get('arm', job['job'])} failed: {why}")
+    return checked(json.loads(done.stdout.splitlines()[-1]))
 
 
 def able(asked: Settings, cfg: DictConfig) -> tuple[list[str], list[str]]:
@@ -85,14 +77,12 @@ def speed(asked: Settings) -> dict[str, Any]:
         say(line)
     # Before this process' own work adds to it.
     busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    job = {"overrides": overrides, "seconds": asked.seconds}
+    job = {"overrides": overrides, "seconds": asked.seconds, "steps": asked.steps}
     overview = work({**job, "job": "overview", "peers": peers})
     check_parity(overview["parity_max_abs"])
     if overview["data_copy"] == "random":
         notes.append(f"{cfg.data.name} is not on disk: random images of its shape")
         say(notes[-1])
-    if list(cfg.reg) != ["none"]:
-        notes.append(f"our arm trains with reg={'+'.join(cfg.reg)}, its peers with none")
     if busy > 0.5 * (os.cpu_count() or 1):
         notes.append(f"load average {busy:.1f} at the start: something else may have slowed some arms")
         say(notes[-1])
@@ -108,23 +98,6 @@ def speed(asked: Settings) -> dict[str, Any]:
         rounds.append(results)
     notes += [line for name in ["bench", *peers] for line in noted(name, rounds, asked.batch_size)]
     return summarize(cfg, asked, overview, tops, rounds, notes)
-
-
-def check_parity(distances: dict[str, float]) -> None:
-    """Refuse a peer that computes something else: every ratio would be meaningless.
-
-    Args:
-        distances: of each peer's logits from ours, the largest, in float64.
-
-    Raises:
-        EnvironmentFault: the logits of one that must be ours are not.
-    """
-    for name, distance in distances.items():
-        if PEERS[name].same and not distance <= PARITY:
-            raise EnvironmentFault(
-                f"the logits of {name} differ from ours by {distance:.1e} in float64, more than {PARITY:g}: "
-                "the networks are not the same, nothing was measured"
-            )
 
 
 def told(name: str, result: dict[str, Any], batch: int) -> str:
@@ -154,35 +127,71 @@ def noted(name: str, rounds: Sequence[Results], batch: int) -> list[str]:
     return list(lines)
 
 
-def main(arguments: Sequence[str], json_file: Path | None, out: Path | None) -> None:
-    """Measure, print the table, write the files that were asked for.
+def begin(arguments: Sequence[str]) -> dict[str, Any]:
+    """Measure what was asked for.
 
     Args:
-        arguments: `key=value` each.
+        arguments: `key=value` each; `startup` first, for the start of a run.
+
+    Raises:
+        BenchError: a mistaken setting.
+    """
+    if arguments and arguments[0] == start.WORD:
+        own = [word for word in arguments[1:] if word.startswith("rounds=")]
+        rounds = number("rounds", own[-1].partition("=")[2]) if own else Settings.rounds
+        return start.measure([word for word in arguments[1:] if word not in own], int(rounds))
+    asked = parse(arguments)
+    return methods.compare(asked) if asked.methods else speed(asked)
+
+
+def main(arguments: Sequence[str], json_file: Path | None, out: Path | None) -> None:
+    """Measure, print the tables, write the files that were asked for.
+
+    Args:
+        arguments: see `begin`.
         json_file: where the JSON goes; the chart goes beside it.
         out: a folder for both, under a name that says what was measured.
     """
     # Imported here: completion asks for the settings alone, and Rich takes long.
-    from bench.speed.show import chart, page, table, text
+    from bench.speed import pages
 
-    asked = parse(arguments)
+    if not arguments or arguments[0] != start.WORD:
+        parse(arguments)  # a mistake leaves no folder behind
     for path in filter(None, (json_file, out and out / "x")):
         # Now rather than after minutes of measuring.
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise EnvironmentFault(f"{path.parent} cannot be made: {error.strerror}") from error
-    measured = speed(asked)
-    console().print(table(measured))
-    for line in text(measured):
+    measured = begin(arguments)
+    for table in pages.tables(measured):
+        console().print(table)
+    for line in pages.text(measured):
         say(line)
-    env = measured["env"]
     paths = [json_file] if json_file else []
     if out:
-        paths.append(out / f"{env['model']}-{env['data']}-b{env['batch_size']}-{env['device']}.json")
+        paths.append(out / pages.name(measured))
     for path in paths:
         files.write_atomic(path, json.dumps(measured, indent=1) + "\n")
-        say(f"wrote {path} and {chart(measured, path.with_suffix('.png')) or 'no chart: matplotlib is not installed'}")
+        drawn = pages.chart(measured, path.with_suffix(".png"))
+        say(f"wrote {path} and {drawn or 'no chart'}")
     if out:
-        files.write_atomic(out / "README.md", page(out))
+        files.write_atomic(out / "README.md", pages.page(out))
         say(f"wrote {out / 'README.md'}, all that was measured into {out}")
+
+
+def redraw(folder: Path) -> None:
+    """Write a folder's page and charts anew, from the JSON files in it.
+
+    Raises:
+        BenchError: there are none.
+    """
+    from bench.speed import pages
+
+    found = pages.measurements(folder)
+    if not found:
+        raise BenchError(f"{folder} holds no measurement: `bench speed ... --out {folder}` writes one there")
+    for path, measured in found.items():
+        pages.chart(measured, path.with_suffix(".png"))
+    files.write_atomic(folder / "README.md", pages.page(folder))
+    say(f"wrote {folder / 'README.md'} and the charts of {len(found)} measurements")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,7 +31,9 @@ def clock(device: str) -> float:
     return time.perf_counter()
 
 
-def rate(step: Callable[[], Any], images: int, seconds: float, device: str, least: int = 2) -> dict[str, float]:
+def rate(
+    step: Callable[[], Any], images: int, seconds: float, device: str, steps: int | None = None, least: int = 2
+) -> dict[str, float]:
     """Images per second of a step, warm-up left out.
 
     Args:
@@ -37,7 +41,8 @@ def rate(step: Callable[[], Any], images: int, seconds: float, device: str, leas
         images: in a step.
         seconds: how long to measure, about.
         device: cpu or cuda.
-        least: steps to time at least.
+        steps: how many to time instead; None goes by `seconds`.
+        least: steps to time at least, by `seconds`.
 
     Returns:
         images_per_s; first_step_s and warm_step_s, whose difference is what the first step compiled and allocated;
@@ -48,7 +53,7 @@ def rate(step: Callable[[], Any], images: int, seconds: float, device: str, leas
         step()
         times.append(clock(device))
     warm = times[-1] - times[-2]
-    steps = max(least, math.ceil(seconds / warm))
+    steps = max(least, math.ceil(seconds / warm)) if steps is None else steps
     began = clock(device)
     for _ in range(steps):
         step()
@@ -59,6 +64,15 @@ def rate(step: Callable[[], Any], images: int, seconds: float, device: str, leas
         "warm_step_s": warm,
         "steps": steps,
     }
+
+
+def forget_peak() -> None:
+    """Let this process' peak of resident memory begin anew at what is resident now, where the system has that (Linux).
+
+    What was there before, while data were read, would else hide what a step needs.
+    """
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def saved_bytes(forward: Callable[[], Tensor], known: Iterable[Tensor]) -> int:
@@ -155,7 +169,7 @@ def ceilings(device: str) -> dict[str, float]:
     return reached | {"copy_bytes": 2.0 * source.numel() * source.element_size() / seconds}
 
 
-def floor_images_per_s(flops: float, moved: float, ceiling: dict[str, float]) -> dict[str, float]:
+def roof_images_per_s(flops: float, moved: float, ceiling: dict[str, float]) -> dict[str, float]:
     """The most images per second that the ceilings allow, with bytes moved beside the FLOPs or after them.
 
     Args:

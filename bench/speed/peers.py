@@ -11,8 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bench.errors import EnvironmentFault
 from bench.models.base import Spec
 from bench.neurons import NeuronConfig, make_neuron
+
+PARITY = 1e-9
+"""How far, in float64, logits may be from ours that must be the same."""
 
 
 @dataclass(frozen=True)
@@ -278,3 +282,20 @@ def copy_weights(source: nn.Module, target: nn.Module) -> None:
         mine, theirs = ([m for m in net.modules() if isinstance(m, kinds)] for net in (source, target))
         for a, b in zip(mine, theirs, strict=True):
             b.load_state_dict(a.state_dict())
+
+
+def check_parity(distances: dict[str, float]) -> None:
+    """Refuse a peer that computes something else: every ratio would be meaningless.
+
+    Args:
+        distances: of each peer's logits from ours, the largest, in float64.
+
+    Raises:
+        EnvironmentFault: the logits of one that must be ours are not.
+    """
+    for name, distance in distances.items():
+        if PEERS[name].same and not distance <= PARITY:
+            raise EnvironmentFault(
+                f"the logits of {name} differ from ours by {distance:.1e} in float64, more than {PARITY:g}: "
+                "the networks are not the same, nothing was measured"
+            )

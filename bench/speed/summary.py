@@ -13,7 +13,7 @@ from bench.config.component import component_name
 from bench.records import provenance
 from bench.records.identity import plugins_of
 from bench.registry import MODELS
-from bench.speed.measure import floor_images_per_s
+from bench.speed.measure import roof_images_per_s
 from bench.speed.peers import PEERS
 from bench.speed.settings import Settings
 
@@ -45,21 +45,21 @@ def summarize(
         notes: lines for the reader.
     """
     ceiling = {key: statistics.median(top[key] for top in tops) for key in tops[0]}
-    floor = floor_images_per_s(overview["flops_per_image"], overview["bytes_per_image"], ceiling)
+    roof = roof_images_per_s(overview["flops_per_image"], overview["bytes_per_image"], ceiling)
     out_of_memory = lost(rounds)
     arms = []
     for name in [name for name in rounds[0] if name not in out_of_memory]:
         for mode in ("resident", "epoch"):
             measured = [results[name][mode] for results in rounds if mode in results.get(name, {})]
             if measured:
-                arms.append(arm_row(name, mode, measured, asked.batch_size, floor["overlapped"]))
+                arms.append(arm_row(name, mode, measured, asked.batch_size, roof["overlapped"]))
     ratios, per_round = ratios_of(arms)
     peers = [name for name in ratios if name in PEERS]
     return {
         "env": {
             **circumstances(cfg, asked, overview, peers),
             "ceilings": ceiling,
-            "floor_images_per_s": floor,
+            "roof_images_per_s": roof,
             "parity_max_abs": overview["parity_max_abs"],
             "differs": {name: PEERS[name].differs for name in peers},
             "notes": notes,
@@ -70,7 +70,7 @@ def summarize(
     }
 
 
-def arm_row(name: str, mode: str, measured: Sequence[dict[str, Any]], batch_size: int, floor: float) -> dict[str, Any]:
+def arm_row(name: str, mode: str, measured: Sequence[dict[str, Any]], batch_size: int, roof: float) -> dict[str, Any]:
     """An arm in one mode.
 
     Args:
@@ -78,7 +78,7 @@ def arm_row(name: str, mode: str, measured: Sequence[dict[str, Any]], batch_size
         mode: `resident`, on one batch that stays on the device, or `epoch`, through the Trainer.
         measured: by the worker, by round.
         batch_size: images in a step.
-        floor: images per second that the machine's ceilings allow.
+        roof: images per second that the machine's ceilings allow.
     """
     images = spread([one["images_per_s"] for one in measured])
     row = {
@@ -87,7 +87,7 @@ def arm_row(name: str, mode: str, measured: Sequence[dict[str, Any]], batch_size
         "batch_size": batch_size,
         "images_per_s": images,
         "peak_memory_bytes": max(one["peak_memory_bytes"] for one in measured),
-        "share_of_floor": images["median"] / floor,
+        "share_of_roof": images["median"] / roof,
         "rounds": [one["images_per_s"] for one in measured],
     }
     if mode == "epoch":
@@ -144,6 +144,7 @@ def circumstances(cfg: DictConfig, asked: Settings, overview: dict[str, Any], pe
         "dirty": dirty,
         "rounds": asked.rounds,
         "seconds": asked.seconds,
+        "steps": asked.steps,
         "model": component_name(MODELS, cfg.model),
         "model_args": {key: value for key, value in arguments.items() if key != "_target_"},
         "params": overview["params"],

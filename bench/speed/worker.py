@@ -1,12 +1,19 @@
-"""One measurement in a process of its own, `python -m bench.speed.worker JOB`; the last line it prints is JSON."""
+"""One measurement in a process of its own, `python -m bench.speed.worker JOB`; the last line it prints is JSON.
+
+Without a job it takes jobs from standard input, one a line, and forks a fresh process for each: what takes seconds to
+import is imported once.
+"""
 
 from __future__ import annotations
 
 import json
+import math
+import os
 import sys
 import time
+import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -15,12 +22,26 @@ from omegaconf import DictConfig, OmegaConf
 from bench import ops
 from bench.config.compose import compose
 from bench.data.batches import Chunks
-from bench.errors import BenchError, first_line
+from bench.errors import BenchError, EnvironmentFault, first_line
+from bench.neurons import Read
 from bench.records import provenance
 from bench.records.identity import science
 from bench.speed import measure
-from bench.speed.arms import Arm, bench_arm, device_of, mixed, model_of, on_disk, peer_arm, peer_model, splits_of
+from bench.speed.arms import (
+    Arm,
+    above_roof,
+    bench_arm,
+    device_of,
+    mixed,
+    model_of,
+    on_disk,
+    peer_arm,
+    peer_model,
+    splits_of,
+    way_arm,
+)
 from bench.speed.peers import PEERS
+from bench.speed.ways import expressed
 
 PARITY_IMAGES = 2
 
@@ -79,7 +100,7 @@ def arm(cfg: DictConfig, job: dict[str, Any]) -> dict[str, Any]:
     try:
         made = make(size)
         took = time.perf_counter() - began
-        resident: dict[str, Any] = measure.rate(made.step, size, seconds, device)
+        resident: dict[str, Any] = measure.rate(made.step, size, seconds, device, job["steps"])
         compiled = PEERS[name].best if name in PEERS else False
         # torch.compile runs inside `make`, so that its failure is caught there.
         resident["compile_s"] = took if compiled else 0.0
@@ -90,7 +111,7 @@ def arm(cfg: DictConfig, job: dict[str, Any]) -> dict[str, Any]:
             # What it would keep in our numbers: a comparison at another precision says little.
             with mixed(device, facts["precision"] == "bf16"):
                 resident["saved_bytes_at_our_precision"] = saved(made)
-        notes = made.notes
+        notes = made.notes + (above_roof(cfg, made.model, device) if name == "bench" else [])
     except torch.OutOfMemoryError:
         return {"oom": fitting(make, size)}
     out = {"resident": resident, "notes": notes}
@@ -98,6 +119,37 @@ def arm(cfg: DictConfig, job: dict[str, Any]) -> dict[str, Any]:
         del made
         out["epoch"] = epochs_of(cfg, facts, device, resident["images_per_s"], seconds)
     return out
+
+
+def method(cfg: DictConfig, job: dict[str, Any]) -> dict[str, Any]:
+    """A set of regularizers on our network, or SpikingJelly's way of it: pace and memory on one resident batch."""
+    device, size = device_of(cfg), cfg.trainer.batch_size
+    splits = splits_of(cfg, max(size, 10 * (device == "cpu")), device)
+    batch = next(iter(splits.train))
+    measure.forget_peak()
+    before = provenance.peak_memory(device)
+    make = way_arm if job["peer"] else bench_arm
+    try:
+        made = make(cfg, facts_of(cfg), splits, batch, device)
+        found: dict[str, Any] = measure.rate(made.step, size, job["seconds"], device, job["steps"])
+    except torch.OutOfMemoryError:
+        raise EnvironmentFault(f"reg={'+'.join(cfg.reg)} is out of GPU memory at batch_size={size}") from None
+    peak = provenance.peak_memory(device)
+    found |= {"peak_memory_bytes": peak, "step_memory_bytes": peak - before}
+    return found | {"saved_bytes_for_backward": saved(made), "notes": made.notes}
+
+
+def takes(cfg: DictConfig, job: dict[str, Any]) -> dict[str, Any]:
+    """Whether the network takes a set of regularizers (a BenchError says why not), and what they cost by their word."""
+    from bench.training import setup
+
+    setup.pick_kernels(cfg.ops, device_of(cfg))
+    task: Any = setup.make_task(cfg, splits_of(cfg, max(cfg.trainer.batch_size, 10), "cpu"))
+    return {
+        "passes_per_step": math.prod(reg.passes_per_step for reg in task.regs),
+        "reads_potential": Read.potential in task.reads,
+        "way": all(expressed(name, settings) for name, settings in cfg.reg.items()),
+    }
 
 
 def facts_of(cfg: DictConfig) -> dict[str, Any]:
@@ -183,20 +235,53 @@ JOBS: dict[str, Callable[[DictConfig, dict[str, Any]], dict[str, Any]]] = {
     "overview": overview,
     "ceilings": ceilings,
     "arm": arm,
+    "takes": takes,
+    "method": method,
 }
 
 
-def main(text: str) -> int:
-    """Do the job; a fault of the input is JSON too."""
+def answer(job: dict[str, Any]) -> dict[str, Any]:
+    """Do a job; a fault of the input, or of the machine, is an answer too."""
     warnings.filterwarnings("ignore")
-    job = json.loads(text)
     try:
-        answer = JOBS[job["job"]](compose(job["overrides"]), job)
+        return JOBS[job["job"]](compose(job["overrides"]), job)
     except BenchError as error:
-        answer = {"error": str(error), "code": error.code}
-    print(json.dumps(answer), flush=True)
+        return {"error": str(error), "code": error.code}
+
+
+def serve() -> None:
+    """Answer the jobs of standard input, a line of JSON each, every one from a process of its own."""
+    # What all of them need. No thread is started here: a fork would not take it along.
+    from bench.training import fit, setup  # noqa: F401
+
+    # Whatever a job prints goes where errors go: only answers come out.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    for line in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                print(json.dumps(answer(json.loads(line))), file=answers, flush=True)
+                status = 0
+            except BaseException:
+                traceback.print_exc()
+                sys.stderr.flush()
+            finally:
+                os._exit(status)
+        _, ended = os.waitpid(child, 0)
+        if ended:
+            print(json.dumps({"died": os.waitstatus_to_exitcode(ended)}), file=answers, flush=True)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Do the job that is named, or those of standard input."""
+    if not arguments:
+        serve()
+    else:
+        print(json.dumps(answer(json.loads(arguments[0]))), flush=True)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(sys.argv[1:]))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import lightning as L
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from bench import grid
+from bench import grid, startup
 from bench.console import console, say
 from bench.ops import explain
 
@@ -48,6 +48,7 @@ class Reporter(L.Callback):
             images = task.meters["train"].images * task.ranks
             speed = f"{images / (time.monotonic() - self.began):,.0f} img/s"
             self.bar.update(self.line, completed=task.steps, speed=speed)
+        startup.first_step()
         self._tell_of_replays(task)
         if task.current_epoch > 0:
             return

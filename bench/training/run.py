@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from bench import startup
 from bench.config.component import settings
 from bench.config.limits import check_limits
 from bench.console import console, say
@@ -128,6 +129,7 @@ def train(cfg: DictConfig, facts: dict[str, Any]) -> dict[str, Any]:
     from bench.training import distributed, setup
     from bench.training.progress import Reporter
 
+    startup.ready()
     run = setup.settle_run(cfg, facts)
     splits = prepare(
         settings(cfg.data),

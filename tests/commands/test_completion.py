@@ -173,7 +173,7 @@ def test_the_settings_of_eval_and_speed_are_those_of_their_help(offered: Offered
     assert keys == {"probe=", "force=", "seed=", "bake=", "root=", "path=", "accelerator=", "ops="}
     assert offered("bench eval bake=") == ["bake=true ", "bake=false "]
     assert offered("bench eval force=true,") == [], "one value: only probe= takes several"
-    own = {"batch_size=", "peers=", "rounds=", "seconds="}
+    own = {"batch_size=", "peers=", "rounds=", "seconds=", "steps=", "reg=", "startup "}
     assert own <= set(offered("bench speed "))
     assert offered("bench speed peers=n") == ["peers=none ", "peers=norse "]
 

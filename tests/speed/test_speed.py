@@ -93,13 +93,13 @@ def test_json_table_and_chart(here: list[dict[str, Any]], capsys: pytest.Capture
         *((name, "resident") for name in chosen),
     ]
     for row in found["arms"]:
-        assert set(row) >= {"name", "mode", "batch_size", "images_per_s", "peak_memory_bytes", "share_of_floor"}
+        assert set(row) >= {"name", "mode", "batch_size", "images_per_s", "peak_memory_bytes", "share_of_roof"}
         images = row["images_per_s"]
         assert (row["batch_size"], len(row["rounds"]), set(images)) == (4, 2, {"median", "min", "max"})
         assert 0 < images["min"] <= images["median"] <= images["max"]
         # Both work counts are known, and all ceilings are 1e11.
         bound = max(found["env"]["flops_per_image"], found["env"]["bytes_per_image"]) / 1e11
-        assert math.isclose(row["share_of_floor"], images["median"] * bound)
+        assert math.isclose(row["share_of_roof"], images["median"] * bound)
         assert row["peak_memory_bytes"] > 10**7
     by = {row["name"]: row for row in found["arms"] if row["mode"] == "resident"}
     assert set(found["ratios"]) == {*chosen, "epoch_over_resident"}
@@ -291,16 +291,16 @@ def test_a_worker_s_fault_arrives_as_it_was(shared_data: Path) -> None:
         command.work({**job, "job": "nothing"})
 
 
-def test_the_floor_is_worked_out_by_hand() -> None:
+def test_the_roof_is_worked_out_by_hand() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Flatten(), nn.Linear(100, 10))
     flops, moved = measure.work_per_image(net, torch.zeros(1, 3, 5, 5))
     assert flops == 3 * 2 * (25 * 4 * 27 + 100 * 10)
     assert moved == 2 * (5 * 75 + 6 * 100 + 5 * 100 + 6 * 10)
     top = {"conv_fp32_flops": 1e9, "conv_bf16_flops": 2e9, "copy_bytes": 1e9}
     # 1e6 FLOP take 0.5 ms, 1e6 bytes 1 ms.
-    floor = measure.floor_images_per_s(1e6, 1e6, top)
-    assert math.isclose(floor["overlapped"], 1000)
-    assert math.isclose(floor["serial"], 1000 / 1.5)
+    roof = measure.roof_images_per_s(1e6, 1e6, top)
+    assert math.isclose(roof["overlapped"], 1000)
+    assert math.isclose(roof["serial"], 1000 / 1.5)
     # 100 bytes, and 30 an image: 95 % of 1,000 hold 28.3 images.
     assert measure.fitting_batch(((10, 400), (20, 700)), 1000) == 28
 
