@@ -38,6 +38,11 @@ evaluate: $(VENV)/installed
 	$(BIN)/bench tune suite/small workload=mnist-1k "reg=$(REG)" trials=8 seeds=5 logger=none
 	$(BIN)/bench report
 
+# The documentation as a site, with search, in build/site: open it by `python -m http.server -d build/site`.
+docs: $(VENV)/installed-dev
+	$(BIN)/python docs/site.py
+	$(BIN)/zensical build --strict
+
 # Every regularizer beside none on three small networks, and the start of a run: on a machine that does nothing else, some
 # ten minutes a network on two cores.
 speed: $(VENV)/installed-dev

@@ -11,7 +11,7 @@ class Family(StrEnum):
     weights = "shrink the weights, prune them or keep them orthogonal"
     activity = "charge for spikes: rates, counts, synaptic operations"
     potentials = "draw membrane potentials to the threshold, or away from it"
-    normalization = "change how currents are normalized before they charge a neuron"
+    normalization = "change how currents or potentials are normalized before a neuron fires"
     masks = "drop units, channels, weights or blocks in training, or add noise"
     loss = "change what is minimised where the network answers"
     optimizer = "change how a step is made, or which weights are judged"

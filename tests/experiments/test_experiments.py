@@ -39,7 +39,7 @@ ROWS = {
     "lyu2023/figures2_5": 2 * (5 + 4 + 2),
     "lyu2023/table2": 5,
     "suite/digits": 3 * 25,
-    "suite/methods": 33 + 2,
+    "suite/methods": 32 + 2,
     "suite/mnist": 9,
     "suite/precision": 4,
     "suite/small": 3 * 9,

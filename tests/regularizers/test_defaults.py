@@ -83,7 +83,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     # Izmailov et al. 2018.
     "swa": {"last": 0.25},
     # Foret et al. 2021, section 3.1.
-    "sam": {"rho": 0.05, "adaptive": False},
+    "sam": {"rho": 0.05, "adaptive": False, "interval": None},
     # Wang et al. 2022, their code.
     "rdrop": {"weight": 0.5},
     # Liu et al. 2024, their code; the weight is this suite's.
