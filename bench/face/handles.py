@@ -247,8 +247,10 @@ class Handle:
         own, model = self.attached, self.model
         for handle in own.handles:
             if handle.reg.acts("batch"):
-                classes = model.spec.classes
-                x, y = contract.images_and_labels(handle.name, handle.reg.batch(x, y), x, classes)
+                mixed = handle.reg.batch(x, y)
+                # The axes of a plain network's input are its own.
+                plain = isinstance(model, Foreign)
+                x, y = mixed if plain else contract.images_and_labels(handle.name, mixed, x, model.spec.classes)
         parameters = [*model.parameters(), *(p for handle in own.handles for p in handle.reg.parameters())]
 
         def backward(total: Tensor) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -188,7 +189,8 @@ class Predicting(nn.Module):
 
     def pixels_of(self, images: Any) -> Tensor:
         """Raw images as `predict` takes them, as `[N, C, H, W]` in 0 to 255 of the size that the network takes."""
-        values = torch.as_tensor(images)
+        # Arrays of pictures are often read-only, which torch warns of.
+        values = images if isinstance(images, Tensor) else torch.from_numpy(np.array(images))
         wanted = self.spec.image_shape
         shapes = [wanted] if self.spec.raw_shape in (None, wanted) else [self.spec.raw_shape, wanted]
         for shape in shapes:
