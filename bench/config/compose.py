@@ -271,9 +271,9 @@ def check(overrides: Sequence[str], named: Collection[str] | None = None) -> Non
             raise BenchError(f"'{line}': an experiment's file is as it is; seed=, budget= and settings can be given")
         if key not in named or isinstance(value, dict):
             continue
-        if isinstance(value, list) and key != "reg":
+        if isinstance(value, list) and key not in LISTED:
             each = f"{key}={','.join(map(str, value))}"
-            raise BenchError(f"'{line}': only reg takes a list; to run each, write {each} -m")
+            raise BenchError(f"'{line}': only {' and '.join(LISTED)} take a list; to run each, write {each} -m")
         names = value if isinstance(value, list) else [value]
         for i, name in enumerate(names):
             if not isinstance(name, str):
@@ -285,6 +285,9 @@ def check(overrides: Sequence[str], named: Collection[str] | None = None) -> Non
             if key in OPTIONAL and name not in options(key):
                 raise unknown(key, name)
 
+
+LISTED = ("reg", "logger")
+"""Groups of which several options go together."""
 
 # Groups whose missing files Hydra passes over.
 OPTIONAL = {"network", "sizes", "recipe", "epochs"}

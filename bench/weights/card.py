@@ -59,8 +59,11 @@ def card(result: Mapping[str, Any], said: Mapping[str, Any], where: str = "FOLDE
         ("suite", f"snn-bench {said['suite']}, commit {result['commit'] or 'unknown'}"),
         ("run", result["run_id"]),
     ]
-    numbers = [(FIELD[key].title or key, FIELD[key].with_unit(FIELD[key].value(result)), FIELD[key].says)
-               for key in SHOWN if FIELD[key].value(result) is not None]  # fmt: skip
+    numbers = [
+        (FIELD[key].title or key.replace("_", " "), _shown(key, value), FIELD[key].says)
+        for key in SHOWN
+        if (value := FIELD[key].value(result)) is not None
+    ]
     return "\n".join(
         [
             _front(result),
@@ -98,6 +101,10 @@ def _front(result: Mapping[str, Any]) -> str:
         "---\n",
     ]  # fmt: skip
     return "\n".join(lines)
+
+
+def _shown(key: str, value: float) -> str:
+    return f"{value:,}" if FIELD[key].kind is int else FIELD[key].with_unit(value)
 
 
 def _arguments(given: Mapping[str, Any]) -> str:

@@ -20,7 +20,6 @@ from bench.errors import BenchError, EnvironmentFault
 from bench.files import read_json, whole, write_atomic
 from bench.models.base import SpikingNetwork
 from bench.records.folder import WEIGHTS, RunFolder, reports_folders, runs_folder
-from bench.records.provenance import commit
 from bench.regularizers.base import Regularizer, bake
 from bench.weights.about import About, about, check, rebuild
 from bench.weights.card import card
@@ -52,9 +51,9 @@ def keep(
         BenchError: a regularizer cannot be folded in; the folder has no weights then.
     """
     bake(model, regs)
-    said = {**said, "run_id": folder.name, "commit": commit().name}
+    said = {**said, "run_id": folder.name, "commit": result["commit"]}
     write_weights(folder.weights_path, model, said)
-    write_atomic(folder.card_path, card(result, said))
+    write_atomic(folder.card_path, card(result, said, folder.name))
 
 
 def write_weights(path: Path, model: nn.Module, said: About) -> None:
