@@ -6,9 +6,11 @@ import doctest
 import importlib
 import inspect
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -76,6 +78,20 @@ def test_the_examples_run(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     failed, tried = doctest.testmod(importlib.import_module(name))
     assert tried > 0
     assert failed == 0
+
+
+def test_the_pages_examples_run() -> None:
+    """Those of docs/python.md that need no run, one after the other, as a reader would try them."""
+    page = (ROOT / "docs" / "python.md").read_text()
+    examples = re.findall(r"<!-- example of a .+? -->\n```python\n(.+?)```", page, re.DOTALL)
+    assert len(examples) == 3
+    space: dict[str, Any] = {}
+    for example in examples:
+        exec(example, space)
+    assert space["told"].logits.shape == (8, 10)
+    assert all(parameter.grad is not None for parameter in space["net"].parameters())
+    for name in bench.__all__:
+        assert name == "__version__" or f"bench.{name}(" in page, name
 
 
 def test_every_name_has_an_example() -> None:

@@ -118,9 +118,12 @@ def load(run: str | os.PathLike[str], device: str = "cpu") -> SpikingNetwork:
 
     Example:
         >>> import bench
-        >>> network = bench.load(RUN)  # doctest: +SKIP
-        >>> network.predict(images).labels  # doctest: +SKIP
-        ('3', '8')
+        >>> from PIL import Image
+        >>> from sklearn.datasets import load_digits
+        >>> network = bench.load("digits/cnn/none")
+        >>> seven = Image.fromarray((load_digits().images[7] * 15.9).astype("uint8"))  # 8 x 8 of 17 levels
+        >>> network.predict(seven.resize((32, 32), Image.Resampling.BILINEAR)).labels
+        ('7',)
     """
     path = find(run)
     if path.is_file():
