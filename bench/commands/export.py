@@ -27,7 +27,9 @@ EPILOG = """\
 def parser() -> Parser:
     """The command line."""
     parser = Parser("export", EPILOG)
-    parser.add_argument("run", metavar="RUN", completes=[runs], help="a run id, or a folder of a run with weights")
+    parser.add_argument(
+        "run", nargs="?", metavar="RUN", completes=[runs], help="a run id, or a folder of a run with weights"
+    )
     parser.add_argument("--hub", type=Path, metavar="DIR", help="a new folder, as the Hugging Face hub takes it")
     parser.add_argument("--zoo", metavar="NAME", help="WORKLOAD/MODEL/REG, an entry of the zoo; needs a clean commit")
     parser.add_argument("--into", type=Path, default=Path("reports/weights"), metavar="DIR", help="zoo [%(default)s]")
@@ -42,6 +44,8 @@ def main(arguments: Sequence[str]) -> None:
         BenchError: no such run, it has no outcome or no weights, or the target is taken.
     """
     options = parser().parse_intermixed_args(arguments)
+    if options.run is None:
+        raise BenchError("name a run: bench export RUN --hub DIR")
     if (options.hub is None) == (options.zoo is None):
         raise BenchError("export where? Give --hub DIR or --zoo NAME, one of the two")
     from bench.console import say

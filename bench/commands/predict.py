@@ -31,8 +31,8 @@ def parser() -> Parser:
     """The command line."""
     parser = Parser("predict", EPILOG)
     says = "a run id, a folder with weights (run, record or export), or a network of the zoo"
-    parser.add_argument("run", metavar="RUN", completes=[runs], help=says)
-    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="files, or folders of images")
+    parser.add_argument("run", nargs="?", metavar="RUN", completes=[runs], help=says)
+    parser.add_argument("images", nargs="*", type=Path, metavar="IMAGE", help="files, or folders of images")
     parser.add_argument("--resize", action="store_true", help="make images of another size or mode fit")
     parser.add_argument("--raster", type=Path, metavar="FILE.png", help="draw when each neuron spikes for one image")
     parser.add_argument("--json", action="store_true", help="as JSON, with the probabilities of all classes")
@@ -47,6 +47,8 @@ def main(arguments: Sequence[str]) -> None:
         BenchError: no such network or image, or one that does not fit the network.
     """
     options = parser().parse_intermixed_args(arguments)
+    if not options.images:
+        raise BenchError("name a run and its images: bench predict RUN IMAGE...")
     from bench.console import say, table
     from bench.data.images import pictures
     from bench.weights.store import load

@@ -34,12 +34,14 @@ class Attached:
 
     Attributes:
         model: the network, or what a plain one is seen as.
-        handles: by the names of their regularizers, in the order in which they were attached.
+        handles: in the order in which they were attached.
+        told: the activity of the pass that the last `backward` told; None where a loop of one's own makes the passes.
     """
 
     def __init__(self, model: SpikingNetwork) -> None:
         self.model = model
         self.handles: list[Handle] = []
+        self.told: Activity | None = None
 
     def keep_reads(self) -> None:
         """Have the layers keep what the handles read, and the spikes where none does."""
@@ -137,6 +139,13 @@ def _refuse_rivals(name: str, reg: Regularizer, own: Attached) -> None:
         others = [handle.name for handle in own.handles if handle.reg.acts(hook)]
         if others and reg.acts(hook):
             raise BenchError(f"'{name}' {BY_BACKWARD[hook]}, and so does '{others[0]}', which is attached; keep one")
+    regs = {**{handle.name: handle.reg for handle in own.handles}, name: reg}
+    stepping = [each for each, other in regs.items() if other.acts("around_step")]
+    counting = [each for each, other in regs.items() if other.counts_passes and not other.off]
+    if stepping and counting:
+        raise BenchError(
+            f"'{stepping[0]}' makes several passes a step, and '{counting[0]}' takes each for a step; keep one of them"
+        )
 
 
 def _structure(network: nn.Module) -> list[Any]:
@@ -215,6 +224,7 @@ class Handle:
                 )
         if self.reg.acts("param_groups") and not self._grouped:
             raise BenchError(f"'{self.name}' acts through the optimizer: make it from `handle.param_groups()`")
+        self.attached.told = None
         return sum(self._terms(self._activity()).values(), self._zero())
 
     def backward(self, x: Tensor, y: Tensor, loss: Loss = F.cross_entropy) -> Pass:
@@ -269,29 +279,28 @@ class Handle:
             backward(step.forward().total)
         if step.told is None:
             raise BenchError(f"regularizer {type(stepping[0]).__name__}: its around_step tells of no pass")
+        own.told = step.told.activity
         return step.told
 
     def _objective(self, x: Tensor, y: Tensor, loss: Loss) -> Pass:
         """A forward pass with everything that is attached."""
         own, model = self.attached, self.model
-        replacing = [handle for handle in own.handles if handle.reg.acts("loss")]
-        if isinstance(model, Foreign):
-            logits_t = model(x)
-            if replacing and logits_t.ndim != 3:
+        # As a run's steps have them: the kernels want the channels last.
+        x = x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+        replacing = next((handle for handle in own.handles if handle.reg.acts("loss")), None)
+        if replacing is None:
+            made = model(x)
+            logits = made.mean(0) if made.ndim == 3 else made
+            value = loss(logits.float(), y)
+        else:
+            logits_t = model(x) if isinstance(model, Foreign) else model.by_step(x)
+            if logits_t.ndim != 3:
                 raise BenchError(
-                    f"'{replacing[0].name}' sees the logits of each time step: the network must give [T, N, classes], "
+                    f"'{replacing.name}' sees the logits of each time step: the network must give [T, N, classes], "
                     f"and gave {list(logits_t.shape)}"
                 )
-            logits = logits_t.mean(0) if logits_t.ndim == 3 else logits_t
-        else:
-            model.forget()
-            features = model.features(x.contiguous(memory_format=torch.channels_last))
-            logits_t = model.head(features) if replacing else features
-            logits = model.read(logits_t) if replacing else model.logits(features)
-        if replacing:
-            value = contract.loss(replacing[0].name, replacing[0].reg.loss(logits_t, y), logits_t)
-        else:
-            value = loss(logits.float(), y)
+            logits = model.read(logits_t)
+            value = contract.loss(replacing.name, replacing.reg.loss(logits_t, y), logits_t)
         total, penalties, activity = value, dict[str, Tensor](), activity_of(model)
         for handle in own.handles:
             for name, term in handle._terms(activity).items():
@@ -301,7 +310,8 @@ class Handle:
 
     def after_step(self) -> None:
         """Let the method update its own state; after the optimizer's step, before the next pass."""
-        self.reg.after_step(self._shown(self._activity()))
+        told = self.attached.told
+        self.reg.after_step(self._shown(self._activity() if told is None else told))
 
     # -- around the loop -----------------------------------------------------------------------------
 

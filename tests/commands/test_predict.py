@@ -90,7 +90,7 @@ def test_nothing_is_resized_without_being_asked(
         (("broken.png",), "broken.png is no image that can be read"),
         (("scans", "--raster", "out.png"), "--raster draws one image, these are 3"),
         (("scans/a.png", "--raster", "out.jpg"), "--raster writes a PNG, and out.jpg is called otherwise"),
-        ((), "the following arguments are required: IMAGE"),
+        ((), "name a run and its images: bench predict RUN IMAGE..."),
     ],
 )
 def test_bad_input_is_a_line(
