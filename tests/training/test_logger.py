@@ -354,7 +354,7 @@ def test_no_logger_writes_no_wandb_folder(tmp_path: Path) -> None:
 
 def test_two_loggers_at_once_write_what_the_record_has(bench: Bench, tmp_path: Path) -> None:
     runs = tmp_path / "files"
-    done = bench("run", *SMOKE, "logger=[csv,tensorboard]", f"runs={runs}")
+    done = bench("run", *SMOKE, "logger=[csv,tensorboard]", f"runs={runs}", timeout=400)
     assert done.returncode == 0, done.stderr
     assert re.search(r"CSV, TensorBoard *. files, files", done.stdout)
     (folder,) = [path.parent for path in runs.glob("*/result.json")]
