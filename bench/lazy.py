@@ -83,3 +83,40 @@ def defer(package: str, early: Mapping[str, Callable[[], Any]]) -> None:
     module.__class__ = Deferred
     module.__dict__["_early"] = dict(early)
     sys.modules[package] = module
+
+
+def public(package: str, parts: Mapping[str, str]) -> Callable[[str], Any]:
+    """As `face`, of a package some of whose own modules are called as names of its face are: these can be called.
+
+    `bench.activity` is a floor of the suite and, called, `bench.face.watch.activity`: whichever module is imported
+    first, the attribute of the package is the one object that is both.
+
+    Args:
+        package: its dotted path.
+        parts: name -> the module that has it.
+    """
+    resolve = face(package, parts)
+
+    class Called(ModuleType):
+        def __call__(self, *args: Any, **keywords: Any) -> Any:
+            name = self.__name__.rpartition(".")[2]
+            return getattr(import_module(f"{package}.{parts[name]}"), name)(*args, **keywords)
+
+    class Package(ModuleType):
+        def __setattr__(self, name: str, value: Any) -> None:
+            # So the import system hangs a module into its package.
+            if name in parts and isinstance(value, ModuleType):
+                value.__class__ = Called
+            super().__setattr__(name, value)
+
+    def __getattr__(name: str) -> Any:  # noqa: N807
+        if name in parts:
+            try:
+                return import_module(f"{package}.{name}")
+            except ModuleNotFoundError as error:
+                if error.name != f"{package}.{name}":
+                    raise
+        return resolve(name)
+
+    sys.modules[package].__class__ = Package
+    return __getattr__

@@ -13,11 +13,14 @@ from typing import Any
 from bench.commands.parsing import Parser, add_runs, folders
 from bench.commands.words import runs
 from bench.errors import BenchError, EnvironmentFault
-from bench.files import read_json, write_atomic
+from bench.files import read_json, whole, write_atomic
 from bench.records import probe, provenance
-from bench.records.folder import REPLICATES
+from bench.records.folder import CARD, REPLICATES, WEIGHTS
 from bench.records.schema import validate
 from bench.records.versions import current
+
+LARGEST = 4 * 2**20
+"""Bytes of weights that go into the repository."""
 
 FILES = ("result.json", "metrics.jsonl", "config.yaml", "env.json")
 
@@ -34,6 +37,7 @@ def parser() -> Parser:
     parser.add_words("RUN", "run ids, folders of runs, or studies of `bench tune`", runs)
     parser.add_argument("--all", action="store_true", help="all finished runs")
     add_runs(parser)
+    parser.add_argument("--weights", action="store_true", help="with the trained networks, where they are at most 4 MB")
     parser.add_argument("--into", type=Path, default=Path("reports/records"), metavar="DIR", help="[%(default)s]")
     return parser
 
@@ -47,16 +51,17 @@ def main(arguments: Sequence[str]) -> None:
     options = parser().parse_intermixed_args(arguments)
     from bench.console import say
 
-    submit(folders(options.words, options.all, options.runs), options.into, say)
+    submit(folders(options.words, options.all, options.runs), options.into, say, options.weights)
 
 
-def submit(paths: Sequence[Path], records: Path, say: Callable[[str], None]) -> None:
+def submit(paths: Sequence[Path], records: Path, say: Callable[[str], None], weights: bool = False) -> None:
     """Copy records that others can trust, without what tells of this machine's folders.
 
     Args:
         paths: run folders.
         records: where to, `reports/records`.
         say: takes a line for each copied record.
+        weights: bring trained networks along, of runs that are named themselves.
 
     Raises:
         BenchError: some were refused; a line each. The others are copied.
@@ -72,10 +77,46 @@ def submit(paths: Sequence[Path], records: Path, say: Callable[[str], None]) -> 
                 continue
             texts = prepared(path)
             say(f"{path.name}: {put(texts, records / path.name)}")
+            if weights:
+                say(f"{path.name}: {bring_weights(path, texts, records / path.name)}")
         except BenchError as error:
             refused.append(f"  {path.name}: {error}")
     if refused:
         raise BenchError("\n".join([f"{len(refused)} of {len(paths)} records refused", *refused]))
+
+
+def bring_weights(path: Path, texts: dict[str, str], target: Path) -> str:
+    """Copy a run's trained network beside its record.
+
+    Args:
+        path: of the run's folder.
+        texts: of `prepared`.
+        target: the record's folder; or the run is a replicate in it.
+
+    Returns:
+        What became of it, for people.
+
+    Raises:
+        BenchError: the weights say a path of this machine.
+        EnvironmentFault: the folder cannot be written.
+    """
+    from bench.weights.store import read_weights
+
+    source = path / WEIGHTS
+    if not source.is_file():
+        return "it has no weights to go along"
+    if (size := source.stat().st_size) > LARGEST:
+        return f"its weights of {size / 2**20:.1f} MB stay here: at most {LARGEST // 2**20} MB go along"
+    for where, text in strings(read_weights(source)[0]):
+        if found := PATH.search(text):
+            raise BenchError(f"{WEIGHTS}: {where} holds a path of this machine, '{found[1]}'")
+    places = [target, *sorted((target / REPLICATES).glob("*"))]
+    own = next(place for place in places if (place / FILES[0]).read_text() == texts[FILES[0]])
+    for name in (WEIGHTS, CARD):
+        if (path / name).is_file():
+            with whole(own / name) as part:
+                shutil.copyfile(path / name, part)
+    return f"weights of {size / 2**20:.2f} MB beside it"
 
 
 def submit_study(folder: Path, records: Path, say: Callable[[str], None]) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from enum import Enum
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +22,7 @@ from bench.config.component import component_name, schema
 from bench.config.explain import ending_in, explained, instead, known, of_several, shown, unknown
 from bench.config.options import config_dir, config_dirs, groups, options, register_configs
 from bench.config.schema import Config
-from bench.errors import BenchError, first_line
+from bench.errors import BenchError, first_line, nearest
 from bench.registry import MODELS, REGULARIZERS, Registry
 
 
@@ -184,6 +185,33 @@ def typed_component(registry: Registry, node: dict[str, Any]) -> Any:
     return OmegaConf.merge(OmegaConf.structured(schema(registry, name)), node)
 
 
+def named_component(registry: Registry, name: str, arguments: Mapping[str, Any]) -> DictConfig:
+    """A registered class with some of its settings, the others at their defaults, as `build` takes it.
+
+    Args:
+        registry: where it is registered.
+        name: under which name.
+        arguments: settings of its constructor by name; a choice may be a member of its Enum or its name.
+
+    Raises:
+        BenchError: no such class or setting, naming the nearest, a value of the wrong type, or one that is missing.
+    """
+    known, who = [argument.name for argument in registry.declaration(name).arguments], f"{registry.kind} '{name}'"
+    for key in arguments:
+        if key not in known:
+            raise BenchError(f"{who} has no argument '{key}'. {nearest(key, known) if known else 'It has none.'}")
+    # By its name: an Enum that was imported is another than the one that was read from the source.
+    plain = {key: value.value if isinstance(value, Enum) else value for key, value in arguments.items()}
+    try:
+        with explained():
+            node = OmegaConf.merge(OmegaConf.structured(schema(registry, name)), plain)
+            OmegaConf.to_container(node, throw_on_missing=True)
+    except BenchError as error:
+        raise BenchError(f"{who}: {error}") from error
+    assert isinstance(node, DictConfig)
+    return node
+
+
 def given(overrides: Sequence[str]) -> dict[str, list[str]]:
     """What overrides set, by key: one value, or those of a sweep, without the quotes that Hydra takes off.
 
@@ -243,9 +271,9 @@ def check(overrides: Sequence[str], named: Collection[str] | None = None) -> Non
             raise BenchError(f"'{line}': an experiment's file is as it is; seed=, budget= and settings can be given")
         if key not in named or isinstance(value, dict):
             continue
-        if isinstance(value, list) and key != "reg":
+        if isinstance(value, list) and key not in LISTED:
             each = f"{key}={','.join(map(str, value))}"
-            raise BenchError(f"'{line}': only reg takes a list; to run each, write {each} -m")
+            raise BenchError(f"'{line}': only {' and '.join(LISTED)} take a list; to run each, write {each} -m")
         names = value if isinstance(value, list) else [value]
         for i, name in enumerate(names):
             if not isinstance(name, str):
@@ -257,6 +285,9 @@ def check(overrides: Sequence[str], named: Collection[str] | None = None) -> Non
             if key in OPTIONAL and name not in options(key):
                 raise unknown(key, name)
 
+
+LISTED = ("reg", "logger")
+"""Groups of which several options go together."""
 
 # Groups whose missing files Hydra passes over.
 OPTIONAL = {"network", "sizes", "recipe", "epochs"}

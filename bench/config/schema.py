@@ -47,10 +47,13 @@ class Accelerator(StrEnum):
 
 
 class LoggerName(StrEnum):
-    """Weights & Biases, trackio (a dashboard on this machine), or none beside the record."""
+    """Weights & Biases, trackio (a dashboard on this machine), files of Lightning's own loggers, or none beside the
+    record."""
 
     wandb = "wandb"
     trackio = "trackio"
+    csv = "csv"
+    tensorboard = "tensorboard"
     none = "none"
 
 
@@ -121,7 +124,8 @@ class LoggerConfig:
     """Where the curves go beside the record.
 
     Attributes:
-        name: wandb, trackio or none.
+        name: wandb, trackio, csv, tensorboard or none; of several the last.
+        chosen: each that is chosen, as `logger=[csv,wandb]` chooses two; where `name` is none of them it stands alone.
         mode: of W&B.
         project: of W&B or trackio; $WANDB_PROJECT if set.
         entity: W&B team or user; null is the key's own.
@@ -129,6 +133,7 @@ class LoggerConfig:
     """
 
     name: LoggerName = LoggerName.wandb
+    chosen: dict[str, bool] = field(default_factory=dict)
     mode: WandbMode = WandbMode.auto
     project: str = os.environ.get("WANDB_PROJECT") or "snn-regularizers"
     entity: str | None = None

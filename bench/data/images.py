@@ -207,6 +207,70 @@ def read_folder(folder: Path, listing: Listing, size: int | None = None) -> Raw:
     return raw
 
 
+def pictures(place: Path) -> list[Path]:
+    """The images that a path stands for: itself, or all those in a folder and the folders in it, by name.
+
+    Raises:
+        BenchError: there is nothing, or the folder holds no image.
+    """
+    if place.is_dir():
+        found = [
+            path
+            for path in sorted(place.rglob("*"))
+            if path.suffix.lower() in formats() and path.is_file() and not path.name.startswith(".")
+        ]
+        if not found:
+            raise BenchError(f"{place} has no images (.png, .jpg, .tif or another format of Pillow's)")
+        return found
+    if not place.is_file():
+        raise BenchError(f"there is no image and no folder {place}")
+    if place.suffix.lower() not in formats():
+        raise BenchError(f"{place} is no image by its name: {place.suffix or 'no suffix'} is no format of Pillow's")
+    return [place]
+
+
+def picture(path: Path) -> np.ndarray:
+    """One image as a viewer shows it, as those of an image folder are: uint8 [C, H, W], C = 1 if the file is grey.
+
+    Args:
+        path: of `pictures`.
+
+    Raises:
+        BenchError: it cannot be read.
+    """
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        # Pillow itself only warns of a decompression bomb up to twice its limit.
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        pixels, several = _decode(str(path), None)
+    if several:
+        say(f"{path}: of several frames the first is read")
+    return pixels
+
+
+def resized(pixels: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+    """An image in another size, bilinear and antialiased, and in grey or colour.
+
+    Args:
+        pixels: uint8 [C, H, W], of one channel or three.
+        shape: (C', H', W').
+
+    Raises:
+        BenchError: C' is neither 1 nor 3.
+    """
+    import numpy as np
+    from PIL import Image
+
+    channels, height, width = shape
+    if channels not in (1, 3):
+        raise BenchError(f"the network takes images of {channels} channels, which no file of a picture has")
+    image = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
+    image = image.convert("L" if channels == 1 else "RGB")
+    made = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
+    return made[None] if made.ndim == 2 else made.transpose(2, 0, 1)
+
+
 def _refuse_sameness(folder: Path, raw: Raw) -> None:
     """Raise if nothing tells the images of the whole set, of a split or of a class of a split from each other."""
     splits = {"train": (raw.train_images, raw.train_labels), "test": (raw.test_images, raw.test_labels)}

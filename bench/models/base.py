@@ -1,50 +1,25 @@
-"""What every network is made of: its context, and the frame of a model file."""
+"""The frame of a model file: what every network is made of."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
 from bench.errors import BenchError
-from bench.neurons import NeuronConfig, Spiking, adopt
+from bench.models.predict import Predicting
+from bench.models.spec import Spec
+from bench.neurons import Spiking, adopt
 from bench.ranges import Numbers
 
 KNOBS = Numbers("model.")
 """The ranges of what a network's constructor takes."""
 
 
-@dataclass(frozen=True)
-class Spec:
-    """What a network is built for; everything else a constructor takes is a knob.
-
-    Attributes:
-        image_shape: (C, H, W) of one image.
-        classes: number of classes.
-        time_steps: T, how often the network sees the image.
-        neuron: the neuron of every spiking layer.
-        mean: what normalization has taken from each channel of pixels in [0, 1].
-        std: what it has then divided each channel by.
-    """
-
-    image_shape: tuple[int, int, int]
-    classes: int
-    time_steps: int = 4
-    neuron: NeuronConfig = field(default_factory=NeuronConfig)
-    mean: tuple[float, ...] = (0.0,)
-    std: tuple[float, ...] = (1.0,)
-
-    def pixels(self, x: Tensor) -> Tensor:
-        """Normalized images `[N, C, H, W]` back in pixels, [0, 1] up to rounding: for encodings by rate or time."""
-        mean, std = (x.new_tensor(values).view(-1, 1, 1) for values in (self.mean, self.std))
-        return x * std + mean
-
-
-class SpikingNetwork(nn.Module, ABC):
+class SpikingNetwork(Predicting, ABC):
     """Frame of a network: subclasses define `features` and a linear `head`.
 
     `model(x)` starts from rest; to go on from the potentials of the last pass is asked for by `remembering`. Whoever
@@ -92,6 +67,19 @@ class SpikingNetwork(nn.Module, ABC):
         if not self._remembers:
             self.forget()
         return self.logits(self.features(x))
+
+    def by_step(self, x: Tensor) -> Tensor:
+        """Images `[N, C, H, W]` to logits of every time step `[T, N, classes]`, from rest, for losses that see them.
+
+        Example:
+            >>> import bench, torch
+            >>> network = bench.create_model("cnn", image_shape=(1, 8, 8), depth=2, channels=4, time_steps=6)
+            >>> network.by_step(torch.rand(3, 1, 8, 8)).shape
+            torch.Size([6, 3, 10])
+        """
+        if not self._remembers:
+            self.forget()
+        return self.head(self.features(x))
 
     @contextmanager
     def remembering(self) -> Iterator[None]:

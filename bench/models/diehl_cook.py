@@ -277,3 +277,11 @@ class DiehlCook(SpikingNetwork):
             raise BenchError("model=diehl_cook has no gradient with respect to its images")
         self.answered = self.answer(x)
         return self.votes(self.answered).to(x.device)
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Each class' share of the votes."""
+        return logits.float() / logits.float().sum(-1, keepdim=True)
+
+    def spikes_of_images(self) -> list[Tensor]:
+        spikes = [int(response.excitatory.sum() + response.inhibitory.sum()) for response in self.answered]
+        return [torch.tensor(spikes)] if spikes else []

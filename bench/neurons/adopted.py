@@ -21,14 +21,34 @@ class Adopted(Spiking):
 
     Args:
         node: the node.
-        time_steps: T.
+        time_steps: T; None takes it from each pass.
     """
 
-    def __init__(self, node: neuron.BaseNode, time_steps: int) -> None:
+    _steps: int | None
+
+    def __init__(self, node: neuron.BaseNode, time_steps: int | None) -> None:
         # By this name the kernels know that the layer is none of theirs.
         super().__init__(NeuronConfig(name=type(node).__name__), time_steps, node)
+        self.follows = time_steps is None
+
+    @property
+    def time_steps(self) -> int:
+        """T.
+
+        Raises:
+            BenchError: it is to be taken from a pass, and there has been none.
+        """
+        if self._steps is None:
+            raise BenchError("T is not known before the network's first pass: give time_steps=T")
+        return self._steps
+
+    @time_steps.setter
+    def time_steps(self, steps: int | None) -> None:
+        self._steps = steps
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.follows:
+            self.time_steps = x.shape[0]
         if x.shape[0] != self.time_steps:
             raise BenchError(
                 f"a {self.config.name} got {x.shape[0]} time steps, the network has {self.time_steps}; "
@@ -46,12 +66,12 @@ class Adopted(Spiking):
         return super()._fire(x)
 
 
-def adopt(network: nn.Module, time_steps: int) -> list[base.MemoryModule]:
+def adopt(network: nn.Module, time_steps: int | None) -> list[base.MemoryModule]:
     """Put every SpikingJelly node that is in no spiking layer into one, in place.
 
     Args:
         network: whose modules are looked through.
-        time_steps: T.
+        time_steps: T; None takes it from each pass.
 
     Returns:
         Other modules of SpikingJelly's that keep something from step to step, such as its dropout: to be reset.

@@ -153,10 +153,10 @@ class Spiking(nn.Module):
     kernel_note: Any | None
     trigger: nn.Module | None
 
-    def __init__(self, config: NeuronConfig, time_steps: int, neuron: nn.Module | None = None) -> None:
+    def __init__(self, config: NeuronConfig, time_steps: int | None, neuron: nn.Module | None = None) -> None:
         super().__init__()
         self.config = config
-        self.time_steps = time_steps
+        self.time_steps: Any = time_steps
         self.is_spiking = config.name != "relu"
         self.current = nn.Sequential()
         self.neuron = neuron or (make_neuron(config) if self.is_spiking else nn.ReLU())

@@ -226,6 +226,7 @@ def load(path: Path, record: dict[str, Any], cfg: DictConfig) -> Subject:
     """
     from bench.data import prepare
     from bench.probes.base import Subject
+    from bench.regularizers.base import bake
     from bench.training import setup
 
     own = read_config(path / "config.yaml")
@@ -249,8 +250,7 @@ def load(path: Path, record: dict[str, Any], cfg: DictConfig) -> Subject:
     assert checkpoint is not None
     task.load_state_dict(checkpoint["state_dict"])
     if cfg.eval.bake:
-        for regularizer in reversed(task.regs):
-            regularizer.bake(task.model)
+        bake(task.model, task.regs)
     task.to(device).eval().requires_grad_(False)
     return Subject(
         task, splits, settings(own.data), record["precision"], batch_size, device, cfg.eval.seed, path,

@@ -20,6 +20,13 @@ REPLICATES = "replicates"
 """The folder, in that of a submitted record, of other machines' records of the same run."""
 
 
+WEIGHTS = "model.safetensors"
+"""The trained network in a run's folder, a hub folder or the zoo."""
+
+CARD = "model.md"
+"""What is to be known of it, beside it."""
+
+
 def runs_folder(named: str | Path = "") -> Path:
     """The folder of all runs, in which a leading `~` is the user's home.
 
@@ -32,8 +39,15 @@ def runs_folder(named: str | Path = "") -> Path:
     return at_home(Path(named or os.environ.get("BENCH_RUNS") or "runs"), "the folder of the runs")
 
 
+def reports_folders() -> list[Path]:
+    """Where reports lie: those of the working directory, then those beside the package."""
+    own = Path(__file__).resolve().parents[2] / "reports"
+    return list(dict.fromkeys([Path("reports").resolve(), own]))
+
+
 class RunFolder:
-    """One run on disk: `config.yaml`, `env.json`, `metrics.jsonl`, `checkpoints/`, `wandb/`, `result.json`.
+    """One run on disk: `config.yaml`, `env.json`, `metrics.jsonl`, `checkpoints/`, `wandb/`, `result.json`,
+    and of a run that has finished `model.safetensors` with `model.md`.
 
     Args:
         root: the folder of all runs, as `runs_folder` takes it.
@@ -47,6 +61,8 @@ class RunFolder:
         self.metrics_path = self.path / "metrics.jsonl"
         self.checkpoint_path = self.path / "checkpoints" / "last.ckpt"
         self.wandb_path = self.path / "wandb"
+        self.weights_path = self.path / WEIGHTS
+        self.card_path = self.path / CARD
 
     def finished(self) -> dict[str, Any] | None:
         """The record in today's form, when the run has ended.
@@ -87,7 +103,8 @@ class RunFolder:
 
     def clear(self) -> None:
         """Remove an earlier run; the lock stays."""
-        for path in (self.result_path, self.metrics_path, self.checkpoint_path, self.path / "config.yaml"):
+        own = (self.result_path, self.metrics_path, self.checkpoint_path, self.weights_path, self.card_path)
+        for path in (*own, self.path / "config.yaml"):
             path.unlink(missing_ok=True)
         shutil.rmtree(self.wandb_path, ignore_errors=True)
 

@@ -16,7 +16,7 @@ An evaluation takes place inside `eval_weights` of the one that has it. At a run
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar
 
@@ -188,3 +188,14 @@ class Regularizer(nn.Module):
             False where its strength is 0, else None: it cannot tell.
         """
         return False if self.off else None
+
+
+def bake(model: SpikingNetwork, regularizers: Iterable[Regularizer]) -> None:
+    """Fold what regularizers did into plain weights: the last to be attached first, as its parts lie outermost.
+
+    Args:
+        model: the network; one that learns by a rule of its own has none attached, and stays as it is.
+        regularizers: in the order in which they were attached.
+    """
+    for reg in reversed(list(regularizers)) if model.learning == "gradient" else ():
+        reg.bake(model)

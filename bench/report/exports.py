@@ -89,6 +89,14 @@ def columns() -> dict[str, str]:
 
 def _entries(record: StoredRun) -> dict[str, Any]:
     """One row of `results.csv`."""
+    return {
+        column: json.dumps(value, sort_keys=True) if isinstance(value, dict | list) else value
+        for column, value in entries(record).items()
+    }
+
+
+def entries(record: StoredRun) -> dict[str, Any]:
+    """A record's entries by the names of `columns`."""
     row: dict[str, Any] = {}
     for column in columns():
         if column == "dirty":
@@ -97,8 +105,7 @@ def _entries(record: StoredRun) -> dict[str, Any]:
         if column == "replicates":
             row[column] = len(record.replicates)
             continue
-        value = FIELD[column].value(record.result)
-        row[column] = json.dumps(value, sort_keys=True) if isinstance(value, dict | list) else value
+        row[column] = FIELD[column].value(record.result)
     return row
 
 

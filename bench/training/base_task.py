@@ -5,13 +5,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any, ClassVar
+from enum import Enum
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
 import lightning as L
 from lightning.fabric.utilities import move_data_to_device
+from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from bench.activity import Activity, Operations
+from bench.config.component import settings
 from bench.config.schema import OptimConfig, Optimizer
 from bench.errors import BenchError
 from bench.models.base import SpikingNetwork
@@ -19,6 +23,8 @@ from bench.neurons import SPIKES, Read
 from bench.regularizers.base import Regularizer
 from bench.training import distributed
 from bench.training.meter import Meter
+from bench.weights.about import About, construct
+from bench.weights.store import fill, read_checkpoint
 
 HOOKS = (
     "attach", "initialize", "batch", "loss", "penalty", "param_groups", "after_step", "around_step", "eval_weights",
@@ -45,6 +51,7 @@ class BaseTask(L.LightningModule, ABC):
         on_step: called with the task after each training step.
         alone: act as the only process, though there may be others.
         images: gives normalized training images, `[500, C, H, W]` or fewer, for what starts or is judged by data.
+        about: what the network is, of `bench.weights.about.about`; with it a checkpoint is enough to load the task.
 
     Attributes:
         meters: by split, and of the epoch under way under `train`.
@@ -73,6 +80,7 @@ class BaseTask(L.LightningModule, ABC):
         on_step: Callable[[BaseTask], None] | None = None,
         alone: bool = False,
         images: Callable[[], Tensor] | None = None,
+        about: About | None = None,
     ) -> None:
         super().__init__()
         if optim.name not in self.takes:
@@ -91,6 +99,7 @@ class BaseTask(L.LightningModule, ABC):
         self.penalties: dict[str, Tensor] = {}
         self.steps = self.passes = 0
         self._images = images
+        self.about = about
         self._judging = ExitStack()
         self.rank, self.ranks = (0, 1) if alone else (distributed.rank(), distributed.ranks())
 
@@ -115,6 +124,43 @@ class BaseTask(L.LightningModule, ABC):
             return True
         terms = [value for row in rows for term, value in row["penalties"].items() if term.startswith(name)]
         return any(terms or (value for row in rows for value in row["penalties"].values()))
+
+    # -- checkpoints ---------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.about is not None:
+            optim = {key: value.value if isinstance(value, Enum) else value for key, value in vars(self.optim).items()}
+            own = {"seed": self.seed, "epochs": self.epochs, "splits": list(self.splits)}
+            checkpoint[self.CHECKPOINT_HYPER_PARAMS_KEY] = {"about": self.about, "optim": optim, **own}
+
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]
+        cls, checkpoint_path: Any, map_location: Any = None, **more: Any
+    ) -> Self:
+        """The task of a run as its last finished epoch left it, from the checkpoint alone.
+
+        Nothing is unpickled. To classify images, `bench.load` is enough.
+
+        Args:
+            checkpoint_path: `checkpoints/last.ckpt` in a run's folder.
+            map_location: the device to put it on.
+            more: arguments of the task in place of those it was trained with.
+
+        Raises:
+            BenchError: the checkpoint is damaged or of another suite's version, or from before checkpoints said what
+                they are of.
+        """
+        path = Path(checkpoint_path)
+        said, state, kept = read_checkpoint(path)
+        if said is None:
+            raise BenchError(f"{path} does not say what it is of; `bench.load` takes its run's folder")
+        model, regs = construct(said, str(path))
+        merged: Any = OmegaConf.merge(OmegaConf.structured(OptimConfig), kept.pop("optim"))
+        optim: OptimConfig = settings(merged)
+        task: Any = cls
+        loaded: Self = task(model, regs, optim, **{**kept, "about": said, **more})
+        fill(loaded, state, str(path))
+        return loaded if map_location is None else loaded.to(map_location)
 
     # -- what a way of learning says -----------------------------------------------------------------
 

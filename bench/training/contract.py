@@ -6,7 +6,7 @@ Only types and shapes are looked at, never values: no check makes the CPU wait f
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -114,6 +114,34 @@ def penalties(reg: str, returned: Any) -> dict[str, Tensor]:
             given = f"of shape {list(term.shape)}" if isinstance(term, Tensor) else _what(term)
             raise BenchError(f"regularizer '{reg}': its penalty's '{name}' is {given}, it must return {wanted}")
     return returned
+
+
+def grouped(
+    model: SpikingNetwork,
+    parameters: Iterable[nn.Parameter],
+    regs: Mapping[str, Regularizer],
+    optimizer: type[torch.optim.Optimizer],
+) -> list[dict[str, Any]]:
+    """One optimizer group for each distinct set of options that regularizers ask for.
+
+    Args:
+        model: the network.
+        parameters: of network and regularizers; those that are not trained are left out.
+        regs: by name.
+        optimizer: that is to train them.
+
+    Raises:
+        BenchError: as `groups`.
+    """
+    options: dict[nn.Parameter, dict[str, Any]] = {p: {} for p in parameters if p.requires_grad}
+    for name, reg in regs.items():
+        for group in groups(name, reg.param_groups(model), options, optimizer):
+            for parameter in group["params"]:
+                options[parameter].update({k: v for k, v in group.items() if k != "params"})
+    made: dict[str, dict[str, Any]] = {}
+    for parameter, option in options.items():
+        made.setdefault(repr(sorted(option.items())), {**option, "params": []})["params"].append(parameter)
+    return list(made.values())
 
 
 def groups(

@@ -1,4 +1,4 @@
-"""The curves of a run, at Weights & Biases or in trackio: sent beside the record, never at the cost of the run."""
+"""The curves of a run, at Weights & Biases, in trackio or in files: beside the record, never at the cost of the run."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import os
 import shutil
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from importlib.util import find_spec
 from netrc import NetrcParseError, netrc
 from pathlib import Path
 from tempfile import gettempdir
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from bench.config.schema import LoggerConfig, LoggerName
@@ -341,24 +341,97 @@ def on_this_machine() -> Iterator[None]:
         os.environ.update(hidden)
 
 
-SINKS: dict[LoggerName, type[Sink]] = {LoggerName.wandb: WandbRun, LoggerName.trackio: TrackioRun}
+class LightningFiles(Sink):
+    """One run in files of a logger of Lightning's, in a folder of the run's own; begun anew each time."""
+
+    replays = True
+    mode = "files"
+    folder_name: ClassVar[str]
+
+    def __init__(
+        self, config: LoggerConfig, folder: RunFolder, settings: dict[str, Any], run_id: str, group: str
+    ) -> None:
+        path = folder.path / self.folder_name
+        shutil.rmtree(path, ignore_errors=True)
+        self.run = self.open(folder.path)
+        self.run.log_hyperparams(settings)
+
+    @abstractmethod
+    def open(self, path: Path) -> Any:
+        """The logger, which writes into `folder_name` below `path`."""
+
+    def log(self, row: dict[str, float], step: int) -> None:
+        self.run.log_metrics(row, step)
+        self.run.save()
+
+    def finish(self, whole: bool) -> None:
+        self.run.finalize("success" if whole else "failed")
+
+
+class CsvFile(LightningFiles):
+    """`csv/metrics.csv`: a row an epoch, and a last one with the outcome."""
+
+    name = "CSV"
+    requirement = "lightning"
+    folder_name = "csv"
+
+    def open(self, path: Path) -> Any:
+        from lightning.pytorch.loggers import CSVLogger
+
+        return CSVLogger(path, name=self.folder_name, version="", flush_logs_every_n_steps=1)
+
+
+class TensorBoardFiles(LightningFiles):
+    """`tensorboard/`: what `tensorboard --logdir` reads."""
+
+    name = "TensorBoard"
+    requirement = "snn-bench[tensorboard]"
+    folder_name = "tensorboard"
+
+    def open(self, path: Path) -> Any:
+        from lightning.pytorch.loggers import TensorBoardLogger
+
+        return TensorBoardLogger(path, name=self.folder_name, version="", default_hp_metric=False)
+
+
+SINKS: dict[LoggerName, type[Sink]] = {
+    LoggerName.wandb: WandbRun,
+    LoggerName.trackio: TrackioRun,
+    LoggerName.csv: CsvFile,
+    LoggerName.tensorboard: TensorBoardFiles,
+}
+
+
+def chosen(config: LoggerConfig) -> list[LoggerName]:
+    """The loggers of a run, in the order in which they were named; none beside others is passed over.
+
+    Raises:
+        BenchError: one does not exist.
+    """
+    names = [name for name, on in config.chosen.items() if on]
+    for name in names:
+        if name not in LoggerName.__members__:
+            raise BenchError(f"logger.chosen has '{name}', which is no choice. {nearest(name, LoggerName.__members__)}")
+    if config.name not in names:
+        names = [config.name]
+    return [LoggerName(name) for name in names if name != LoggerName.none]
 
 
 def check(config: LoggerConfig) -> None:
-    """Refuse a logger that cannot work here, before anything is trained.
+    """Refuse loggers that cannot work here, before anything is trained.
 
     Raises:
-        BenchError: its package is missing, or W&B's variables in the environment are none that it takes.
+        BenchError: a package is missing, or W&B's variables in the environment are none that it takes.
     """
     job_type(config)
-    sink = SINKS.get(config.name)
-    if sink is not None and find_spec(config.name) is None:
-        raise BenchError(
-            f"logger={config.name} needs the package {config.name}, which is not installed: "
-            f"pip install '{sink.requirement}'"
-        )
-    if config.name == LoggerName.wandb:
-        check_environment()
+    for name in chosen(config):
+        if find_spec(name) is None:
+            raise BenchError(
+                f"logger={name} needs the package {name}, which is not installed: "
+                f"pip install '{SINKS[name].requirement}'"
+            )
+        if name == LoggerName.wandb:
+            check_environment()
 
 
 def check_environment() -> None:
@@ -375,10 +448,10 @@ def check_environment() -> None:
 
 
 class Tracker:
-    """The logger's side of one run; every failure ends in less logging, not in less run.
+    """The loggers' side of one run; every failure ends in less logging, not in less run.
 
     Args:
-        config: which logger, its mode, project, entity.
+        config: which loggers, their mode, project, entity.
         folder: the run's folder; W&B writes below it.
         settings: the config to show (`reg`, `strength`, `model`, `data`, `seed`, ...).
         run_id: of the W&B run.
@@ -386,8 +459,8 @@ class Tracker:
         group: the runs of one setting share it, whatever their seeds.
 
     Attributes:
-        name: of the logger, for people.
-        mode: how it takes the rows, "off" where it does not.
+        sinks: the loggers that take rows.
+        modes: how each that was chosen takes them, by its name for people.
     """
 
     def __init__(
@@ -399,23 +472,33 @@ class Tracker:
         rows: list[dict[str, Any]],
         group: str = "",
     ) -> None:
-        kind = SINKS.get(config.name)
-        self.name, self.mode = "logger" if kind is None else kind.name, "off"
-        self.sink: Sink | None = None
-        if kind is None:
-            return
-        try:
-            self.sink = kind(config, folder, settings, run_id, group)
-        except Exception as error:  # whatever a logger stumbles over, the run goes on
-            say(f"{self.name} is off for this run: {one_line(error)}")
-            return
-        self.mode = self.sink.mode
-        for row in rows if self.sink.replays else ():
-            self.log(row)
+        self.sinks: list[Sink] = []
+        kinds = [SINKS[name] for name in chosen(config)]
+        self.modes = {kind.name: "off" for kind in kinds}
+        for kind in kinds:
+            try:
+                sink = kind(config, folder, settings, run_id, group)
+            except Exception as error:  # whatever a logger stumbles over, the run goes on
+                say(f"{kind.name} is off for this run: {one_line(error)}")
+                continue
+            self.sinks.append(sink)
+            self.modes[kind.name] = sink.mode
+            for row in rows if sink.replays else ():
+                self._quietly(lambda sink, row=row: sink.log(flatten(row), row["epoch"] + 1), [sink])  # type: ignore[misc]
+
+    @property
+    def name(self) -> str:
+        """Of the loggers, for people."""
+        return ", ".join(self.modes) or "logger"
+
+    @property
+    def mode(self) -> str:
+        """How they take the rows, "off" where they do not."""
+        return ", ".join(self.modes.values()) or "off"
 
     def log(self, row: dict[str, Any]) -> None:
         """Send one epoch's line."""
-        self._quietly(lambda sink: sink.log(flatten(row), row["epoch"] + 1))
+        self._quietly(lambda sink: sink.log(flatten(row), row["epoch"] + 1), self.sinks)
 
     def finish(self, summary: dict[str, Any] | None, last_epoch: int) -> None:
         """Send the run's outcome and close it; None for a run that was cut off."""
@@ -425,13 +508,15 @@ class Tracker:
                 sink.log({key: value for key, value in summary.items() if value is not None}, last_epoch + 1)
             sink.finish(whole=summary is not None)
 
-        self._quietly(send)
+        self._quietly(send, self.sinks)
 
-    def _quietly(self, act: Callable[[Sink], None]) -> None:
-        if self.sink is None:
-            return
-        try:
-            act(self.sink)
-        except Exception as error:  # the record on disk is complete without it
-            say(f"{self.name} stopped logging: {one_line(error)}")
-            self.sink, self.mode = None, "off"
+    def _quietly(self, act: Callable[[Sink], None], sinks: Sequence[Sink]) -> None:
+        for sink in list(sinks):
+            if sink not in self.sinks:
+                continue
+            try:
+                act(sink)
+            except Exception as error:  # the record on disk is complete without it
+                say(f"{sink.name} stopped logging: {one_line(error)}")
+                self.sinks.remove(sink)
+                self.modes[sink.name] = "off"

@@ -231,10 +231,25 @@ def lead(run: Run, task: BaseTask, splits: Splits, reporter: Reporter) -> dict[s
         tracker.finish(None, len(folder.rows()))
         raise
     result = compile_result(run, env, task, splits, outcome, reason)
+    if reason is None:
+        keep_weights(folder, task, result)
     folder.finish(result)
     tracker.finish(headline(result, outcome), len(folder.rows()))
     console().print(summary_table(result, str(folder.path), tracker.name, tracker.mode))
     return result
+
+
+def keep_weights(folder: RunFolder, task: BaseTask, result: dict[str, Any]) -> None:
+    """Leave the trained network beside the record; the task is of no use afterwards."""
+    from bench.weights import store
+
+    assert task.about is not None, "a run's task knows what it is"
+    try:
+        store.keep(folder, task.model, task.regs, task.about, result)
+    except BenchError as error:
+        if error.code != BenchError.code:
+            raise
+        say(f"{folder.name} keeps no weights: {error}")
 
 
 def follow(run: Run, task: BaseTask, splits: Splits, reporter: Reporter) -> None:

@@ -14,7 +14,7 @@ from bench.config.component import build, settings
 from bench.console import say
 from bench.data import Splits
 from bench.errors import BenchError
-from bench.models.base import Spec, SpikingNetwork
+from bench.models.base import SpikingNetwork
 from bench.ops.allocator import keep_freed_memory
 from bench.records.folder import RunFolder
 from bench.records.identity import run_id
@@ -24,6 +24,7 @@ from bench.seeds import seed_everything
 from bench.training import distributed
 from bench.training.base_task import BaseTask
 from bench.training.task import Task
+from bench.weights.about import about, spec_of
 
 if TYPE_CHECKING:
     from bench.models.diehl_cook import DiehlCook
@@ -127,16 +128,14 @@ def make_task(
             cannot share.
     """
     seed_everything(cfg.seed if cfg.init_seed is None else cfg.init_seed, "init")
-    spec = Spec(
-        splits.image_shape, splits.classes, cfg.time_steps, settings(cfg.neuron), mean=splits.mean, std=splits.std
-    )
-    model: SpikingNetwork = build(MODELS, cfg.model, spec=spec)
+    said = about(cfg, splits)
+    model: SpikingNetwork = build(MODELS, cfg.model, spec=spec_of(said))
     regs: dict[str, Regularizer] = {name: build(REGULARIZERS, node) for name, node in cfg.reg.items()}
     names = ["test"] if splits.val is None else ["test", "val"]
     model = model.to(memory_format=torch.channels_last)
     shared: dict[str, Any] = {
         "seed": cfg.seed, "epochs": cfg.trainer.epochs, "splits": names, "on_step": on_step, "alone": alone,
-        "images": lambda: splits.train_clean.sample(INIT_IMAGES, cfg.seed),
+        "images": lambda: splits.train_clean.sample(INIT_IMAGES, cfg.seed), "about": said,
     }  # fmt: skip
     if model.learning == "gradient":
         return Task(model, regs, settings(cfg.optim), replays=cfg.trainer.cuda_graph, **shared)

@@ -343,16 +343,8 @@ class Task(BaseTask):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """One optimizer group for each distinct set of options that the regularizers ask for."""
-        options: dict[nn.Parameter, dict[str, Any]] = {p: {} for p in self.parameters() if p.requires_grad}
-        for name, reg in self.regularizers.items():
-            asked = reg.param_groups(self.model)  # type: ignore[operator]
-            for group in contract.groups(name, asked, options, OPTIMIZERS[self.optim.name]):
-                for parameter in group["params"]:
-                    options[parameter].update({k: v for k, v in group.items() if k != "params"})
-        groups: dict[str, dict[str, Any]] = {}
-        for parameter, option in options.items():
-            groups.setdefault(repr(sorted(option.items())), {**option, "params": []})["params"].append(parameter)
-        return list(groups.values())
+        regs: Any = self.regularizers
+        return contract.grouped(self.model, self.parameters(), regs, OPTIMIZERS[self.optim.name])
 
     def make_optimizer(self, in_tensors: bool | None = None) -> torch.optim.Optimizer:
         """The optimizer of all parameters, at the rate of the first step.

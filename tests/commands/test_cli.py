@@ -58,7 +58,7 @@ MISTAKES = [
     ("trainer.precision=fp16", "trainer.precision is 'fp16', which is no choice. Did you mean"),
     ("logger.mode=offlin", "logger.mode is 'offlin', which is no choice. Did you mean 'offline'"),
     ("model=3", "model is 3, it must be a name. There are: cnn, convmixer, diehl_cook, diet, mlp, sew, srm."),
-    ("model=[cnn,sew]", "only reg takes a list; to run each, write model=cnn,sew -m"),
+    ("model=[cnn,sew]", "only reg and logger take a list; to run each, write model=cnn,sew -m"),
     ("reg=[spikepen,spikepen]", "names 'spikepen' twice"),
     ("reg=none,spikepen", "add -m to start them all, or write reg=[none,spikepen] to use them together"),
     ("seed=0,1", "seed=0,1 are several runs: add -m"),
@@ -120,7 +120,7 @@ MISTAKES = [
     ("--config-dir nowhere", "nowhere' not found"),
     ("-m model=cnn,swe", "no model is called 'swe'. Did you mean 'sew'?"),
     ("-m seed=0,x", "seed is 'x', it must be a whole number"),
-    ("-m model=[cnn,sew],cnn", "only reg takes a list"),
+    ("-m model=[cnn,sew],cnn", "only reg and logger take a list"),
     ("-m reg=none,spikepen reg.spikepen.weight=0,1", "'spikepen' is not among the chosen regularizers (none)"),
 ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import pwd
@@ -21,6 +22,7 @@ from typing import Any
 import pytest
 
 from bench.config.schema import LoggerConfig, LoggerName, WandbMode
+from bench.errors import BenchError
 from bench.records.folder import RunFolder
 from bench.training import logger as module
 from bench.training.logger import Tracker, WandbRun, answers, at_home, choose_mode, flatten
@@ -345,6 +347,86 @@ def test_no_logger_writes_no_wandb_folder(tmp_path: Path) -> None:
     tracker.finish({}, 0)
     assert tracker.mode == "off"
     assert not folder.wandb_path.exists()
+
+
+# -- files of Lightning's, and several at once --------------------------------------------------------
+
+
+def test_two_loggers_at_once_write_what_the_record_has(bench: Bench, tmp_path: Path) -> None:
+    runs = tmp_path / "files"
+    done = bench("run", *SMOKE, "logger=[csv,tensorboard]", f"runs={runs}", timeout=400)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"CSV, TensorBoard *. files, files", done.stdout)
+    (folder,) = [path.parent for path in runs.glob("*/result.json")]
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    with (folder / "csv" / "metrics.csv").open() as file:
+        *epochs, last = csv.DictReader(file)
+    assert [float(row["train/loss"]) for row in epochs] == [row["train"]["loss"] for row in rows]
+    assert [int(row["epoch"]) for row in epochs] == [1, 2]
+    result = json.loads((folder / "result.json").read_text())
+    assert float(last["final/test_acc"]) == result["test"]["acc"]
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder / "tensorboard"))
+    events.Reload()
+    assert [scalar.step for scalar in events.Scalars("train/loss")] == [1, 2]
+    assert [scalar.value for scalar in events.Scalars("train/loss")] == pytest.approx(
+        [row["train"]["loss"] for row in rows], rel=1e-6
+    )
+    assert not (folder / "wandb").exists()
+
+
+def test_a_resumed_run_begins_its_files_anew(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path, "some-run")
+    folder.path.mkdir()
+    config = LoggerConfig(name=LoggerName.csv, chosen={"csv": True})
+    for rows in ([], [{**ROW, "epoch": 0}]):
+        tracker = Tracker(config, folder, {"reg": "none"}, "some-run", rows)
+        tracker.log({**ROW, "epoch": len(rows)})
+        tracker.finish(None, len(rows))
+    with (folder.path / "csv" / "metrics.csv").open() as file:
+        assert [int(row["epoch"]) for row in csv.DictReader(file)] == [1, 2]
+
+
+def test_one_logger_that_fails_takes_none_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = RunFolder(tmp_path, "some-run")
+    folder.path.mkdir()
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("no room")
+
+    config = LoggerConfig(name=LoggerName.csv, chosen={"tensorboard": True, "csv": True})
+    tracker = Tracker(config, folder, {}, "some-run", [])
+    monkeypatch.setattr(tracker.sinks[0], "log", fail)
+    tracker.log(ROW)
+    tracker.finish({"gap": 1.0}, 2)
+    assert (tracker.name, tracker.mode) == ("TensorBoard, CSV", "off, files")
+    assert "TensorBoard stopped logging: RuntimeError: no room" in capsys.readouterr().out
+    assert "gap" in (folder.path / "csv" / "metrics.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("config", "names"),
+    [
+        (LoggerConfig(), ["wandb"]),
+        (LoggerConfig(name=LoggerName.none), []),
+        (LoggerConfig(name=LoggerName.csv, chosen={"none": True, "csv": True}), ["csv"]),
+        (LoggerConfig(name=LoggerName.wandb, chosen={"csv": True, "wandb": True}), ["csv", "wandb"]),
+        # `logger.name=` alone, over the file of another.
+        (LoggerConfig(name=LoggerName.trackio, chosen={"wandb": True}), ["trackio"]),
+    ],
+)
+def test_which_loggers_are_chosen(config: LoggerConfig, names: list[str]) -> None:
+    assert [name.value for name in module.chosen(config)] == names
+
+
+def test_a_logger_whose_package_is_missing_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "find_spec", lambda name: None if name == "tensorboard" else object())
+    both = LoggerConfig(name=LoggerName.tensorboard, chosen={"csv": True, "tensorboard": True})
+    with pytest.raises(BenchError, match=r"needs the package tensorboard.*pip install 'snn-bench\[tensorboard\]'"):
+        module.check(both)
 
 
 # -- trackio ------------------------------------------------------------------------------------------

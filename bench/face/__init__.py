@@ -1,0 +1,1 @@
+"""What `import bench` offers: networks, regularizers in one's own loop, what a pass cost, records as a table."""

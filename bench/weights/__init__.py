@@ -1,0 +1,1 @@
+"""Trained networks as files: safetensors that say what network they are of, and the card beside them."""
