@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
-.PHONY: demo test test-clusters lint readme evaluate speed clean
+.PHONY: demo test test-clusters lint readme evaluate docs speed clean
 
 demo: $(VENV)/installed
 	$(BIN)/bench run model=sew reg=spikepen

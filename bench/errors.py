@@ -40,7 +40,7 @@ def disk_full(error: BaseException) -> EnvironmentFault | None:
 def nearest(name: str, known: Iterable[str]) -> str:
     """The end of a "no such name" message: the closest known names, then all of them.
 
-    Example:
+    Examples:
         >>> nearest("swe", ["cnn", "sew"])
         "Did you mean 'sew'? There are: cnn, sew."
     """

@@ -16,7 +16,7 @@ class Numbers:
     Every method takes the numbers by their names, refuses the first one out of range, and leaves out those that are
     None, which are settings left alone.
 
-    Example:
+    Examples:
         >>> Numbers("model.").at_least(1, channels=0)
         Traceback (most recent call last):
         bench.errors.BenchError: model.channels is 0, it must be at least 1

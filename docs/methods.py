@@ -112,7 +112,7 @@ def picture(shown: list[str]) -> str:
 
 def paragraphs(text: str) -> list[str]:
     """A docstring's paragraphs before its sections, each in one line; code and lists stay as they are."""
-    prose = re.split(r"^(?:Args|Raises|Returns|Attributes|Example):$", inspect.cleandoc(text), flags=re.MULTILINE)[0]
+    prose = re.split(r"^(?:Args|Raises|Returns|Attributes|Examples):$", inspect.cleandoc(text), flags=re.MULTILINE)[0]
     return [part if part.startswith(" ") else " ".join(part.split()) for part in prose.strip().split("\n\n")]
 
 

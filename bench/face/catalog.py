@@ -8,7 +8,7 @@ from bench.registry import MODELS, REGULARIZERS
 def list_models() -> list[str]:
     """The names that `bench.create_model` takes; `bench list models` says what they are.
 
-    Example:
+    Examples:
         >>> import bench
         >>> "sew" in bench.list_models()
         True
@@ -19,7 +19,7 @@ def list_models() -> list[str]:
 def list_regularizers() -> list[str]:
     """The names that `bench.attach` takes, those of plugins too; `bench list regs` says what they are.
 
-    Example:
+    Examples:
         >>> import bench
         >>> "spikepen" in bench.list_regularizers()
         True

@@ -92,7 +92,7 @@ def attach(network: nn.Module, name: str, *, time_steps: int | None = None, **ar
         BenchError: no such regularizer or argument (names the nearest), a network it does not fit, or one in which it
             would do nothing.
 
-    Example:
+    Examples:
         >>> import bench, torch
         >>> network = bench.create_model("cnn", image_shape=(1, 8, 8), depth=2, channels=4)
         >>> spikepen = bench.attach(network, "spikepen", weight=0.1)
@@ -186,15 +186,6 @@ class Handle:
             raise BenchError(f"progress is {share}, and must lie in [0, 1]")
         self.reg.progress.fill_(share)
 
-    @property
-    def learning_rate(self) -> float:
-        """The optimizer's rate, with which some methods (`rewire`) make a step of their own: yours to set."""
-        return float(self.reg.learning_rate)
-
-    @learning_rate.setter
-    def learning_rate(self, rate: float) -> None:
-        self.reg.learning_rate.fill_(rate)
-
     # -- a step of one's own -------------------------------------------------------------------------
 
     def penalty(self) -> Tensor:
@@ -204,7 +195,7 @@ class Handle:
             BenchError: there was no pass, or the method acts in a way that adding this would leave out: says which call
                 it takes.
 
-        Example:
+        Examples:
             >>> import bench, torch
             >>> network = bench.create_model("cnn", image_shape=(1, 8, 8), depth=2, channels=4)
             >>> spikepen = bench.attach(network, "spikepen", weight=0.1)
@@ -240,7 +231,7 @@ class Handle:
         Raises:
             BenchError: a method's hook does not fit the network.
 
-        Example:
+        Examples:
             >>> import bench, torch
             >>> network = bench.create_model("cnn", image_shape=(1, 8, 8), depth=2, channels=4)
             >>> sam = bench.attach(network, "sam")
@@ -304,8 +295,20 @@ class Handle:
                 penalties[name] = penalties.get(name, 0.0) + term
         return Pass(total, logits, value, penalties, activity)
 
-    def after_step(self) -> None:
-        """Let the method update its own state; after the optimizer's step, before the next pass."""
+    def after_step(self, optimizer: torch.optim.Optimizer | None = None) -> None:
+        """Let the method update its own state; after the optimizer's step, before the next pass.
+
+        Args:
+            optimizer: of the step, for methods that make a step of their own at its rate (`rewire`).
+
+        Raises:
+            BenchError: the method needs the optimizer's rate, and there is no optimizer.
+        """
+        if optimizer is not None:
+            rate = optimizer.param_groups[0]["lr"]
+            self.reg.learning_rate.copy_(torch.as_tensor(rate))
+        elif self.reg.needs_rate:
+            raise BenchError(f"'{self.name}' makes a step of its own at the optimizer's rate: after_step(optimizer)")
         told = self.attached.told
         self.reg.after_step(self._shown(self._activity() if told is None else told))
 
@@ -315,7 +318,7 @@ class Handle:
         """All parameters of the network and of what is attached to it, in groups with the options that methods ask for:
         what an optimizer is made from.
 
-        Example:
+        Examples:
             >>> import bench, torch
             >>> network = bench.create_model("cnn", image_shape=(1, 8, 8), depth=2, channels=4)
             >>> decay = bench.attach(network, "weight_decay", weight=0.01)
@@ -348,7 +351,7 @@ class Handle:
     def bake(self) -> None:
         """Fold what the method did into plain weights, after training, and let go of the network.
 
-        Example:
+        Examples:
             >>> import bench
             >>> network = bench.create_model("cnn", image_shape=(1, 8, 8), depth=2, channels=4)
             >>> weightnorm = bench.attach(network, "weightnorm")

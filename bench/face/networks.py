@@ -51,7 +51,7 @@ def create_model(
     Raises:
         BenchError: no such network, neuron or argument (names the nearest), or numbers that do not fit.
 
-    Example:
+    Examples:
         >>> import bench, torch
         >>> network = bench.create_model("cnn", image_shape=(1, 28, 28), neuron="lif", time_steps=4, channels=32)
         >>> network(torch.rand(2, 1, 28, 28)).shape

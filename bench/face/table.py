@@ -70,7 +70,7 @@ def records(*folders: str | os.PathLike[str], dirty: bool = False) -> Records:
     Raises:
         BenchError: a folder is not there.
 
-    Example:
+    Examples:
         >>> import bench
         >>> rows = bench.records("reports/records").where(model="cnn", data="digits", reg="none")
         >>> {row["time_steps"] for row in rows} <= {2, 4, 8}

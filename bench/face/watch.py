@@ -109,7 +109,7 @@ def activity(network: nn.Module) -> Iterator[Watched]:
     Raises:
         BenchError: it has no spiking layers, or one that can neither be reset nor counted.
 
-    Example:
+    Examples:
         >>> import bench, torch
         >>> network = bench.create_model("cnn", image_shape=(1, 8, 8), depth=2, channels=4).eval()
         >>> with bench.activity(network) as seen:

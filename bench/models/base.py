@@ -71,7 +71,7 @@ class SpikingNetwork(Predicting, ABC):
     def by_step(self, x: Tensor) -> Tensor:
         """Images `[N, C, H, W]` to logits of every time step `[T, N, classes]`, from rest, for losses that see them.
 
-        Example:
+        Examples:
             >>> import bench, torch
             >>> network = bench.create_model("cnn", image_shape=(1, 8, 8), depth=2, channels=4, time_steps=6)
             >>> network.by_step(torch.rand(3, 1, 8, 8)).shape

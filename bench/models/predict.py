@@ -81,7 +81,7 @@ class Predicting(nn.Module):
         Raises:
             BenchError: images of another size or number of channels, or values outside their range.
 
-        Example:
+        Examples:
             >>> import bench, numpy
             >>> network = bench.create_model("cnn", image_shape=(1, 8, 8), num_classes=3, depth=2, channels=4)
             >>> seen = network.predict(numpy.zeros((2, 8, 8), dtype="uint8"))
@@ -128,7 +128,7 @@ class Predicting(nn.Module):
         Raises:
             BenchError: it is not one image, or the network has no spikes that are known by their time.
 
-        Example:
+        Examples:
             >>> import bench, numpy
             >>> network = bench.create_model("cnn", image_shape=(1, 8, 8), depth=2, channels=4)
             >>> {name: tuple(spikes.shape) for name, spikes in network.raster(numpy.ones((8, 8))).items()}

@@ -275,7 +275,7 @@ def _halves(pool: nn.MaxPool2d) -> bool:
 def explain(model: nn.Module) -> str | None:
     """Which layers the last forward pass computed without the kernels, though there are some, and why.
 
-    Example:
+    Examples:
         >>> explain(model)
         "2 of 4 layers use the reference: neuron plif"
     """

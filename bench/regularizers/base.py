@@ -92,6 +92,7 @@ class Regularizer(nn.Module):
             authors' value. Empty where there is nothing to tune.
         passes_per_step: forward and backward passes that a training step takes in the mean; a run's record has what was
             counted. An instance may set it where it depends on an argument.
+        needs_rate: whether its `after_step` steps by `learning_rate`, which a loop of one's own then has to give.
         replaces: parts of a training that it takes for itself, beyond the hooks in `bench.training.together`, so that
             no other can: `normalization`.
         counts_passes: whether each forward pass in training mode moves its state, so that it cannot go together with a
@@ -110,6 +111,7 @@ class Regularizer(nn.Module):
     space: ClassVar[Space] = {}
     passes_per_step: float = 1
     counts_passes: bool = False
+    needs_rate: ClassVar[bool] = False
     replaces: Collection[str] = ()
     reads: Collection[str] | None = None
     identity_in_eval: bool = True

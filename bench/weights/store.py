@@ -116,7 +116,7 @@ def load(run: str | os.PathLike[str], device: str = "cpu") -> SpikingNetwork:
     Raises:
         BenchError: there is no such run, it has no weights, or they do not fit.
 
-    Example:
+    Examples:
         >>> import bench
         >>> from PIL import Image
         >>> from sklearn.datasets import load_digits
@@ -162,7 +162,7 @@ def find(run: str | os.PathLike[str]) -> Path:
 def zoo() -> list[str]:
     """The names of the trained networks in the zoo.
 
-    Example:
+    Examples:
         >>> import bench.weights.store
         >>> all(name.count("/") == 2 for name in bench.weights.store.zoo())
         True

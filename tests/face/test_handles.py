@@ -87,7 +87,7 @@ def test_handles_train_as_a_run_does(name: str) -> None:
         seed_everything(1, "step", 0, step)
         handle.backward(*batch(step, own))
         mine.step()
-        handle.after_step()
+        handle.after_step(mine)
     trained, expected = own.state_dict(), model.state_dict()
     assert trained.keys() == expected.keys()
     assert all(torch.equal(trained[key], expected[key]) for key in expected), name
@@ -155,6 +155,17 @@ def test_what_a_penalty_alone_would_leave_out_is_said(name: str, said: str) -> N
     if name == "weight_decay":
         handle.param_groups()
         assert handle.penalty() == 0
+
+
+def test_a_step_of_its_own_needs_the_optimizers_rate() -> None:
+    model = network()
+    handle = bench.attach(model, "rewire")
+    optimizer = torch.optim.SGD(handle.param_groups(), lr=0.1)
+    handle.backward(*batch(0, model))
+    optimizer.step()
+    with pytest.raises(BenchError, match=r"^'rewire' makes a step of its own at the optimizer's rate: after_step\(opt"):
+        handle.after_step()
+    handle.after_step(optimizer)
 
 
 def test_averaged_weights_are_judged_and_baked() -> None:
