@@ -118,6 +118,7 @@ class Rewire(Regularizer):
 
     family = Family.weights
     needs_rate = True
+    reads = ()  # weights alone
     strength = "alpha"
     replayable = True
     # Not the sparsity: no run is long enough for theta to reach c, but at the upper end of alpha.
