@@ -84,7 +84,7 @@ def test_an_entry_of_the_zoo(run: Path, tmp_path: Path, monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ((), "export where? Give --hub DIR or --zoo NAME"),
+        ((), "export where? Give --nir FILE, --onnx FILE, --hub DIR or --zoo NAME"),
         (("--hub", "a", "--zoo", "tiny/cnn/spikepen"), "one of the two"),
         (("--zoo", "cnn"), "an entry is called WORKLOAD/MODEL/REG"),
         (("--zoo", "../cnn/spikepen"), "an entry is called WORKLOAD/MODEL/REG"),
