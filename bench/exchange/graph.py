@@ -235,6 +235,8 @@ class _Walk:
 
     def step(self, node: fx.Node) -> Any:
         """The value of one step."""
+        args: Any
+        kwargs: Any
         args, kwargs = fx.map_arg((node.args, node.kwargs), lambda before: self.values[before])
         if node.op == "placeholder":
             return _Value(self.add("input", Input(False), (), self.network.spec.image_shape), "none")
@@ -245,7 +247,7 @@ class _Walk:
         if node.op == "call_module":
             # A norm is folded into what stands before it, which nobody else may read then.
             shared = any(len(before.users) > 1 for before in node.all_input_nodes)
-            return self.layer(self.module(str(node.target)), *args, shared=shared)
+            return self.layer(self.module(str(node.target)), args[0], shared)
         if node.target is fire_block:
             return self.block(**inspect.signature(fire_block).bind(*args, **kwargs).arguments)
         if node.target is _encoded:
@@ -447,7 +449,7 @@ def per_channel(module: nn.Module, shape: tuple[int, ...], time_steps: int, path
         if torch.allclose(got, x * scale.view(wide) + shift.view(wide), rtol=1e-9, atol=1e-9):
             return scale, shift
     raise BenchError(
-        f"'{path}' ({type(module).__name__}) is no scale and shift of each channel that is the same at every time step: "
+        f"'{path}' ({type(module).__name__}) is no scale and shift of each channel that is alike at every time step: "
         "it cannot be folded into the weights before it; train with plain batch norm"
     )
 
@@ -468,20 +470,23 @@ def _drawn(shape: tuple[int, ...], time_steps: int) -> Tensor:
 
 
 def _affine(layer: nn.Module) -> Affine:
-    weight: Tensor = layer.weight.detach()  # type: ignore[assignment,operator]
-    bias = weight.new_zeros(len(weight)) if layer.bias is None else layer.bias.detach()  # type: ignore[operator,union-attr]
+    parts: Any = layer
+    weight: Tensor = parts.weight.detach()
+    bias = weight.new_zeros(len(weight)) if parts.bias is None else parts.bias.detach()
     if not isinstance(layer, nn.Conv2d):
-        return Affine(weight, bias)  # type: ignore[arg-type]
+        return Affine(weight, bias)
     if layer.padding_mode != "zeros" or isinstance(layer.padding, str):
         raise BenchError(
             f"a convolution pads by '{layer.padding_mode}', '{layer.padding}': only zeros, counted, are known"
         )
-    return Affine(weight, bias, layer.stride, layer.padding, layer.dilation, layer.groups)  # type: ignore[arg-type]
+    return Affine(weight, bias, parts.stride, parts.padding, parts.dilation, parts.groups)
 
 
 def _pool(pool: nn.MaxPool2d | nn.AvgPool2d, path: str) -> Pool:
     largest = isinstance(pool, nn.MaxPool2d)
-    pairs = [(size, size) if isinstance(size, int) else size for size in (pool.kernel_size, pool.stride, pool.padding)]
+    pairs: Any = [
+        (size, size) if isinstance(size, int) else size for size in (pool.kernel_size, pool.stride, pool.padding)
+    ]
     plain = not pool.ceil_mode and (
         pool.dilation == 1
         if isinstance(pool, nn.MaxPool2d)
@@ -489,7 +494,7 @@ def _pool(pool: nn.MaxPool2d | nn.AvgPool2d, path: str) -> Pool:
     )
     if not plain:
         raise BenchError(f"'{path}' ({type(pool).__name__}) is no plain pooling")
-    return Pool(largest, *pairs)  # type: ignore[arg-type]
+    return Pool(largest, *pairs)
 
 
 def _read(network: SpikingNetwork) -> str:
