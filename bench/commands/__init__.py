@@ -35,7 +35,7 @@ COMMANDS = {
     "compare": Command("compare", "two runs side by side: settings that differ, outcomes, curves, layers"),
     "eval": Command("evaluate", "probes of finished runs: noise, attacks, corruptions; into the run's folder"),
     "predict": Command("predict", "classify images by a trained network: labels, probabilities by time step, spikes"),
-    "export": Command("export", "a trained network for elsewhere: a folder for the Hugging Face hub, or the zoo"),
+    "export": Command("export", "a trained network for elsewhere: NIR, ONNX, the Hugging Face hub, the zoo"),
     "data": Command("data", "what data is on disk; download and check it"),
     "speed": Command(
         "speed", "training images/s, memory and share of the roof, beside networks built from public packages"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
@@ -17,6 +18,22 @@ from bench.ranges import Numbers
 
 KNOBS = Numbers("model.")
 """The ranges of what a network's constructor takes."""
+
+
+class Pool(StrEnum):
+    """How a network halves its maps: by the largest of four values, or by their mean.
+
+    The mean of spikes is no spike: what the next layer does with it counts as multiplications. It is linear, so that
+    chips and exchange formats that know no maximum take such a network.
+    """
+
+    max = "max"
+    avg = "avg"
+
+
+def halving(pool: Pool | None) -> nn.Module:
+    """The pooling of 2, `[B, C, H, W]` to `[B, C, H // 2, W // 2]`; None is `max`."""
+    return nn.AvgPool2d(2) if Pool(pool or "max") is Pool.avg else nn.MaxPool2d(2)
 
 
 class SpikingNetwork(Predicting, ABC):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from bench.models.base import KNOBS, Spec, SpikingNetwork, check_halvings
+from bench.models.base import KNOBS, Pool, Spec, SpikingNetwork, check_halvings, halving
 from bench.ops import ConvNorm, fire_block
 from bench.registry import MODELS
 
@@ -20,19 +20,20 @@ class CNN(SpikingNetwork):
         spec: image shape, classes, time steps, neuron.
         channels: width of every convolution.
         depth: number of conv - BN - IF - pool stages; each halves the image.
+        pool: `max` or `avg`; null is `max`, as in the thesis.
 
     Raises:
         BenchError: a knob below 1, or an image too small to be halved `depth` times.
     """
 
-    def __init__(self, spec: Spec, channels: int = 128, depth: int = 4) -> None:
+    def __init__(self, spec: Spec, channels: int = 128, depth: int = 4, pool: Pool | None = None) -> None:
         super().__init__(spec)
         KNOBS.at_least(1, channels=channels, depth=depth)
         in_channels, height, width = spec.image_shape
         check_halvings(depth, height, width)
         self.convs = nn.ModuleList(ConvNorm(in_channels if i == 0 else channels, channels, 3) for i in range(depth))
         self.spikings = nn.ModuleList(self.spiking() for _ in range(depth))
-        self.pool = nn.MaxPool2d(2)
+        self.pool = halving(pool)
         self.head = nn.Linear(channels * (height >> depth) * (width >> depth), spec.classes)
 
     def features(self, x: Tensor) -> Tensor:

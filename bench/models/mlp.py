@@ -102,7 +102,7 @@ class MLP(SpikingNetwork):
         for i, (linear, spiking) in enumerate(zip(self.linears, self.spikings, strict=True)):
             x = linear(x.flatten(1))
             if i == 0 and self.encoding is Encoding.direct:
-                x = x.expand(self.time_steps, *x.shape).flatten(0, 1)
+                x = x.expand(self.time_steps, -1, -1).flatten(0, 1)
             x = spiking(x)
         return x.unflatten(0, (self.time_steps, -1))
 

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from torch import Tensor, nn
 
-from bench.models.base import KNOBS, Spec, SpikingNetwork, check_halvings
+from bench.models.base import KNOBS, Pool, Spec, SpikingNetwork, check_halvings, halving
 from bench.neurons import Spiking
 from bench.ops import ConvNorm, fire_block
 from bench.registry import MODELS
@@ -32,7 +32,7 @@ class SEWBlock(nn.Module):
         self.conv1, self.spiking1 = ConvNorm(channels, channels, 3), net.spiking()
         self.conv2, self.spiking2 = ConvNorm(channels, channels, 3), net.spiking()
 
-    def forward(self, x: Tensor, pool: nn.MaxPool2d | None = None) -> Tensor:
+    def forward(self, x: Tensor, pool: nn.Module | None = None) -> Tensor:
         out = fire_block(self.conv1, self.spiking1, x)
         if self.cnf is Connect.ADD:
             return fire_block(self.conv2, self.spiking2, out, pool, add=x)
@@ -54,13 +54,20 @@ class SEWResNet(SpikingNetwork):
         depth: number of stages; each halves the image.
         blocks: SEW blocks in a stage.
         cnf: how a block's output meets its input.
+        pool: `max` or `avg`; null is `max`, as in the thesis.
 
     Raises:
         BenchError: a knob below 1, or an image too small to be halved `depth` times.
     """
 
     def __init__(
-        self, spec: Spec, channels: int = 64, depth: int = 5, blocks: int = 2, cnf: Connect = Connect.ADD
+        self,
+        spec: Spec,
+        channels: int = 64,
+        depth: int = 5,
+        blocks: int = 2,
+        cnf: Connect = Connect.ADD,
+        pool: Pool | None = None,
     ) -> None:
         super().__init__(spec)
         KNOBS.at_least(1, channels=channels, depth=depth, blocks=blocks)
@@ -70,7 +77,7 @@ class SEWResNet(SpikingNetwork):
         self.stages = nn.ModuleList(
             nn.ModuleList(SEWBlock(self, channels, cnf) for _ in range(blocks)) for _ in range(depth)
         )
-        self.pool = nn.MaxPool2d(2)
+        self.pool = halving(pool)
         self.head = nn.Linear(channels * (height >> depth) * (width >> depth), spec.classes)
 
     def residual_layers(self) -> list[Spiking]:

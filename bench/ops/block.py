@@ -73,7 +73,7 @@ def fire_block(
     conv_norm: ConvNorm,
     spiking: Spiking,
     x: Tensor,
-    pool: nn.MaxPool2d | None = None,
+    pool: nn.Module | None = None,
     repeat: bool = False,
     add: Tensor | None = None,
 ) -> Tensor:
@@ -88,10 +88,14 @@ def fire_block(
             left out: that the kernel does too. A `StepNorm` sees the stem's images T times.
         spiking: the layer; what it did stands there afterwards, on every path.
         x: `[T * N, C, H, W]`, time slowest; `[N, C, H, W]` with `repeat`.
-        pool: max pooling.
+        pool: the kernels do a max pooling of 2; a mean runs by itself behind them, and any other takes the
+            layer out of them.
         repeat: the static stem: conv_norm sees each image once, the neurons see it T times.
         add: `[T * N, C, H, W]`, a residual path; it is no part of what the layer did.
     """
+    if isinstance(pool, nn.AvgPool2d):
+        mean: Tensor = pool(fire_block(conv_norm, spiking, x, None, repeat, add))
+        return mean
     spiking.begin()
     kernels, note = kernels_for(x.device), note_at(spiking)
     note.obstacle = None if kernels is None else _obstacle(conv_norm, spiking, note, pool)
@@ -151,7 +155,7 @@ def _fused(
     norm: nn.Module | None,
     spiking: Spiking,
     x: Tensor,
-    pool: nn.MaxPool2d | None,
+    pool: nn.Module | None,
     repeat: bool,
     on_current: Gate | None,
     on_spikes: Gate | None,
@@ -209,7 +213,7 @@ def _track(norm: nn.BatchNorm2d, mean: Tensor, var: Tensor, values: int) -> None
 def _rest(
     x: Tensor,
     spiking: Spiking,
-    pool: nn.MaxPool2d | None,
+    pool: nn.Module | None,
     repeat: bool,
     add: Tensor | None,
     skip_current: bool = False,
@@ -219,7 +223,7 @@ def _rest(
     return _end(spiking.fire(x) if skip_current else spiking(x), add, pool)
 
 
-def _end(x: Tensor, add: Tensor | None, pool: nn.MaxPool2d | None) -> Tensor:
+def _end(x: Tensor, add: Tensor | None, pool: nn.Module | None) -> Tensor:
     x = x if add is None else x + add
     return x if pool is None else pool(x)
 
@@ -246,7 +250,7 @@ def _hooked(module: nn.Module) -> bool:
     return any(hooks)
 
 
-def _obstacle(conv_norm: ConvNorm, spiking: Spiking, note: KernelNote, pool: nn.MaxPool2d | None) -> str | None:
+def _obstacle(conv_norm: ConvNorm, spiking: Spiking, note: KernelNote, pool: nn.Module | None) -> str | None:
     """What keeps this layer from the kernels, in a few words."""
     if not spiking.is_spiking:
         return "the ReLU twin"
@@ -266,7 +270,9 @@ def _obstacle(conv_norm: ConvNorm, spiking: Spiking, note: KernelNote, pool: nn.
     return None
 
 
-def _halves(pool: nn.MaxPool2d) -> bool:
+def _halves(pool: nn.Module) -> bool:
+    if not isinstance(pool, nn.MaxPool2d):
+        return False
     pairs = (pool.kernel_size, pool.stride, pool.padding, pool.dilation)
     plain = [value if isinstance(value, tuple) else (value, value) for value in pairs]
     return plain == [(2, 2), (2, 2), (0, 0), (1, 1)] and not pool.ceil_mode and not pool.return_indices

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from safetensors.torch import load_file, save_file
 import bench as face
 from bench.__main__ import main
 from bench.commands import export, submit
-from bench.errors import BenchError
+from bench.errors import BenchError, EnvironmentFault
 
 Bench = Callable[..., subprocess.CompletedProcess[str]]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -84,7 +85,7 @@ def test_an_entry_of_the_zoo(run: Path, tmp_path: Path, monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ((), "export where? Give --hub DIR or --zoo NAME"),
+        ((), "export where? Give --nir FILE, --onnx FILE, --hub DIR or --zoo NAME"),
         (("--hub", "a", "--zoo", "tiny/cnn/spikepen"), "one of the two"),
         (("--zoo", "cnn"), "an entry is called WORKLOAD/MODEL/REG"),
         (("--zoo", "../cnn/spikepen"), "an entry is called WORKLOAD/MODEL/REG"),
@@ -139,3 +140,43 @@ def test_weights_go_along_where_they_are_asked_for(run: Path, tmp_path: Path, mo
     (run / "model.safetensors").unlink()
     submit.submit([run], records, said.append, weights=True)
     assert said[-1] == f"{run.name}: it has no weights to go along"
+
+
+def test_a_time_step_as_nir(bench: Bench, run_tiny: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    nir = pytest.importorskip("nir")
+    name = str(run_tiny("model.pool=avg")["run_id"])
+    target = tmp_path / "out" / "net.nir"
+    done = bench("export", name, "--nir", str(target))
+    assert done.returncode == 0, done.stderr
+    assert "by their mean over 2 steps" in done.stdout
+    graph = nir.read(target)
+    assert graph.metadata["run"] == name
+    assert (graph.metadata["network"], graph.metadata["time_steps"]) == ("cnn", 2)
+    again = bench("export", name, "--nir", str(target))
+    assert (again.returncode, again.stderr.count("\n")) == (2, 1)
+    assert "is there already" in again.stderr
+
+
+def test_what_a_format_cannot_say_is_a_line(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("nir")
+    target = tmp_path / "net.nir"
+    assert main(["export", run.name, "--nir", str(target)]) == 2
+    error = capsys.readouterr().err
+    assert "train with model.pool=avg" in error
+    assert error.count("\n") == 1
+    assert not target.exists()
+
+
+@pytest.mark.parametrize("format", ["nir", "onnx"])
+def test_a_missing_extra_is_a_line(format: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, format, None)
+    with pytest.raises(BenchError, match=r"not installed: pip install 'snn-bench\[export\]'"):
+        export.main([run.name, f"--{format}", str(tmp_path / "net")])
+
+
+def test_a_file_where_none_can_be(run_tiny: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    pytest.importorskip("nir")
+    name = str(run_tiny("model.pool=avg")["run_id"])
+    (tmp_path / "file").write_text("")
+    with pytest.raises(EnvironmentFault, match="could not be written"):
+        export.main([name, "--nir", str(tmp_path / "file" / "net.nir")])
