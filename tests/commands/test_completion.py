@@ -57,7 +57,7 @@ def offered(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Offered:
         ("bench run trainer.epo", ["trainer.epochs="]),
         ("bench run optim.schedule=", ["optim.schedule=cosine ", "optim.schedule=constant "]),
         ("bench run force=t", ["force=true "]),
-        ("bench run model=cnn model.", ["model.channels=", "model.depth="]),
+        ("bench run model=cnn model.", ["model.channels=", "model.depth=", "model.pool="]),
         ("bench run model.cnf=I", ["model.cnf=IAND "]),
         ("bench run reg=spikepen reg.", ["reg.spikepen."]),
         ("bench run reg.spikepen.w", ["reg.spikepen.weight="]),

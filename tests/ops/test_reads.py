@@ -104,7 +104,9 @@ def assert_same(case: Case, reads: Iterable[Read] = ALL, rtol: float = 2e-5) -> 
     for name, value in wanted.items():
         assert got[name].dtype is torch.float32
         assert got[name].shape == value.shape
-        torch.testing.assert_close(got[name].double(), value, rtol=1e-5, atol=1e-5)
+        # A potential adds up the roundings of up to sixteen currents, each the larger by batch norm of few values.
+        atol = 1e-4 if name is Read.potential else 1e-5
+        torch.testing.assert_close(got[name].double(), value, rtol=1e-5, atol=atol)
     assert torch.allclose(own.double(), slope, rtol=rtol, atol=rtol * max(1.0, slope.abs().max().item()))
 
 
