@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 from collections.abc import Callable
 
@@ -23,8 +24,15 @@ def hold() -> None:
     """Collect no garbage until `ready`: a run's thousands of modules are none, and to look at them again and again
     takes a tenth of its start."""
     if not _Start.over and gc.isenabled():
+        atexit.register(_let_go)
         gc.disable()
         _Start.held = True
+
+
+def _let_go() -> None:
+    """At the end all is looked at: extensions that find their own objects kept would complain on stderr."""
+    gc.unfreeze()
+    gc.enable()
 
 
 def ready(keep: bool = True) -> None:

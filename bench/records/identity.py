@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -117,3 +118,12 @@ def _set(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _set(item) for key, item in value.items() if item is not None}
     return value
+
+
+LATER = ("pool", "interval")
+"""Settings that came when runs without them had been submitted."""
+
+
+def known(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """A component's arguments as records have them: later settings are left out while null, so that records stay alike."""
+    return {key: value for key, value in arguments.items() if value is not None or key not in LATER}

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.errors import EnvironmentFault
+from bench.errors import BenchError, EnvironmentFault
 from bench.models.base import Spec
 from bench.neurons import NeuronConfig, make_neuron
 
@@ -270,7 +270,13 @@ def network(peer: Peer, model: str, spec: Spec, arguments: dict[str, Any]) -> Pe
         model: one of `NETWORKS`.
         spec: what it is built for.
         arguments: of our network's constructor.
+
+    Raises:
+        BenchError: peers pool by the maximum alone.
     """
+    arguments = dict(arguments)
+    if arguments.pop("pool", None) not in (None, "max"):
+        raise BenchError("model.pool=avg has no peer: peers=none measures the suite alone")
     return NETWORKS[model](peer.kit(spec.neuron, spec.time_steps), spec, **arguments)
 
 

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from bench.config.component import component_name
 from bench.records import provenance
-from bench.records.identity import plugins_of
+from bench.records.identity import known, plugins_of
 from bench.registry import MODELS
 from bench.speed.measure import roof_images_per_s
 from bench.speed.peers import PEERS
@@ -146,7 +146,7 @@ def circumstances(cfg: DictConfig, asked: Settings, overview: dict[str, Any], pe
         "seconds": asked.seconds,
         "steps": asked.steps,
         "model": component_name(MODELS, cfg.model),
-        "model_args": {key: value for key, value in arguments.items() if key != "_target_"},
+        "model_args": {key: value for key, value in known(arguments).items() if key != "_target_"},
         "params": overview["params"],
         "data": cfg.data.name,
         "data_copy": overview["data_copy"],

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from bench import files
 from bench.errors import BenchError
 from bench.records import provenance
-from bench.records.identity import plugins_of, run_id
+from bench.records.identity import known, plugins_of, run_id
 from bench.records.schema import COUNTED, FIELDS, SCHEMA_VERSION
 
 if TYPE_CHECKING:
@@ -149,12 +149,12 @@ def compile_result(
         "test_images": splits.test_images,
         "classes": splits.classes,
         "model": facts["model"]["name"],
-        "model_args": {key: value for key, value in facts["model"].items() if key != "name"},
+        "model_args": {key: value for key, value in known(facts["model"]).items() if key != "name"},
         "neuron": facts["neuron"]["name"],
         "time_steps": task.model.time_steps,
         "reg": "+".join(facts["reg"]),
         "strength": strength_of(task),
-        "regs": facts["reg"],
+        "regs": {name: known(arguments) for name, arguments in facts["reg"].items()},
         "no_effect": None if reason is not None else [n for n in facts["reg"] if not task.had_effect(n, rows)],
         "optimizer": facts["optim"]["name"],
         "lr": facts["optim"]["lr"],
