@@ -125,5 +125,5 @@ LATER = ("pool", "interval")
 
 
 def known(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """A component's arguments as records have them: later settings are left out while null, so that records stay alike."""
+    """A component's arguments as records have them: without later settings that are null, so records stay alike."""
     return {key: value for key, value in arguments.items() if value is not None or key not in LATER}

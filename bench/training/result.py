@@ -77,8 +77,8 @@ def logged_config(facts: dict[str, Any], strength: float | None) -> dict[str, An
         "strength": strength,
         "model": facts["model"]["name"],
         "data": facts["data"]["name"],
-        "regs": facts["reg"],
-        "model_args": {key: value for key, value in facts["model"].items() if key != "name"},
+        "regs": {name: known(arguments) for name, arguments in facts["reg"].items()},
+        "model_args": {key: value for key, value in known(facts["model"]).items() if key != "name"},
         "data_args": {key: value for key, value in facts["data"].items() if key != "name"},
     }
     return {**facts, **parts}
