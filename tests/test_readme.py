@@ -144,7 +144,7 @@ def test_the_results_of_methods_follow_from_the_submitted_records(tmp_path: Path
     shutil.copytree(ROOT / "docs" / "methods", tmp_path / "docs" / "methods")
     assert not headline.write_into(tmp_path / "docs" / "methods", tmp_path / "reports"), "make readme"
     page = tmp_path / "docs" / "methods" / "spikepen.md"
-    page.write_text(page.read_text().replace("| 97.18 [", "| 99.99 ["))
+    page.write_text(re.sub(r"\| \d\d\.\d\d \[", "| 11.11 [", page.read_text(), count=1))
     assert headline.write_into(tmp_path / "docs" / "methods", tmp_path / "reports")
 
 
