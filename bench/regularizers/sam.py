@@ -67,14 +67,14 @@ class SAM(Regularizer):
         nonnegative("sam", rho=rho)
         if interval is not None:
             Numbers("reg.sam.").at_least(1, interval=interval)
-        self.rho, self.adaptive, self.interval = rho, adaptive, interval or 1
-        self.passes_per_step = 1 + 1 / self.interval
+        self.rho, self.adaptive, self.interval = rho, adaptive, interval
+        self.passes_per_step = 1 + 1 / (interval or 1)
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     def around_step(self, step: Step) -> None:
         step.backward(step.forward().total)
         self.steps += 1
-        if self.steps % self.interval:
+        if self.steps % (self.interval or 1):
             return
         parameters = [p for p in step.model.parameters() if p.requires_grad]
         moves = climb(parameters, self.rho, self.adaptive)
