@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console, JustifyMethod
+    from rich.table import Table
 
 
 def console() -> Console:
@@ -62,6 +63,13 @@ def sparkline(values: Sequence[float | None], low: float, high: float, most: int
     return text
 
 
+def plain_table(title: str) -> Table:
+    """A table without columns yet: no lines but its words."""
+    from rich.table import Table
+
+    return Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+
+
 def table(
     title: str,
     columns: Sequence[str],
@@ -81,11 +89,10 @@ def table(
         right: the columns of numbers, which end at one edge.
     """
     from rich.console import Console
-    from rich.table import Table
 
     given = os.environ.get("COLUMNS", "")
     width = None if sys.stdout.isatty() else int(given) if given.isdecimal() and int(given) else wide
-    lines = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    lines = plain_table(title)
     for column in columns:
         justify: JustifyMethod = "right" if column in right else "left"
         lines.add_column(column, overflow="fold", no_wrap=column in whole, justify=justify)

@@ -11,6 +11,7 @@ from typing import Any
 
 from bench import markdown
 from bench.commands.catalog import BASELINE, Entry, grouped, plain, section
+from bench.face.handles import structure
 from bench.models.base import Spec, SpikingNetwork
 from bench.neurons.config import NeuronConfig
 from bench.registry import MODELS, REGULARIZERS
@@ -56,28 +57,18 @@ def attached(name: str) -> tuple[Regularizer, bool]:
         spec = Spec((2, 8, 8), 3, 2, NeuronConfig("if"))
         model: SpikingNetwork = MODELS.get(network)(spec, **how)
         reg: Regularizer = REGULARIZERS.get(name)()
-        before = fingerprint(model)
+        before = structure(model)
         try:
             reg.attach(model)
         except Exception:  # it says why, which a test of its own reads
             continue
-        return reg, fingerprint(model) != before
+        return reg, structure(model) != before
     raise ValueError(f"no network takes {name}")
-
-
-def fingerprint(model: SpikingNetwork) -> list[Any]:
-    """What a network is made of: modules with their settings and hooks, parameters, buffers."""
-    modules = [
-        (name, type(module).__name__, module.extra_repr(), len(module._forward_hooks), len(module._forward_pre_hooks),
-         [key for key, value in vars(module).items() if not key.startswith("_") and value is not None])
-        for name, module in model.named_modules()
-    ]  # fmt: skip
-    return [*modules, *(name for name, _ in model.named_parameters()), *(name for name, _ in model.named_buffers())]
 
 
 def hooks(reg: Regularizer, changed: bool) -> list[str]:
     """The hooks by which a method acts, in the order of a step; `activity` where its penalty reads any."""
-    own = [hook for hook in SAYS if hook != "activity" and getattr(type(reg), hook) is not getattr(Regularizer, hook)]
+    own = [hook for hook in SAYS if hook != "activity" and reg.has(hook)]
     own = [hook for hook in own if hook != "attach" or changed]
     return [hook for hook in SAYS if hook in own or (hook == "activity" and contract.reads("", reg))]
 
@@ -210,12 +201,10 @@ def files() -> dict[str, str]:
     entries = section("regs")
     found = {"README.md": index(entries)}
     for entry in entries:
+        text, image, drawn = page(entry)
         if entry.name == BASELINE:
-            found[f"{entry.name}.md"] = page(entry)[0].partition("## Settings")[0].rstrip() + "\n"
-            image, drawn = page(entry)[1:]
-        else:
-            text, image, drawn = page(entry)
-            found[f"{entry.name}.md"] = with_results(FOLDER / f"{entry.name}.md", text)
+            text = text.partition("## Settings")[0].rstrip() + "\n"
+        found[f"{entry.name}.md"] = with_results(FOLDER / f"{entry.name}.md", text)
         found[image] = drawn
     return found
 

@@ -18,7 +18,7 @@ from bench.face.foreign import Foreign
 from bench.models.base import SpikingNetwork
 from bench.neurons import SPIKES, Read
 from bench.registry import REGULARIZERS
-from bench.regularizers.base import Regularizer
+from bench.regularizers.base import HOOKS, Regularizer
 from bench.regularizers.stepping import Pass, Step
 from bench.training import contract
 from bench.training.together import owners
@@ -113,13 +113,18 @@ def attach(network: nn.Module, name: str, *, time_steps: int | None = None, **ar
             f"a {type(network).__name__} learns by a rule of its own, which takes no regularizer: bench run"
         )
     owners({**{handle.name: handle.reg for handle in own.handles}, name: reg})
-    before = _structure(network)
+    before = structure(network)
     parameter = next(network.parameters(), None)
     if parameter is not None:
         reg.to(parameter.device)
     reg.attach(own.model)
-    changed = _structure(network) != before
-    if not changed and not reg.off and not any(reg.acts(hook) for hook in HOOKS) and name != "none":
+    changed = structure(network) != before
+    if (
+        not changed
+        and not reg.off
+        and not any(reg.acts(hook) for hook in HOOKS if hook not in AT_START)
+        and name != "none"
+    ):
         raise BenchError(f"'{name}' finds nothing in a {type(network).__name__} that it could act on")
     handle = Handle(name, reg, own, changed)
     own.handles.append(handle)
@@ -127,15 +132,15 @@ def attach(network: nn.Module, name: str, *, time_steps: int | None = None, **ar
     return handle
 
 
-HOOKS = ("batch", "loss", "penalty", "param_groups", "after_step", "around_step", "eval_weights")
-"""By which a regularizer acts other than by changing modules."""
+AT_START = ("attach", "initialize")
+"""Hooks that leave something behind only where they change modules, which `attach` sees."""
 
 BY_BACKWARD = {
     "batch": "mixes the batch", "loss": "replaces the loss", "around_step": "makes the step its own",
 }  # fmt: skip
 
 
-def _structure(network: nn.Module) -> list[Any]:
+def structure(network: nn.Module) -> list[Any]:
     """What tells whether a method has changed a network: modules, parameters, hooks."""
     return [
         (name, type(module), len(module._forward_pre_hooks), len(module._forward_hooks), tuple(module._parameters))
@@ -305,8 +310,7 @@ class Handle:
             BenchError: the method needs the optimizer's rate, and there is no optimizer.
         """
         if optimizer is not None:
-            rate = optimizer.param_groups[0]["lr"]
-            self.reg.learning_rate.copy_(torch.as_tensor(rate))
+            self.reg.tell_rate(optimizer)
         elif self.reg.needs_rate:
             raise BenchError(f"'{self.name}' makes a step of its own at the optimizer's rate: after_step(optimizer)")
         told = self.attached.told

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -18,8 +19,6 @@ from bench.models.spec import Spec
 from bench.neurons import SPIKES, Read
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from bench.neurons import Spiking
 
 NO_ANSWER = "no answer"
@@ -88,30 +87,16 @@ class Predicting(nn.Module):
             >>> len(seen.labels), tuple(seen.probabilities.shape), tuple(seen.by_step.shape)
             (2, (2, 3), (4, 2, 3))
         """
-        pixels, device = self.pixels_of(images), next(self.parameters()).device
-        mean, std, bits = self.spec.mean, self.spec.std, self.spec.posterize
-        labels = torch.zeros(len(pixels), dtype=torch.int64)
-        batches = Batches(pixels, labels, batch_size, mean=mean, std=std, device=device, posterize=bits)
-        was_training, reads = self.training, {layer: layer.reads for _, layer in self.spiking_layers()}
-        whole, steps, spikes = list[Tensor](), list[Tensor](), list[Tensor]()
-        self.eval()
-        for layer in reads:
-            layer.reads = frozenset({Read.neuron_counts})
-        try:
-            with torch.no_grad(), self.autocast(device):
-                for x, _ in batches:
-                    self.forget()
-                    features = self.features(x.contiguous(memory_format=torch.channels_last))
-                    spikes += [count.cpu() for count in self.spikes_of_images()]
-                    logits_t = self.head(features)
-                    read = torch.stack([self.read(logits_t[: t + 1]) for t in range(len(logits_t))])
-                    whole.append(self.probabilities(self.logits(features)).cpu())
-                    steps.append(self.probabilities(read).cpu())
-        finally:
-            for layer, before in reads.items():
-                layer.reads = before
-            self.forget()
-            self.train(was_training)
+        pixels, whole, steps, spikes = self.pixels_of(images), list[Tensor](), list[Tensor](), list[Tensor]()
+        with self._judging(frozenset({Read.neuron_counts})):
+            for x in self._batches(pixels, batch_size):
+                self.forget()
+                features = self.features(x)
+                spikes += [count.cpu() for count in self.spikes_of_images()]
+                logits_t = self.head(features)
+                read = torch.stack([self.read(logits_t[: t + 1]) for t in range(len(logits_t))])
+                whole.append(self.probabilities(self.logits(features)).cpu())
+                steps.append(self.probabilities(read).cpu())
         probabilities = torch.cat(whole)
         answers, names = probabilities.argmax(1), self.names(probabilities.shape[1])
         return Prediction(
@@ -140,17 +125,10 @@ class Predicting(nn.Module):
             raise BenchError(f"a raster is of one image, these are {len(pixels)}")
         if not layers:
             raise BenchError("this network has no spikes whose times are known, so there is no raster")
-        before = [(layer, layer.reads) for _, layer in layers]
-        for layer, _ in before:
-            layer.reads = SPIKES
-        device, was_training = next(self.parameters()).device, self.training
-        try:
-            self.eval()
-            x, _ = next(iter(Batches(pixels, torch.zeros(1, dtype=torch.int64), 1, mean=self.spec.mean,
-                                     std=self.spec.std, device=device, posterize=self.spec.posterize)))  # fmt: skip
-            with torch.no_grad(), self.autocast(device):
+        with self._judging(SPIKES):
+            for x in self._batches(pixels, 1):
                 self.forget()
-                self.features(x.contiguous(memory_format=torch.channels_last))
+                self.features(x)
             fired = {}
             for name, layer in layers:
                 uses = [] if layer.shape is None else [*layer.earlier, layer.use()]
@@ -158,11 +136,30 @@ class Predicting(nn.Module):
                     if use.fired is not None:
                         fired[f"{name}#{place}" if place > 1 else name] = use.fired[:, 0].flatten(1).cpu()
             return fired
+
+    @contextmanager
+    def _judging(self, reads: frozenset[Read]) -> Iterator[None]:
+        """While this context is open, passes are those of an evaluation, and the spiking layers keep what is read."""
+        was_training, before = self.training, {layer: layer.reads for _, layer in self.spiking_layers()}
+        self.eval()
+        for layer in before:
+            layer.reads = reads
+        try:
+            with torch.no_grad(), self.autocast(next(self.parameters()).device):
+                yield
         finally:
-            for layer, reads in before:
-                layer.reads = reads
+            for layer, own in before.items():
+                layer.reads = own
             self.forget()
             self.train(was_training)
+
+    def _batches(self, pixels: Tensor, size: int) -> Iterator[Tensor]:
+        """Images `[N, C, H, W]` in 0 to 255 as batches for `features`: normalized, on its device, channels last."""
+        spec, device = self.spec, next(self.parameters()).device
+        labels = torch.zeros(len(pixels), dtype=torch.int64)
+        how: dict[str, Any] = {"mean": spec.mean, "std": spec.std, "device": device, "posterize": spec.posterize}
+        for x, _ in Batches(pixels, labels, size, **how):
+            yield x.contiguous(memory_format=torch.channels_last)
 
     def autocast(self, device: torch.device) -> torch.autocast:
         """The precision that the network was judged by."""

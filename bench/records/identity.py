@@ -46,7 +46,6 @@ def science(cfg: DictConfig, data_identity: tuple[str, str] | None = None, auto:
     checksum, copy = data_identity or identity(settings(cfg.data))
     data = {key: value for key, value in plain["data"].items() if key not in ("root", "path")}
     trainer = {k: v for k, v in plain["trainer"].items() if k not in UNCOUNTED}
-    precision = plain["trainer"]["precision"]
     hashes: dict[str, dict[str, str | None]] = {}
     for kind, declaration in plugins_of(cfg):
         hashes.setdefault(kind, {})[declaration.name] = declaration.sha256
@@ -59,7 +58,7 @@ def science(cfg: DictConfig, data_identity: tuple[str, str] | None = None, auto:
         "reg": {name: arguments_of(node) for name, node in plain["reg"].items()},
         "optim": plain["optim"],
         "trainer": trainer,
-        "precision": (auto or best_precision(plain["trainer"]["accelerator"])) if precision == "auto" else precision,
+        "precision": precision_of(plain["trainer"], auto),
         "seed": plain["seed"],
         "init_seed": plain["init_seed"],
         "plugins": hashes or None,
@@ -76,6 +75,17 @@ def plugins_of(cfg: DictConfig) -> list[tuple[str, LiveDeclaration]]:
     parts += [("reg", REGULARIZERS.declaration(component_name(REGULARIZERS, node))) for node in cfg.reg.values()]
     parts.append(("data", DATASETS.declaration(cfg.data.name)))
     return [(kind, declaration) for kind, declaration in parts if isinstance(declaration, LiveDeclaration)]
+
+
+def precision_of(trainer: Mapping[str, Any], auto: str | None = None) -> str:
+    """The precision of a run: what it asks for, or what `auto` stands for.
+
+    Args:
+        trainer: its settings.
+        auto: see `science`; None is what `best_precision` finds here.
+    """
+    asked = str(trainer["precision"])
+    return auto or best_precision(trainer["accelerator"]) if asked == "auto" else asked
 
 
 @cache
@@ -95,9 +105,17 @@ def best_precision(accelerator: str) -> str:
     return "bf16" if info.exists() and "avx512_bf16" in info.read_text() else "fp32"
 
 
+LATER = ("pool", "interval")
+"""Settings that came when runs without them had been submitted."""
+
+
 def arguments_of(node: dict[str, Any]) -> dict[str, Any]:
-    """A component's settings without the path of its class: moving a file must change no identity."""
-    return {key: value for key, value in node.items() if key != "_target_"}
+    """A component's settings without the path of its class: moving a file must change no identity.
+
+    Later settings are left out while null, so that a run's record and weights say what those from before them do.
+    """
+    kept = {key: value for key, value in node.items() if key != "_target_"}
+    return {key: value for key, value in kept.items() if value is not None or key not in LATER}
 
 
 def run_id(science: dict[str, Any]) -> str:
@@ -118,12 +136,3 @@ def _set(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _set(item) for key, item in value.items() if item is not None}
     return value
-
-
-LATER = ("pool", "interval")
-"""Settings that came when runs without them had been submitted."""
-
-
-def known(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """A component's arguments as records have them: without later settings that are null, so records stay alike."""
-    return {key: value for key, value in arguments.items() if value is not None or key not in LATER}

@@ -31,6 +31,11 @@ from bench.ranges import Numbers
 from bench.regularizers.stepping import Step
 from bench.space import Space
 
+HOOKS = (
+    "attach", "initialize", "batch", "loss", "penalty", "param_groups", "after_step", "around_step", "eval_weights",
+)  # fmt: skip
+"""By which a regularizer can change a training."""
+
 
 def nonnegative(reg: str, /, **arguments: float) -> None:
     """Refuse an argument below 0, infinite or NaN.
@@ -128,9 +133,23 @@ class Regularizer(nn.Module):
         """Whether its strength is 0: then its `loss` and `around_step` replace nothing."""
         return self.strength is not None and getattr(self, self.strength) == 0
 
+    @classmethod
+    def has(cls, hook: str) -> bool:
+        """Whether it has a hook of its own."""
+        return getattr(cls, hook) is not getattr(Regularizer, hook)
+
     def acts(self, hook: str) -> bool:
         """Whether it has a hook of its own, and a strength other than 0."""
-        return getattr(type(self), hook) is not getattr(Regularizer, hook) and not self.off
+        return self.has(hook) and not self.off
+
+    @torch.no_grad()
+    def tell_rate(self, optimizer: torch.optim.Optimizer) -> None:
+        """Take over the optimizer's learning rate, which lies in a tensor on the device where steps are replayed."""
+        rate = optimizer.param_groups[0]["lr"]
+        if isinstance(rate, Tensor):
+            self.learning_rate.copy_(rate)
+        else:
+            self.learning_rate.fill_(rate)
 
     def attach(self, model: SpikingNetwork) -> None:
         """Change the network before the optimizer exists."""

@@ -55,9 +55,8 @@ def write_into(path: Path, out: Path) -> bool:
     Raises:
         BenchError: a file has no mark, or there is no such report, workload or regularizer.
     """
-    pages = sorted(path.glob("*.md")) if path.is_dir() else [path]
-    if path.is_dir():
-        pages = [page for page in pages if "<!-- bench report " in page.read_text()]
+    marked = (page for page in sorted(path.glob("*.md")) if "<!-- bench report " in page.read_text())
+    pages = marked if path.is_dir() else [path]
     results = Results(gather([out / "records"], False, lambda line: None), out)
     changed = [markdown.fill(page, "bench report", results.about(page)) for page in pages]
     return any(changed)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ from bench.speed import methods, start
 from bench.speed.crew import checked, environment, why_died
 from bench.speed.peers import NETWORKS, PEERS, check_parity
 from bench.speed.settings import Settings, number, parse
-from bench.speed.summary import Results, lost, summarize
+from bench.speed.summary import Results, busy_notes, data_notes, lost, summarize
 
 
 def work(job: dict[str, Any]) -> dict[str, Any]:
@@ -76,16 +75,14 @@ def speed(asked: Settings) -> dict[str, Any]:
     for line in notes:
         say(line)
     # Before this process' own work adds to it.
-    busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    busy = busy_notes()
     job = {"overrides": overrides, "seconds": asked.seconds, "steps": asked.steps}
     overview = work({**job, "job": "overview", "peers": peers})
     check_parity(overview["parity_max_abs"])
-    if overview["data_copy"] == "random":
-        notes.append(f"{cfg.data.name} is not on disk: random images of its shape")
-        say(notes[-1])
-    if busy > 0.5 * (os.cpu_count() or 1):
-        notes.append(f"load average {busy:.1f} at the start: something else may have slowed some arms")
-        say(notes[-1])
+    found = [*data_notes(cfg, overview), *busy]
+    for line in found:
+        say(line)
+    notes += found
     say(f"{overview['hardware']}: {asked.rounds} rounds of {', '.join(['bench', *peers])}")
     rounds: list[Results] = []
     tops = []

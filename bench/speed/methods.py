@@ -5,7 +5,6 @@ Every arm of every round is a fresh process, forked from one that has imported e
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +17,7 @@ from bench.registry import MODELS
 from bench.speed.crew import Crew
 from bench.speed.peers import NETWORKS, check_parity
 from bench.speed.settings import BASELINE, WAYS_OF, Settings
-from bench.speed.summary import circumstances, spread
+from bench.speed.summary import busy_notes, circumstances, data_notes, spread
 
 NONE = "none"
 LONGER = 4
@@ -74,18 +73,14 @@ def compare(asked: Settings) -> dict[str, Any]:
     model = component_name(MODELS, cfg.model)
     if MODELS.get(model).learning != "gradient":
         raise BenchError(f"model={model} learns without gradients: `bench run` says how many images/s it takes")
-    busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    notes = []
-    if busy > 0.5 * (os.cpu_count() or 1):
-        notes.append(f"load average {busy:.1f} at the start: something else may have slowed some arms")
+    notes = busy_notes()
     peers = asked.peers if model in NETWORKS else ()
     if asked.peers and not peers:
         notes.append(f"SpikingJelly is left out: it has no {model} here, but {', '.join(sorted(NETWORKS))}")
     with Crew() as crew:
         overview = crew.work(job(asked, BASELINE, "overview", peers=list(peers)))
         check_parity(overview["parity_max_abs"])
-        if overview["data_copy"] == "random":
-            notes.append(f"{cfg.data.name} is not on disk: random images of its shape")
+        notes += data_notes(cfg, overview)
         for line in notes:
             say(line)
         measured = sitting(asked, overview, crew.work, cfg.time_steps)

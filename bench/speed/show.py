@@ -8,6 +8,8 @@ from typing import Any
 
 from rich.table import Table
 
+from bench.console import plain_table
+
 WHY_ABOVE = (
     "A share can pass 100 %: the roof counts convolutions by their definition, 36 products where Winograd's algorithm "
     "for 3x3 ones takes 16."
@@ -28,7 +30,7 @@ def table(measured: dict[str, Any]) -> Table:
     """One row for each arm and mode, no wider than 100 characters."""
     env = measured["env"]
     title = f"{env['model']}, {env['data']}, batch {env['batch_size']}, T = {env['time_steps']}: training, images/s"
-    out = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    out = plain_table(title)
     for column in ("arm", "mode"):
         out.add_column(column, no_wrap=True)
     for column in ("median", "min - max", "bench is", "roof", "peak", "saved"):

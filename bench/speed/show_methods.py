@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
+from bench.console import plain_table
 from bench.speed.show import circumstances, mebibytes, pace
 from bench.speed.ways import DIFFERS
 
@@ -20,7 +21,7 @@ def times(value: float | None) -> str:
 
 def table(title: str, columns: tuple[str, ...]) -> Table:
     """An empty table whose first column is text."""
-    out = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    out = plain_table(title)
     for place, column in enumerate(columns):
         out.add_column(column, justify="right" if place else "left", no_wrap=True)
     return out

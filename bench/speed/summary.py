@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 from collections.abc import Sequence
 from importlib import metadata
@@ -11,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from bench.config.component import component_name
 from bench.records import provenance
-from bench.records.identity import known, plugins_of
+from bench.records.identity import arguments_of, plugins_of
 from bench.registry import MODELS
 from bench.speed.measure import roof_images_per_s
 from bench.speed.peers import PEERS
@@ -19,6 +20,24 @@ from bench.speed.settings import Settings
 
 Results = dict[str, dict[str, Any]]
 """Of one round: what the worker measured, by arm."""
+
+
+def busy_notes() -> list[str]:
+    """What is to be said of a machine that does something else already."""
+    busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    if busy <= 0.5 * (os.cpu_count() or 1):
+        return []
+    return [f"load average {busy:.1f} at the start: something else may have slowed some arms"]
+
+
+def data_notes(cfg: DictConfig, overview: dict[str, Any]) -> list[str]:
+    """What is to be said of images that nobody took.
+
+    Args:
+        cfg: of the runs.
+        overview: the worker's.
+    """
+    return [f"{cfg.data.name} is not on disk: random images of its shape"] if overview["data_copy"] == "random" else []
 
 
 def lost(rounds: Sequence[Results]) -> set[str]:
@@ -146,7 +165,7 @@ def circumstances(cfg: DictConfig, asked: Settings, overview: dict[str, Any], pe
         "seconds": asked.seconds,
         "steps": asked.steps,
         "model": component_name(MODELS, cfg.model),
-        "model_args": {key: value for key, value in known(arguments).items() if key != "_target_"},
+        "model_args": arguments_of(arguments),
         "params": overview["params"],
         "data": cfg.data.name,
         "data_copy": overview["data_copy"],

@@ -20,16 +20,11 @@ from bench.config.schema import OptimConfig, Optimizer
 from bench.errors import BenchError
 from bench.models.base import SpikingNetwork
 from bench.neurons import SPIKES, Read
-from bench.regularizers.base import Regularizer
+from bench.regularizers.base import HOOKS, Regularizer
 from bench.training import distributed
 from bench.training.meter import Meter
 from bench.weights.about import About, construct
 from bench.weights.store import fill, read_checkpoint
-
-HOOKS = (
-    "attach", "initialize", "batch", "loss", "penalty", "param_groups", "after_step", "around_step", "eval_weights",
-)  # fmt: skip
-"""By which a regularizer can change a training."""
 
 TRAINED = "train_clean"
 """The split that a final test adds: the training images as the test images are seen."""
@@ -119,7 +114,7 @@ class BaseTask(L.LightningModule, ABC):
         known = reg.had_effect()
         if known is not None:
             return known
-        acts = {hook for hook in HOOKS if getattr(type(reg), hook) is not getattr(Regularizer, hook)}
+        acts = {hook for hook in HOOKS if reg.has(hook)}
         if acts != {"penalty"}:
             return True
         terms = [value for row in rows for term, value in row["penalties"].items() if term.startswith(name)]

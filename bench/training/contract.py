@@ -36,7 +36,7 @@ def reads(name: str, reg: Regularizer, model: SpikingNetwork | None = None) -> f
     """
     declared = reg.reads
     if declared is None:
-        hooks = any(getattr(type(reg), hook) is not getattr(Regularizer, hook) for hook in READERS)
+        hooks = any(reg.has(hook) for hook in READERS)
         return SPIKES if hooks else frozenset()
     where, known = f"regularizer '{name}'", [read.value for read in Read]
     if isinstance(declared, str) or not isinstance(declared, Collection):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from bench import files
 from bench.errors import BenchError
 from bench.records import provenance
-from bench.records.identity import known, plugins_of, run_id
+from bench.records.identity import plugins_of, run_id
 from bench.records.schema import COUNTED, FIELDS, SCHEMA_VERSION
 
 if TYPE_CHECKING:
@@ -77,8 +77,8 @@ def logged_config(facts: dict[str, Any], strength: float | None) -> dict[str, An
         "strength": strength,
         "model": facts["model"]["name"],
         "data": facts["data"]["name"],
-        "regs": {name: known(arguments) for name, arguments in facts["reg"].items()},
-        "model_args": {key: value for key, value in known(facts["model"]).items() if key != "name"},
+        "regs": facts["reg"],
+        "model_args": {key: value for key, value in facts["model"].items() if key != "name"},
         "data_args": {key: value for key, value in facts["data"].items() if key != "name"},
     }
     return {**facts, **parts}
@@ -149,12 +149,12 @@ def compile_result(
         "test_images": splits.test_images,
         "classes": splits.classes,
         "model": facts["model"]["name"],
-        "model_args": {key: value for key, value in known(facts["model"]).items() if key != "name"},
+        "model_args": {key: value for key, value in facts["model"].items() if key != "name"},
         "neuron": facts["neuron"]["name"],
         "time_steps": task.model.time_steps,
         "reg": "+".join(facts["reg"]),
         "strength": strength_of(task),
-        "regs": {name: known(arguments) for name, arguments in facts["reg"].items()},
+        "regs": facts["reg"],
         "no_effect": None if reason is not None else [n for n in facts["reg"] if not task.had_effect(n, rows)],
         "optimizer": facts["optim"]["name"],
         "lr": facts["optim"]["lr"],

@@ -25,6 +25,7 @@ from bench.training import distributed
 from bench.training.base_task import BaseTask
 from bench.training.task import Task
 from bench.weights.about import about, spec_of
+from bench.weights.store import opened, unfit
 
 if TYPE_CHECKING:
     from bench.models.diehl_cook import DiehlCook
@@ -158,14 +159,12 @@ def find_checkpoint(folder: RunFolder, task: BaseTask) -> dict[str, Any] | None:
         return None
     again = "force=true runs it again"
     try:
-        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        owner = checkpoint["run_id"]
-    except Exception as error:  # torch raises whatever the damage makes zipfile and pickle stumble over
-        raise BenchError(f"{path} is damaged ({type(error).__name__}); {again}") from error
-    if owner != folder.name:
-        raise BenchError(f"{path} belongs to the run {owner}; {again}")
-    stored, own = checkpoint["state_dict"], task.state_dict()
-    for name in [*own, *stored]:
-        if name not in stored or name not in own or stored[name].shape != own[name].shape:
-            raise BenchError(f"{path} is of another network: '{name}' does not fit; {again}")
+        checkpoint = opened(path, "run_id")
+    except BenchError as error:
+        raise BenchError(f"{error}; {again}") from error
+    if checkpoint["run_id"] != folder.name:
+        raise BenchError(f"{path} belongs to the run {checkpoint['run_id']}; {again}")
+    name = unfit(task.state_dict(), checkpoint["state_dict"])
+    if name is not None:
+        raise BenchError(f"{path} is of another network: '{name}' does not fit; {again}")
     return checkpoint

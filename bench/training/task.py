@@ -198,9 +198,9 @@ class Task(BaseTask):
         if self.optim.clip is not None:
             nn.utils.clip_grad_norm_(self.parameters(), self.optim.clip)
         optimizer.step()
-        self._tell_rate(optimizer)
         written = self._writes()
         for name, reg in self.regularizers.items():
+            reg.tell_rate(optimizer)  # type: ignore[operator]
             reg.after_step(self.shown(name, activity))  # type: ignore[operator]
         self._level(written)
         if self.ranks > 1:
@@ -221,16 +221,6 @@ class Task(BaseTask):
                 gate.key = key
         keys = [derive(self.seed, "mask", *when, place) for place in range(len(self.gates))]
         self.keys.copy_(torch.tensor(keys))
-
-    @torch.no_grad()
-    def _tell_rate(self, optimizer: torch.optim.Optimizer) -> None:
-        """Tell the regularizers the learning rate, which lies in a tensor on the device where steps are replayed."""
-        rate = optimizer.param_groups[0]["lr"]
-        for reg in self.regs:
-            if isinstance(rate, Tensor):
-                reg.learning_rate.copy_(rate)
-            else:
-                reg.learning_rate.fill_(rate)
 
     def _backward(self, total: Tensor) -> None:
         if self.ranks > 1:

@@ -20,7 +20,7 @@ from bench.models.base import SpikingNetwork
 from bench.models.spec import Spec
 from bench.neurons import NeuronConfig
 from bench.records import provenance
-from bench.records.identity import arguments_of, best_precision, plugins_of
+from bench.records.identity import arguments_of, plugins_of, precision_of
 from bench.registry import MODELS, REGULARIZERS
 from bench.regularizers.base import Regularizer
 from bench.seeds import seed_everything
@@ -55,7 +55,7 @@ def about(cfg: DictConfig, splits: Splits) -> About:
         normalization, precision, seeds, data set.
     """
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, enum_to_str=True)  # type: ignore[assignment]
-    precision, sample = plain["trainer"]["precision"], splits.dataset.train_images
+    sample = splits.dataset.train_images
     return {
         "format": FORMAT,
         "suite": __version__,
@@ -72,7 +72,7 @@ def about(cfg: DictConfig, splits: Splits) -> About:
         "mean": list(splits.mean),
         "std": list(splits.std),
         "posterize": plain["data"]["posterize"],
-        "precision": best_precision(plain["trainer"]["accelerator"]) if precision == "auto" else precision,
+        "precision": precision_of(plain["trainer"]),
         "seed": plain["seed"],
         "init_seed": plain["seed"] if plain["init_seed"] is None else plain["init_seed"],
         "data": plain["data"]["name"],

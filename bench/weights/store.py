@@ -207,6 +207,25 @@ def _from_checkpoint(path: Path) -> tuple[SpikingNetwork, About]:
     return model, {**said, "run_id": path.name}
 
 
+def opened(file: Path, *needed: str) -> dict[str, Any]:
+    """The content of a checkpoint; nothing is unpickled but tensors and plain values.
+
+    Args:
+        file: the checkpoint.
+        needed: keys without which it is none.
+
+    Raises:
+        BenchError: it is damaged.
+    """
+    try:
+        checkpoint: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        for key in needed:
+            checkpoint[key]
+    except Exception as error:  # torch raises whatever the damage makes zipfile and pickle stumble over
+        raise BenchError(f"{file} is damaged ({type(error).__name__})") from error
+    return checkpoint
+
+
 def read_checkpoint(file: Path) -> tuple[About | None, dict[str, Tensor], dict[str, Any]]:
     """A checkpoint: what its network is, None where it does not say so, the state of network and regularizers, and the
     other arguments of its task.
@@ -214,11 +233,8 @@ def read_checkpoint(file: Path) -> tuple[About | None, dict[str, Tensor], dict[s
     Raises:
         BenchError: it is damaged.
     """
-    try:
-        checkpoint: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-        state = checkpoint["state_dict"]
-    except Exception as error:  # torch raises whatever the damage makes zipfile and pickle stumble over
-        raise BenchError(f"{file} is damaged ({type(error).__name__})") from error
+    checkpoint = opened(file, "state_dict")
+    state = checkpoint["state_dict"]
     kept = dict(checkpoint.get("hyper_parameters", {}))
     said = kept.pop("about", None)
     return None if said is None else check(said, str(file)), state, kept
@@ -258,8 +274,19 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
         BenchError: one is missing, too many, or of another shape.
     """
     own = module.state_dict()
-    for name in [*own, *tensors]:
-        if name not in tensors or name not in own or tensors[name].shape != own[name].shape:
-            lacks = "lacks" if name not in tensors else "has a strange" if name not in own else "has another shape of"
-            raise BenchError(f"{where}: the weights do not fit their network: it {lacks} '{name}'")
+    name = unfit(own, tensors)
+    if name is not None:
+        lacks = "lacks" if name not in tensors else "has a strange" if name not in own else "has another shape of"
+        raise BenchError(f"{where}: the weights do not fit their network: it {lacks} '{name}'")
     module.load_state_dict(dict(tensors))
+
+
+def unfit(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str | None:
+    """The first tensor that a module lacks among those given, has not, or has in another shape; None if all fit.
+
+    Args:
+        own: the module's, by name.
+        given: to take their place.
+    """
+    names = [*own, *given]
+    return next((n for n in names if n not in given or n not in own or given[n].shape != own[n].shape), None)
