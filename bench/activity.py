@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from bench.energy import microjoules
@@ -72,6 +73,12 @@ class LayerActivity:
     def squared_neuron_counts(self) -> Tensor:
         """`neuron_counts` of S^2."""
         return self._read(Read.squared_neuron_counts)
+
+    @property
+    def channel_outputs(self) -> Tensor:
+        """Mean of what each image's channels pass on per place and time step, `[N, C]`: behind a dropout of the spikes,
+        a residual sum and a pooling."""
+        return self._read(Read.channel_outputs)
 
     @property
     def spikes(self) -> Tensor:
@@ -151,6 +158,68 @@ def over_batch(x: Tensor, reduce: Callable[[Tensor], Tensor]) -> Tensor:
         _, channels, height, width = x.shape
         return reduce(x.permute(0, 2, 3, 1).flatten(1)).view(height, width, channels).permute(2, 0, 1)
     return reduce(x.flatten(1)).view(x.shape[1:])
+
+
+PIECE = 1 << 17
+"""Values that `mean_of` takes at once: half a mebibyte of float32, so that what f makes of them stays in the cache."""
+
+
+class _MeanByPieces(torch.autograd.Function):
+    """Keeps the slope of f at every value, nothing of what f computes on the way."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, f: Callable[[Tensor], Tensor]) -> Tensor:
+        slope = torch.empty_like(values)
+        total = torch.zeros((), dtype=torch.float64)
+        for piece, into in zip(_in_memory(values).split(PIECE), _in_memory(slope).split(PIECE), strict=True):
+            leaf = piece.detach().requires_grad_()
+            with torch.enable_grad():
+                of_piece = f(leaf).sum()
+            (gradient,) = torch.autograd.grad(of_piece, leaf)
+            into.copy_(gradient)
+            total += of_piece.detach().double()
+        ctx.save_for_backward(slope)
+        return (total / values.numel()).to(values.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None]:
+        (slope,) = ctx.saved_tensors
+        return slope * (g / slope.numel()), None
+
+
+def _in_order(values: Tensor) -> Tensor:
+    """With the axes in the order in which they lie in memory."""
+    strides = values.stride()
+    return values.permute(sorted(range(values.ndim), key=lambda axis: -strides[axis]))
+
+
+def _dense(values: Tensor) -> bool:
+    return _in_order(values).is_contiguous()
+
+
+def _in_memory(values: Tensor) -> Tensor:
+    """The values of a dense tensor one after the other as they lie in memory, a view of them."""
+    return _in_order(values).view(-1)
+
+
+def mean_of(f: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
+    """The mean of f over all entries: `f(values).mean()` without the memory and most of the time that takes on a CPU.
+
+    Potentials are the largest tensors there are, so that each operation on all of them waits for memory; here f sees
+    pieces that stay in the processor's cache.
+
+    Args:
+        f: from float32 (or float64) values to as many, each from its own alone, by torch's differentiable functions.
+        values: of any shape, say a layer's `potential`.
+
+    Returns:
+        A scalar of the values' dtype, with a graph that can be gone through once.
+    """
+    if values.device.type != "cpu" or not values.requires_grad or values.numel() <= PIECE or not _dense(values):
+        return f(values).mean()
+    mean: Tensor = _MeanByPieces.apply(values, f)
+    return mean
 
 
 def spike_count(layer: LayerActivity) -> Tensor:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from bench.activity import LayerActivity, OpCounter, RateMeter, activity_of, fan_out
+from bench.activity import LayerActivity, OpCounter, RateMeter, activity_of, fan_out, mean_of
 from bench.errors import BenchError
 from bench.models.base import Spec
 from bench.models.cnn import CNN
@@ -117,6 +117,39 @@ def test_what_was_not_kept_is_a_line_that_says_where_to_ask_for_it() -> None:
         with pytest.raises(BenchError) as caught:
             getattr(layer, read)
         assert str(caught.value) == f"layer.{read} was not kept in this pass: have it in the spiking layers' `reads`"
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 5, 31, 33), (4, 3, 5, 70, 33), (3, 70_001), (2, 90_000, 1), (7,)], ids=str)
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_a_mean_by_pieces_is_the_mean(shape: tuple[int, ...], channels_last: bool) -> None:
+    """Of a function with a kink, whose slope follows from each value; beyond one piece, and with one left over."""
+    torch.manual_seed(0)
+    x = torch.randn(shape, dtype=torch.float64)
+    if channels_last and len(shape) == 5:
+        x = x.flatten(0, 1).contiguous(memory_format=torch.channels_last).unflatten(0, shape[:2])
+    leaf = x.requires_grad_()
+    value = mean_of(lambda u: (1 - (u - 0.5).abs()).relu().square(), leaf)
+    (3 * value).backward()
+    near = (1 - (x.detach() - 0.5).abs()).clamp(min=0)
+    assert value.item() == pytest.approx(near.square().mean().item(), rel=1e-12)
+    torch.testing.assert_close(leaf.grad, 3 * -2 * near * (x.detach() - 0.5).sign() / x.numel())
+
+
+def test_a_mean_by_pieces_keeps_one_slope_a_value() -> None:
+    """Where torch would keep each step of f, so that potentials do not cost several times their memory."""
+    x = torch.zeros(2, 200_000, requires_grad=True)
+    mean = mean_of(lambda u: (u * 2).exp().square().sigmoid(), x)
+    assert mean.grad_fn is not None
+    assert [kept.shape for kept in mean.grad_fn.saved_tensors] == [x.shape]  # type: ignore[attr-defined]
+
+
+def test_a_mean_without_a_graph_or_of_values_apart_in_memory() -> None:
+    x = torch.arange(400_000.0).view(2, -1)
+    assert mean_of(torch.square, x).requires_grad is False
+    every_other = x.double().requires_grad_()
+    mean_of(torch.square, every_other[:, ::2]).backward()
+    assert every_other.grad is not None
+    assert every_other.grad[0, :4].tolist() == pytest.approx([0.0, 0.0, 2 * 2 / 200_000, 0.0])
 
 
 def test_a_regularizer_sees_what_it_declares_alone() -> None:

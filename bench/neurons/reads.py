@@ -23,6 +23,8 @@ class Read(StrEnum):
         squared_channel_rates: as `channel_rates`, of S^2.
         squared_neuron_counts: as `neuron_counts`, of S^2.
         spikes: S itself.
+        channel_outputs: mean over T and the axes behind C of what the layer passes on, `[N, C]`: of the spikes behind
+            their dropout, a residual sum and a pooling. What a network does to them on its own is not seen.
         potential: membrane potential before the reset, `[T, N, C, ...]`.
     """
 
@@ -32,6 +34,7 @@ class Read(StrEnum):
     squared_rate = "squared_rate"
     squared_channel_rates = "squared_channel_rates"
     squared_neuron_counts = "squared_neuron_counts"
+    channel_outputs = "channel_outputs"
     spikes = "spikes"
     potential = "potential"
 
@@ -47,7 +50,7 @@ class Read(StrEnum):
 
 
 SUMS: tuple[Read, ...] = tuple(read for read in Read if read not in (Read.spikes, Read.potential))
-"""Those that follow from the spikes, in their order."""
+"""Those that are sums over the spikes, or over what becomes of them, in their order."""
 
 SPIKES = frozenset({Read.spikes})
 """What a layer keeps unless it is told otherwise."""
@@ -70,3 +73,26 @@ def summed(spikes: Tensor, read: Read) -> Tensor:
     if read.linear is Read.neuron_counts:
         return values.sum(0, dtype=real)
     return values.mean((0, *range(3, values.ndim)), dtype=real)
+
+
+def tell_channel_means(out: Tensor, means: Tensor) -> None:
+    """Have what a layer passes on know its `channel_means`, for whoever gets it next.
+
+    Args:
+        out: `[T * N, C, ...]`, time slowest.
+        means: `[N, C]`, with their graph.
+    """
+    out.channel_means = means  # type: ignore[attr-defined]
+
+
+def channel_means(x: Tensor, time_steps: int) -> Tensor:
+    """Means of each image's channels over time and the axes behind C, `[N, C]`, float32 at least.
+
+    They cost nothing where x comes right from a spiking layer that keeps `channel_outputs`.
+
+    Args:
+        x: `[T * N, C, ...]`, time slowest.
+        time_steps: T.
+    """
+    told: Tensor | None = getattr(x, "channel_means", None)
+    return summed(x.unflatten(0, (time_steps, -1)), Read.channel_outputs) if told is None else told

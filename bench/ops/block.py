@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.neurons import Spiking
+from bench.neurons import Read, Spiking
+from bench.neurons.reads import channel_means, tell_channel_means
 from bench.ops import depthwise, winograd
 from bench.ops.backend import Backend, asked, kernels_for, resolve
 from bench.ops.kernel_note import KernelNote, note_at
@@ -94,8 +95,30 @@ def fire_block(
         add: `[T * N, C, H, W]`, a residual path; it is no part of what the layer did.
     """
     if isinstance(pool, nn.AvgPool2d):
-        mean: Tensor = pool(fire_block(conv_norm, spiking, x, None, repeat, add))
-        return mean
+        mean: Tensor = pool(_fire_block(conv_norm, spiking, x, None, repeat, add)[0])
+        return _passed_on(spiking, mean)
+    return _passed_on(spiking, *_fire_block(conv_norm, spiking, x, pool, repeat, add))
+
+
+def _passed_on(spiking: Spiking, out: Tensor, known: bool = False) -> Tensor:
+    """What a layer passes on, which knows its channels' means from here on, where they are read.
+
+    Args:
+        spiking: the layer.
+        out: what it passes on.
+        known: whether a kernel has put its means down at the layer.
+    """
+    if Read.channel_outputs in spiking.reads:
+        if not known:
+            spiking.sums = {**spiking.sums, Read.channel_outputs: channel_means(out, spiking.time_steps)}
+        tell_channel_means(out, spiking.sums[Read.channel_outputs])
+    return out
+
+
+def _fire_block(
+    conv_norm: ConvNorm, spiking: Spiking, x: Tensor, pool: nn.Module | None, repeat: bool, add: Tensor | None
+) -> tuple[Tensor, bool]:
+    """What `fire_block` gives, and whether its kernel has put all its sums down at the layer."""
     spiking.begin()
     kernels, note = kernels_for(x.device), note_at(spiking)
     note.obstacle = None if kernels is None else _obstacle(conv_norm, spiking, note, pool)
@@ -103,7 +126,7 @@ def fire_block(
     by_step = isinstance(norm, StepNorm)
     if kernels is None or note.obstacle is not None:
         current = conv_norm(x, repeat=repeat) if by_step else conv_norm(x)
-        return _rest(current, spiking, pool, repeat and not by_step, add)
+        return _rest(current, spiking, pool, repeat and not by_step, add), False
     gate = _gate(spiking.current)
     inside = _is_plain(norm) and (gate is not None or not len(spiking.current))
     current = _convolve(conv_norm.conv, x) if inside or by_step else conv_norm(x)
@@ -122,7 +145,7 @@ def fire_block(
     if note.obstacle is not None:
         current = norm(current) if inside else current
         # What stands on the current has been applied, unless it is a gate.
-        return _rest(current, spiking, pool, repeat, add, skip_current=gate is None)
+        return _rest(current, spiking, pool, repeat, add, skip_current=gate is None), False
     return _fused(kernels, norm if inside else None, spiking, current, pool, repeat, first, second, add)
 
 
@@ -160,7 +183,7 @@ def _fused(
     on_current: Gate | None,
     on_spikes: Gate | None,
     add: Tensor | None,
-) -> Tensor:
+) -> tuple[Tensor, bool]:
     norm = norm if isinstance(norm, nn.BatchNorm2d) else None
     learned = (None,) * 4 if norm is None else (norm.weight, norm.bias, norm.running_mean, norm.running_var)
     dropped = None if on_current is None else on_current.draw(x.device)
@@ -177,7 +200,8 @@ def _fused(
         pool=2 if ends_inside and pool is not None else 1,
         training_stats=norm is not None and norm.training,
         repeat=repeat,
-        reads=spiking.reads,
+        # Of what the kernel does not get to the end, the sums are not its to tell.
+        reads=spiking.reads if ends_inside else spiking.reads - {Read.channel_outputs},
         dropped=dropped,
         dropped_spikes=None if on_spikes is None or not ends_inside else on_spikes.draw(x.device),
         add=add if ends_inside else None,
@@ -195,7 +219,7 @@ def _fused(
         return y if dropped is None else dropped(y.unflatten(0, (spiking.time_steps, -1))).flatten(0, 1)
 
     note_at(spiking).kernel_fired(spiking, fired, shape, current)
-    return fired.out if ends_inside else _end(spiking.spikes(fired.out), add, pool)
+    return (fired.out, True) if ends_inside else (_end(spiking.spikes(fired.out), add, pool), False)
 
 
 @torch.no_grad()

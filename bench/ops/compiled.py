@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from bench.neurons import NeuronConfig, Read
+from bench.neurons.reads import SUMS
 from bench.ops import masks, native
 from bench.ops.setting import Setting, bn_fire_by, dense, empty, shared_strides
 
@@ -52,7 +53,7 @@ class _Drop(ctypes.Structure):
 class _Reads(ctypes.Structure):
     """`Reads` of fire.cpp."""
 
-    _fields_ = tuple((name, ctypes.c_void_p) for name in ("potential", "neurons", "channels"))
+    _fields_ = tuple((name, ctypes.c_void_p) for name in ("potential", "neurons", "channels", "outputs"))
 
 
 class _Shared(ctypes.Structure):
@@ -64,7 +65,7 @@ class _Shared(ctypes.Structure):
 class _Given(ctypes.Structure):
     """`Given` of fire.cpp."""
 
-    _fields_ = (("potential", ctypes.c_void_p), ("silent", _Shared), ("firing", _Shared))
+    _fields_ = (("potential", ctypes.c_void_p), ("outputs", ctypes.c_void_p), ("silent", _Shared), ("firing", _Shared))
 
 
 def fault() -> str | None:
@@ -128,6 +129,11 @@ def _drop(setting: Setting, key: Tensor | None, dtype: torch.dtype) -> Any:
     )
 
 
+def _places(setting: Setting, height: int, width: int) -> int:
+    """Over how many values of what comes out a channel's mean is taken, of an image."""
+    return setting.time_steps * (height // setting.pool) * (width // setting.pool)
+
+
 def _address(x: Tensor | None) -> int | None:
     return None if x is None else x.data_ptr()
 
@@ -185,7 +191,9 @@ class _BNFire(torch.autograd.Function):
         potential = empty(x, batch, height, width, real) if Read.potential in setting.reads else None
         neurons = empty(x, images, height, width, real) if setting.wants(Read.neuron_counts) else None
         # By rows of windows, as threads share the work.
-        by_row = torch.empty(images, -(-height // pool), channels) if setting.wants(Read.channel_rates) else None
+        per_row = (images, -(-height // pool), channels)
+        by_row = torch.empty(per_row) if setting.wants(Read.channel_rates) else None
+        outputs = torch.empty(per_row) if setting.remade and Read.channel_outputs in setting.reads else None
         kernels = _fire(x.dtype, setting.time_steps, setting.soft, setting.drops)
         count = kernels.fire_forward(
             _shape(setting, x),
@@ -196,7 +204,7 @@ class _BNFire(torch.autograd.Function):
             _address(add),
             _address(spikes),
             _address(out),
-            ctypes.byref(_Reads(_address(potential), _address(neurons), _address(by_row))),
+            ctypes.byref(_Reads(_address(potential), _address(neurons), _address(by_row), _address(outputs))),
             threads,
         )
         ctx.save_for_backward(x, vectors, key, add if pool > 1 else None)
@@ -207,7 +215,9 @@ class _BNFire(torch.autograd.Function):
             mean = var = None
         ctx.mark_non_differentiable(*[t for t in (counted, mean, var) if t is not None])
         size = batch * channels * height * width
-        sums = setting.sums(counted, None if by_row is None else by_row.sum(1), neurons, size)
+        counts = None if by_row is None else by_row.sum(1)
+        means = None if outputs is None else outputs.sum(1) / _places(setting, height, width)
+        sums = setting.sums(counted, counts, neurons, size, means)
         return spikes, out, counted, mean, var, potential, *sums
 
     @staticmethod
@@ -224,6 +234,9 @@ class _BNFire(torch.autograd.Function):
         g_spikes, g_out, d_add = setting.gradients(g_spikes, g_out, add, ctx.adds)
         g_potential = None if g_potential is None else dense(g_potential)
         shares = setting.shares(g_sums, x)
+        g_outputs = g_sums[SUMS.index(Read.channel_outputs)] if setting.remade else None
+        if g_outputs is not None:
+            g_outputs = (g_outputs.float() / _places(setting, *x.shape[2:])).contiguous()
         silent, firing = (_Shared(), _Shared()) if shares is None else map(_shared, shares)
         dx = torch.empty_like(x)
         sums = torch.zeros(2, x.shape[1], dtype=torch.float64)
@@ -237,7 +250,7 @@ class _BNFire(torch.autograd.Function):
             _address(add),
             _address(g_spikes),
             _address(g_out),
-            ctypes.byref(_Given(_address(g_potential), silent, firing)),
+            ctypes.byref(_Given(_address(g_potential), _address(g_outputs), silent, firing)),
             _address(dx),
             None if add is None else _address(d_add),
             _address(sums),

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench.neurons import SPIKES, NeuronConfig, Read, make_neuron, potential_of
-from bench.neurons.reads import SUMS, summed
+from bench.neurons.reads import SUMS, channel_means, summed
 from bench.ops import masks
 
 NEXT = 0x5851F42D4C957F2D
@@ -203,7 +203,11 @@ def bn_fire(
         None if batch_mean is None else batch_mean.float(),
         None if batch_var is None else batch_var.float(),
         potential,
-        {read: summed(emitted, read) for read in SUMS if read in reads},
+        {
+            read: channel_means(out, time_steps) if read is Read.channel_outputs else summed(emitted, read)
+            for read in SUMS
+            if read in reads
+        },
     )
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bench.neurons import SPIKES, NeuronConfig, Read
-from bench.neurons.reads import SUMS
+from bench.neurons.reads import SUMS, channel_means
 from bench.ops.reference import Dropped, Fired
 
 
@@ -71,11 +71,25 @@ class Setting:
         """Of a time step; x is `[T * N, C, H, W]`, or `[N, C, H, W]` of a repeated current."""
         return x.shape[0] if self.repeat else x.shape[0] // self.time_steps
 
+    @property
+    def remade(self) -> bool:
+        """Whether what comes out has other sums than the spikes and what is added to them."""
+        return self.pool > 1 or self.drops == 2
+
     def wants(self, sum_: Read) -> bool:
         """Whether a sum over the spikes is wanted, or that of their squares."""
+        if sum_ is Read.channel_rates and Read.channel_outputs in self.reads and not self.remade:
+            return True
         return any(read.linear is sum_ for read in self.reads)
 
-    def sums(self, count: Tensor, channels: Tensor | None, neurons: Tensor | None, size: int) -> list[Tensor | None]:
+    def sums(
+        self,
+        count: Tensor,
+        channels: Tensor | None,
+        neurons: Tensor | None,
+        size: int,
+        outputs: Tensor | None = None,
+    ) -> list[Tensor | None]:
         """The sums that are wanted, in the order of `SUMS`, None for those that are not; each in memory of its own.
 
         Args:
@@ -83,6 +97,8 @@ class Setting:
             channels: `[N, C]` float32, how many in each image's channels; None if not wanted.
             neurons: `[N, C, H, W]` float32, how many of each neuron, likewise.
             size: T * N * C * H * W.
+            outputs: `[N, C]` float32, means of what comes out where that is `remade`, without what is added unless it
+                is pooled; None if not wanted, or for `bn_fire_by` to find.
         """
         found: list[Tensor | None] = []
         for read in SUMS:
@@ -90,7 +106,9 @@ class Setting:
             if read in self.reads:
                 if read.linear is Read.rate:
                     value = (count.double() / size).float()
-                elif read.linear is Read.channel_rates:
+                elif read is Read.channel_outputs and self.remade:
+                    value = outputs
+                elif read.linear is Read.channel_rates or read is Read.channel_outputs:
                     assert channels is not None
                     value = channels / (size // channels.numel())
                 else:
@@ -108,6 +126,8 @@ class Setting:
             gradients: of `SUMS`, in their order.
             x: `[B, C, H, W]`, the current.
 
+        Outputs that are `remade` are left out: their gradient is of another shape.
+
         Returns:
             Both float32 `[N, C, H, W]` with C last in memory, where all but C may be 1; None where no sum has one.
         """
@@ -116,12 +136,12 @@ class Setting:
         silent: Tensor | None = None
         firing: Tensor | None = None
         for read, gradient in zip(SUMS, gradients, strict=True):
-            if gradient is None:
+            if gradient is None or (read is Read.channel_outputs and self.remade):
                 continue
             share = gradient.float()
             if read.linear is Read.rate:
                 share = (share / (self.time_steps * images * channels * area)).expand(1, 1, 1, channels)
-            elif read.linear is Read.channel_rates:
+            elif read.linear is Read.channel_rates or read is Read.channel_outputs:
                 share = (share / (self.time_steps * area)).view(images, 1, 1, channels)
             else:
                 share = share.permute(0, 2, 3, 1)
@@ -179,6 +199,12 @@ def bn_fire_by(function: Any) -> Callable[..., Fired]:
         given = (x, *(vectors if normalizes else [None] * 4), setting, key, add)
         spikes, out, count, mean, var, potential, *sums = function.apply(*given)
         wanted: dict[Read, Tensor] = {read: value for read, value in zip(SUMS, sums, strict=True) if value is not None}
+        if Read.channel_outputs in setting.reads:
+            own = wanted.get(Read.channel_outputs)
+            if own is None:
+                wanted[Read.channel_outputs] = channel_means(out, setting.time_steps)
+            elif add is not None and setting.pool == 1:
+                wanted[Read.channel_outputs] = own + channel_means(add, setting.time_steps)
         return Fired(out if setting.plain(add is not None) else spikes, out, count, mean, var, potential, wanted)
 
     return bn_fire

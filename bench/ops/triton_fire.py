@@ -134,6 +134,7 @@ class _BNFire(torch.autograd.Function):
                 spikes = empty(x, batch, height, width)
             images, real = setting.images(x), torch.float32
             potential = empty(x, batch, height, width, real) if Read.potential in setting.reads else None
+            # Means of what comes out, where that is remade, are `bn_fire_by`'s.
             by_channel = setting.wants(Read.channel_rates)
             neurons = None
             if by_channel or setting.wants(Read.neuron_counts):

@@ -85,9 +85,9 @@ class Regularizer(nn.Module):
         family: the group in which it is listed; None is a group of its own.
         strength: the constructor argument that scales the effect, 0 meaning none; None if there is none.
         reads: what `penalty` and `after_step` read of each spiking layer, by the names of `Read`: `rate`,
-            `channel_rates`, `neuron_counts`, each also as `squared_...`, `spikes`, `potential`. Just that is kept: sums
-            cost next to nothing, spikes and potentials their way through memory. An instance may set it where it
-            depends on an argument. None is the spikes for one that has either hook, else nothing.
+            `channel_rates`, `neuron_counts`, each also as `squared_...`, `channel_outputs`, `spikes`, `potential`. Just
+            that is kept: sums cost next to nothing, spikes and potentials their way through memory. An instance may set
+            it where it depends on an argument. None is the spikes for one that has either hook, else nothing.
         identity_in_eval: whether the network in eval mode computes what it would without it, given
             the same weights. An instance may set it where it depends on an argument.
         replayable: whether all that its hooks do in a training step, `batch` left out, may be captured on a GPU and

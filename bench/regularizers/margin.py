@@ -8,7 +8,7 @@ from enum import StrEnum
 import torch
 from torch import Tensor
 
-from bench.activity import Activity
+from bench.activity import Activity, mean_of
 from bench.families import Family
 from bench.models.base import SpikingNetwork
 from bench.neurons import Read
@@ -33,7 +33,7 @@ def hinge_margin(potential: Tensor, threshold: float, margin: float) -> Tensor:
         threshold: of the neurons.
         margin: delta, in units of the potential.
     """
-    return (margin - (potential.float() - threshold).abs()).relu().mean()
+    return mean_of(lambda u: (margin - (u - threshold).abs()).relu(), potential.float())
 
 
 def gaussian_mass(potential: Tensor, threshold: float, margin: float) -> Tensor:

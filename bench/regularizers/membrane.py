@@ -7,7 +7,7 @@ from enum import StrEnum
 import torch
 from torch import Tensor
 
-from bench.activity import Activity
+from bench.activity import Activity, mean_of
 from bench.families import Family
 from bench.models.base import SpikingNetwork
 from bench.neurons import Read
@@ -34,8 +34,14 @@ def rmp_loss(potential: Tensor, threshold: float, order: float = 2.0) -> Tensor:
         threshold: of the neurons.
         order: p.
     """
-    x = potential.float() / (2 * threshold)
-    return torch.minimum(x.abs(), (1 - x).abs()).pow(order).mean()
+
+    def lost(u: Tensor) -> Tensor:
+        x = u / (2 * threshold)
+        # |x - 1| from 1/2 on, and |x| below.
+        off = x - (x >= 0.5).to(x.dtype)
+        return off.square() if order == 2 else off.abs().pow(order)
+
+    return mean_of(lost, potential.float())
 
 
 def im_loss(potential: Tensor, threshold: float) -> Tensor:

@@ -18,7 +18,8 @@ from bench.errors import BenchError
 from bench.families import Family
 from bench.models.base import Spec, SpikingNetwork
 from bench.models.mlp import BLACK
-from bench.neurons import Spiking
+from bench.neurons import Read, Spiking
+from bench.neurons.reads import channel_means
 from bench.registry import REGULARIZERS
 from bench.regularizers.base import Regularizer, nonnegative, positive
 from bench.regularizers.weightnorm import scale_weight
@@ -57,7 +58,7 @@ def usage_of(rate: Tensor, r0: float) -> Tensor:
     return torch.where(rate < 0, 0.0, rate / r0).clamp(max=1.0)
 
 
-def standing(x: Tensor, channel_axis: int, r0: float, rows: int = 1) -> Tensor:
+def standing(spikes: Tensor, r0: float) -> Tensor:
     """Which inputs keep up with their layer, image by image: 1 for those who fire as its inputs do on average, or more.
 
     With s_j the mean of input j's spikes for an image, over time and space, and m the mean of s over the inputs: 1
@@ -66,16 +67,14 @@ def standing(x: Tensor, channel_axis: int, r0: float, rows: int = 1) -> Tensor:
     reward. Outside of the ramp the gradient is 0.
 
     Args:
-        x: `[rows * N, C, H, W]` with channel axis 1, time slowest, or `[..., F]` with -1.
-        channel_axis: which axis j counts.
+        spikes: s, `[N, C]` of a convolution's input, see `channel_means`; `[..., F]` of a linear layer's, whose time
+            steps are compared one by one.
         r0: width of the ramp, a share of m; 1 at most.
-        rows: in how many time steps the layer sees an image; a linear layer's are compared one by one.
 
     Returns:
         `[N, C]`, or `[..., F]`; float32 at least.
     """
-    real = torch.promote_types(x.dtype, torch.float32)
-    spikes = x.to(real) if channel_axis == -1 else x.unflatten(0, (rows, -1)).mean((0, 3, 4), dtype=real)
+    spikes = spikes.to(torch.promote_types(spikes.dtype, torch.float32))
     mean = spikes.mean(-1, keepdim=True).clamp(min=SILENT)
     return (1 + (spikes / mean - 1) / min(r0, 1.0)).clamp(0.0, 1.0)
 
@@ -225,9 +224,13 @@ class UseClock(nn.Module):
         """Advance by one training step; runs before the layer is applied."""
         if not self.training:
             return
-        x = inputs[0].detach() if self.detach else inputs[0]
+        x = inputs[0]
         used = marks(x, self.dim) if self.analog else x
-        used = standing(used, self.channel_axis, self.r0, self.rows) if self.relative else used
+        if self.channel_axis == 1 and (self.relative or not self.analog):
+            used = channel_means(used, self.rows)
+        if self.detach:
+            x, used = x.detach(), used.detach()
+        used = standing(used, self.r0) if self.relative else used
         if self.pairs:
             assert isinstance(layer, nn.Linear)
             usage = pair_usage(x, layer, self.r0, used)
@@ -306,7 +309,6 @@ class UseItOrLoseIt(Regularizer):
     family = Family.weights
     strength = "k_p"
     counts_passes = True
-    reads = ()  # usage is measured where an input enters its layer, behind pooling and sums
     replayable = True
     space = {
         "k_p": Log(0.01, 100.0, authors=1.0, source="antonov2024, eq. 5 and its notebooks"),
@@ -334,6 +336,8 @@ class UseItOrLoseIt(Regularizer):
         if self.form is Form.literal and detach_clock is False:
             raise BenchError("reg.uselose.detach_clock is false, but form=literal has no gradient at all")
         self.detach_clock = self.form is not Form.effective if detach_clock is None else detach_clock
+        # Usage is measured where an input enters its layer, behind pooling and sums.
+        self.reads: tuple[Read, ...] = ()
         self.identity_in_eval = self.form is not Form.effective or k_p == 0
         self._layers: list[Any] = []
         self._hooks: list[RemovableHandle] = []
@@ -342,6 +346,8 @@ class UseItOrLoseIt(Regularizer):
         if self.k_p == 0:
             return
         roles = roles_of(model)
+        if any(isinstance(m, nn.Conv2d) and not roles.get(m, Role()).analog for m in model.modules()):
+            self.reads = (Read.channel_outputs,)
         for layer in [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]:
             self.attach_layer(layer, roles.get(layer, Role()))
 

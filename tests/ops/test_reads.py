@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from bench.neurons import NeuronConfig, Read, Spiking
-from bench.neurons.reads import SUMS
+from bench.neurons.reads import SUMS, channel_means, tell_channel_means
 from bench.ops import compiled, reference
 from bench.ops.reference import Dropped, Fired
 
@@ -217,6 +217,8 @@ def test_by_hand() -> None:
         Read.squared_channel_rates: (0.5, [sa, 0.0, 0.0, 0.0]),
         Read.neuron_counts: (1.0, [sa, sb + sd, sc, sd]),
         Read.squared_neuron_counts: (1.0, [2 * sa, 0.0, 0.0, 0.0]),
+        # Without pooling or a sum, what is passed on are the spikes.
+        Read.channel_outputs: (0.5, [sa / 2, (sb + sd) / 2, sc / 2, sd / 2]),
         # Potentials 1.5, 0.5, 0.25, 0.75: the first one's effect ends at its reset, the second's goes on.
         Read.potential: (3.0, [1.0, 2.0, 1.0, 1.0]),
     }
@@ -228,6 +230,50 @@ def test_by_hand() -> None:
             assert total.item() == pytest.approx(value), read
             (g,) = torch.autograd.grad(total, leaf)
             assert g.flatten().tolist() == pytest.approx(wanted, rel=1e-5), read
+
+
+def test_what_a_window_passes_on_by_hand() -> None:
+    """One window of currents 1.5, 0.5, 1.25 and 0 at T = 1, and 1, 0, 0 and 2 added: sums 2, 0, 1 and 2, the first is
+    the maximum. An odd column, which no window has, counts for nothing."""
+    x = torch.tensor([[1.5, 0.5, 1.5], [1.25, 0.0, 1.5]]).view(1, 1, 2, 3)
+    add = torch.tensor([[1.0, 0.0, 5.0], [0.0, 2.0, 5.0]]).view(1, 1, 2, 3)
+    options: dict[str, Any] = {"time_steps": 1, "neuron": IF, "training_stats": True, "pool": 2}
+    for op in (reference, compiled):
+        leaf, other = x.clone().requires_grad_(), add.clone().requires_grad_()
+        reads = frozenset({Read.channel_outputs})
+        fired = op.bn_fire(leaf, None, None, None, None, 0.0, reads=reads, add=other, **options)
+        assert fired.sums[Read.channel_outputs].tolist() == [[2.0]]
+        (2 * fired.sums[Read.channel_outputs].sum()).backward()
+        assert leaf.grad.flatten().tolist() == pytest.approx([2 * surrogate(1.5), 0, 0, 0, 0, 0], rel=1e-5)
+        assert other.grad.flatten().tolist() == [2.0, 0, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("pool", [1, 2])
+@pytest.mark.parametrize("drops", [None, "dropped", "dropped_spikes"])
+@pytest.mark.parametrize("told", [False, True])
+def test_what_is_added_has_its_share_in_what_is_passed_on(pool: int, drops: str | None, told: bool) -> None:
+    """Gradients of x and of what is added, which may know its channels' means from the layer that it comes from."""
+    case = safe(pool=pool, drops=drops, add=True)
+    assert case.add is not None
+    found = {}
+    for op, dtype in ((reference, torch.float64), (compiled, torch.float32)):
+        x, add = (values.to(dtype).requires_grad_() for values in (case.x, case.add))
+        given = add * 1
+        if told:
+            tell_channel_means(given, channel_means(given, 4))
+        learned = () if case.norm is None else case.norm
+        fired = op.bn_fire(
+            x, *learned, None, None, 1e-5, training_stats=True, add=given, reads=frozenset({Read.channel_outputs}),
+            **case.options,
+        )  # fmt: skip
+        value = fired.sums[Read.channel_outputs]
+        torch.testing.assert_close(value, fired.out.unflatten(0, (4, -1)).mean((0, 3, 4)), rtol=1e-5, atol=1e-5)
+        draw = torch.Generator().manual_seed(3)
+        weights, others = (torch.randn(shape, generator=draw).to(dtype) for shape in (value.shape, fired.out.shape))
+        total = (value * weights).sum() * 100 + (fired.out * others).sum()
+        found[op] = [g.double() for g in torch.autograd.grad(total, (x, add))]
+    for own, wanted in zip(found[compiled], found[reference], strict=True):
+        torch.testing.assert_close(own, wanted, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("neuron", NEURONS, ids=lambda n: f"{n.name}{n.v_reset}{n.tau}")

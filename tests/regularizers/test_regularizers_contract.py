@@ -18,6 +18,7 @@ from bench.activity import Activity, LayerActivity
 from bench.errors import BenchError
 from bench.families import Family
 from bench.neurons import Read
+from bench.neurons.reads import channel_means
 from bench.ops import Backend, explain, using
 from bench.registry import REGULARIZERS
 from bench.regularizers.base import Regularizer
@@ -198,7 +199,13 @@ def test_what_it_declares_is_what_it_reads(name: str, kwargs: dict[str, Any], ne
             looked.add(what)
         return read(layer, what)
 
+    def heard(x: torch.Tensor, time_steps: int) -> torch.Tensor:
+        if hasattr(x, "channel_means"):
+            looked.add(Read.channel_outputs)
+        return channel_means(x, time_steps)
+
     monkeypatch.setattr(LayerActivity, "_read", noted)
+    monkeypatch.setattr("bench.regularizers.uselose.channel_means", heard)
     trained.train(2)
     assert looked == trained.reads[0]
 

@@ -21,6 +21,7 @@ from bench.models.base import Spec, SpikingNetwork
 from bench.models.mlp import MLP, Encoding
 from bench.models.srm import SRM
 from bench.neurons import NeuronConfig
+from bench.neurons.reads import channel_means
 from bench.registry import MODELS
 from bench.regularizers.uselose import (
     Form,
@@ -77,24 +78,24 @@ def test_standing_by_hand() -> None:
     # the first 4, 2, 3, of mean 3; the second 0, 0, 0.
     first = torch.tensor([[[[1.0, 1.0]], [[1.0, 0.0]], [[1.0, 1.0]]], [[[1.0, 1.0]], [[1.0, 0.0]], [[1.0, 0.0]]]])
     x = torch.stack([first[0], torch.zeros(3, 1, 2), first[1], torch.zeros(3, 1, 2)])
-    assert standing(x, 1, r0=0.1, rows=2).tolist() == [[1.0, 0.0, 1.0], [0.0, 0.0, 0.0]]
+    assert standing(channel_means(x, 2), r0=0.1).tolist() == [[1.0, 0.0, 1.0], [0.0, 0.0, 0.0]]
     # 2 of 3 is a third below the mean: half way down a ramp that ends two thirds below.
-    ramp = standing(x, 1, r0=2 / 3, rows=2)
+    ramp = standing(channel_means(x, 2), r0=2 / 3)
     torch.testing.assert_close(ramp, torch.tensor([[1.0, 0.5, 1.0], [0.0, 0.0, 0.0]]))
     # The share of images in which they keep up, over r0.
     assert input_usage(ramp, 1, r0=2 / 3).tolist() == pytest.approx([0.75, 0.375, 0.75])
     # For single neurons it is to spike; where all spike alike all keep up, whatever the rounding.
     spikes = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 0.0], [1.0, 1.0, 0.0]])
-    assert torch.equal(standing(spikes, -1, r0=0.3), spikes)
+    assert torch.equal(standing(spikes, r0=0.3), spikes)
     alike = torch.full((6, 7, 3, 3), 0.1)
-    assert input_usage(standing(alike, 1, r0=0.05), 1, r0=0.05).tolist() == [1.0] * 7
+    assert input_usage(standing(channel_means(alike, 1), r0=0.05), 1, r0=0.05).tolist() == [1.0] * 7
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0, -0.5], ids=["silent", "saturated", "negative"])
 @pytest.mark.parametrize("r0", [0.05, 1.0, 3.0])
 def test_standing_is_finite_and_nobody_keeps_up_with_silence(value: float, r0: float) -> None:
     x = torch.full((4, 3, 2, 2), value, requires_grad=True)
-    found = standing(x, 1, r0, rows=2)
+    found = standing(channel_means(x, 2), r0)
     assert (found == float(value > 0)).all()
     found.sum().backward()
     assert torch.isfinite(x.grad).all()
@@ -305,7 +306,9 @@ def test_gradcheck_of_a_relative_usage() -> None:
     clock = UseItOrLoseIt(k_p=0.7, tau=3.0, r0=0.8).attach_layer(layer, Role(rows=2))
     assert clock.relative
     x = torch.rand(4, 3, 4, 4, dtype=torch.float64) * torch.tensor([0.5, 0.6, 0.8]).view(3, 1, 1)
-    assert (((s := standing(x, 1, 0.8, 2)) > 0) & (s < 1)).any()  # within the ramp, where the mean has a gradient
+    assert (
+        ((s := standing(channel_means(x, 2), 0.8)) > 0) & (s < 1)
+    ).any()  # within the ramp, where the mean has a gradient
 
     def apply(spikes: Tensor) -> Tensor:
         clock.q.copy_(torch.arange(3.0))
@@ -317,7 +320,7 @@ def test_gradcheck_of_a_relative_usage() -> None:
 def test_firing_more_all_over_the_layer_brings_nothing() -> None:
     """A relative usage has no gradient along the spikes themselves, which is where they all grow alike."""
     x = (torch.rand(4, 3, 2, 2, dtype=torch.float64) * torch.tensor([0.5, 0.7, 0.8]).view(3, 1, 1)).requires_grad_()
-    (gradient,) = torch.autograd.grad(standing(x, 1, 0.9, 2)[:, 0].sum(), x)
+    (gradient,) = torch.autograd.grad(standing(channel_means(x, 2), 0.9)[:, 0].sum(), x)
     assert gradient.abs().max() > 0.01
     assert (gradient * x).sum().item() == pytest.approx(0.0, abs=1e-12)
 

@@ -62,6 +62,7 @@ struct Reads {
     float *potential;  // [T, N, H, W, C] before firing
     float *neurons;    // [N, H, W, C] how often each fired
     float *channels;   // [N, rows of windows, C] how often each channel's neurons fired in such a row
+    float *outputs;    // likewise, the sum of what comes out, without `add` where there is no pooling
 };
 
 // A float for each neuron [N, H, W, C], with channels next to each other and the strides given, 0 where an axis
@@ -73,10 +74,10 @@ struct Shared {
     int64_t within(int p) const { return (p / 2) * row + (p % 2) * column; }
 };
 
-// Gradients of what is read: of the potential, and what those of sums come to at every step of a neuron, where it is
-// silent and where it fires.
+// Gradients of what is read: of the potential; of an image's channels in what comes out, at every value [N, C]; and what
+// those of sums come to at every step of a neuron, where it is silent and where it fires.
 struct Given {
-    const float *potential;
+    const float *potential, *outputs;
     Shared silent, firing;
 };
 }
@@ -212,7 +213,7 @@ int64_t forward(const Shape &s, const Neuron &neuron, const Norm &norm, const Dr
     {
         std::vector<Mask> many(steps);
         std::vector<Floats> many_best(steps);
-        std::vector<Floats> in_row(blocks);  // spikes of a row of windows
+        std::vector<Floats> in_row(blocks), out_row(blocks);  // spikes of a row of windows, and what comes out of it
         std::vector<Mask> many_kept(blocks * steps);
 #pragma omp for schedule(static)
         for (int64_t unit = 0; unit < units_of(s); unit++) {
@@ -225,7 +226,7 @@ int64_t forward(const Shape &s, const Neuron &neuron, const Norm &norm, const Dr
                     Floats few_best[STEPS ? STEPS : 1], *const best = STEPS ? few_best : many_best.data();
                     for (int64_t t = 0; t < steps; t++) any[t] = Mask{};
                     const Mask valid = first_lanes(n);
-                    Floats over_time[P] = {};
+                    Floats over_time[P] = {}, passed_on = {};
                     const auto note = [&](int p, int64_t t, Floats v, Mask spike, Mask kept) {
                         const int64_t place = at.full + t * by.full_step + by.within(p) + c;
                         if (spikes) store_spikes(spikes + place, spike, n);
@@ -235,6 +236,7 @@ int64_t forward(const Shape &s, const Neuron &neuron, const Norm &norm, const Dr
                         any[t] = any[t] | spike;
                         if (!graded) return;
                         Floats sum = passed(drop, spike, kept);
+                        if (reads.outputs && s.pool == 1) passed_on += sum;
                         if (add) sum = stored(load(add + place, n) + sum, T());
                         best[t] = p == 0 ? sum : select(beats(sum, best[t]), sum, best[t]);
                     };
@@ -249,16 +251,19 @@ int64_t forward(const Shape &s, const Neuron &neuron, const Norm &norm, const Dr
                             T *const to = out + at.pooled + t * by.pooled_step + c;
                             if (graded) store(to, best[t], n);
                             else store_spikes(to, any[t], n);
+                            if (reads.outputs && s.pool > 1) passed_on += graded ? best[t] : ones(any[t], 1.0f);
                         }
+                    if (reads.outputs) out_row[c / V] += passed_on;
                 };
                 for (int64_t c = 0; c < whole; c += V) channels(c, All());
                 if (whole < C) channels(whole, int(C - whole));
             });
             total += fired.total();
-            for (int64_t b = 0; sums && b < blocks; b++) {
-                if (reads.channels)
-                    store(reads.channels + unit * C + b * V, in_row[b], int(std::min<int64_t>(V, C - b * V)));
-                in_row[b] = Floats{};
+            for (int64_t b = 0; (sums || reads.outputs) && b < blocks; b++) {
+                const int n = int(std::min<int64_t>(V, C - b * V));
+                if (reads.channels) store(reads.channels + unit * C + b * V, in_row[b], n);
+                if (reads.outputs) store(reads.outputs + unit * C + b * V, out_row[b], n);
+                in_row[b] = out_row[b] = Floats{};
             }
         }
     }
@@ -320,6 +325,7 @@ void backward(const Shape &s, const Neuron &neuron, const Norm &norm, const Drop
                     for (int64_t t = 0; P > 1 && !graded && t < steps; t++)
                         mine[t] = ~(mine[steps + t] | mine[2 * steps + t] | mine[3 * steps + t]);
                     const Floats mean = load(norm.mean + c, n), times = load(factor + c, n);
+                    const Floats each = given.outputs ? load(given.outputs + at.image * C + c, n) : Floats{};
                     Floats sum_g = {}, sum_gx = {};
 #pragma GCC unroll 4
                     for (int p = 0; p < P; p++) {
@@ -333,8 +339,9 @@ void backward(const Shape &s, const Neuron &neuron, const Norm &norm, const Drop
                             Floats g = {}, pooled = {};
                             const int64_t place = at.full + t * by.full_step + by.within(p) + c;
                             if (g_spikes) g = load(g_spikes + place, n);
-                            if (g_out && at.pooled >= 0) {
-                                const Floats from = load(g_out + at.pooled + t * by.pooled_step + c, n);
+                            if ((g_out || given.outputs) && at.pooled >= 0) {
+                                Floats from = each;
+                                if (g_out) from += load(g_out + at.pooled + t * by.pooled_step + c, n);
                                 pooled = P == 1 ? from : select(mine[p * steps + t], from, Floats{});
                                 g += DROP == 2 ? select(kept_at[p * steps + t], pooled * drop.gain, Floats{}) : pooled;
                             }
