@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
-.PHONY: demo test test-clusters lint readme evaluate docs speed clean
+.PHONY: demo test test-clusters lint readme evaluate docs notebook speed clean
 
 demo: $(VENV)/installed
 	$(BIN)/bench run model=sew reg=spikepen
@@ -42,6 +42,10 @@ evaluate: $(VENV)/installed
 docs: $(VENV)/installed-dev
 	$(BIN)/python docs/site.py
 	$(BIN)/zensical build --strict
+
+# What the cells of docs/first-steps.ipynb print and draw.
+notebook: $(VENV)/installed-dev
+	$(BIN)/python docs/notebook.py
 
 # Every regularizer beside none on three small networks, and the start of a run: on a machine that does nothing else, some
 # ten minutes a network on two cores.

@@ -119,23 +119,48 @@ class Predicting(nn.Module):
             >>> {name: tuple(spikes.shape) for name, spikes in network.raster(numpy.ones((8, 8))).items()}
             {'spikings.0': (4, 256), 'spikings.1': (4, 64)}
         """
+        return self._of_one(image, Read.spikes)
+
+    def potentials(self, image: Any) -> dict[str, Tensor]:
+        """The membrane potentials before firing for one image: layer -> `[T, neurons]`, float32, on the CPU.
+
+        Args:
+            image: one, as `predict` takes it.
+
+        Raises:
+            BenchError: it is not one image, or the network has no potentials that are known by their time.
+
+        Examples:
+            >>> import bench, numpy
+            >>> network = bench.create_model("cnn", image_shape=(1, 8, 8), depth=2, channels=4)
+            >>> image = numpy.ones((8, 8))
+            >>> fired = network.potentials(image)["spikings.0"] >= network.spec.neuron.v_threshold
+            >>> bool((fired == network.raster(image)["spikings.0"]).all())
+            True
+        """
+        return self._of_one(image, Read.potential)
+
+    def _of_one(self, image: Any, read: Read) -> dict[str, Tensor]:
+        """Spikes or potentials of one image: layer -> `[T, neurons]`."""
         pixels = self.pixels_of(image)
         layers = [(name, layer) for name, layer in self.spiking_layers() if layer.is_spiking]
+        what = "raster" if read is Read.spikes else "picture of potentials"
         if len(pixels) != 1:
-            raise BenchError(f"a raster is of one image, these are {len(pixels)}")
+            raise BenchError(f"a {what} is of one image, these are {len(pixels)}")
         if not layers:
-            raise BenchError("this network has no spikes whose times are known, so there is no raster")
-        with self._judging(SPIKES):
+            raise BenchError(f"this network has no spikes whose times are known, so there is no {what}")
+        with self._judging(SPIKES | {read}):
             for x in self._batches(pixels, 1):
                 self.forget()
                 self.features(x)
-            fired = {}
+            found = {}
             for name, layer in layers:
                 uses = [] if layer.shape is None else [*layer.earlier, layer.use()]
                 for place, use in enumerate(uses, 1):
-                    if use.fired is not None:
-                        fired[f"{name}#{place}" if place > 1 else name] = use.fired[:, 0].flatten(1).cpu()
-            return fired
+                    kept = use.fired if read is Read.spikes else use.potential
+                    if kept is not None:
+                        found[f"{name}#{place}" if place > 1 else name] = kept[:, 0].flatten(1).cpu()
+            return found
 
     @contextmanager
     def _judging(self, reads: frozenset[Read]) -> Iterator[None]:
