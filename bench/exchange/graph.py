@@ -313,6 +313,11 @@ class _Walk:
                 f"the neurons of '{path}' ({kind if type(layer) is not Spiking else config.name}) are in no exchange "
                 "format; neuron=if, lif or plif are, in the networks that use them"
             )
+        if layer.trigger is not None:
+            raise BenchError(
+                f"the neurons of '{path}' fire by a {type(layer.trigger).__name__}, not at a common threshold: it is "
+                "in no exchange format; train without that regularizer"
+            )
         for slot in (layer.current, layer.spikes):
             for module in slot:
                 if not changes_nothing(module, shape, self.network.time_steps):

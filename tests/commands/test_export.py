@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from huggingface_hub import ModelCard
@@ -155,6 +156,35 @@ def test_a_time_step_as_nir(bench: Bench, run_tiny: Callable[..., dict[str, Any]
     again = bench("export", name, "--nir", str(target))
     assert (again.returncode, again.stderr.count("\n")) == (2, 1)
     assert "is there already" in again.stderr
+
+
+def test_a_time_step_as_onnx_gives_the_run_s_answers(
+    bench: Bench, run_tiny: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    """Run step by step by ONNX Runtime from rest, the mean of its outputs is what `bench.load` answers."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    name = str(run_tiny()["run_id"])
+    target = tmp_path / "net.onnx"
+    done = bench("export", name, "--onnx", str(target))
+    assert done.returncode == 0, done.stderr
+    network = face.load(name)
+    pixels = torch.randint(256, (3, *network.spec.image_shape), dtype=torch.uint8)
+    session = onnxruntime.InferenceSession(str(target))
+    image, *states = session.get_inputs()
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (network.spec.mean, network.spec.std))
+    feed = {image.name: ((pixels / 255 - mean) / std).numpy()}
+    said = session.get_modelmeta().custom_metadata_map
+    for state in states:
+        rest = float(said[state.name[:-1] + "rest"])
+        feed[state.name] = np.full((3, *state.shape[1:]), rest, np.float32)
+    outputs = []
+    for _ in range(network.time_steps):
+        names = [each.name for each in session.get_outputs()]
+        got = dict(zip(names, session.run(None, feed), strict=True))
+        outputs.append(torch.from_numpy(got["logits"]))
+        feed |= {state.name: got[f"{state.name}_next"] for state in states}
+    probabilities = torch.stack(outputs).mean(0).softmax(1)
+    torch.testing.assert_close(probabilities, network.predict(pixels).probabilities, rtol=1e-3, atol=1e-4)
 
 
 def test_what_a_format_cannot_say_is_a_line(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -285,3 +285,38 @@ def test_what_nir_cannot_say(name: str, arguments: dict[str, Any], said: str, tm
         write_nir(tmp_path / "net.nir", follow(network))
     assert "\n" not in str(fault.value)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("reg", "arguments", "said"),
+    [
+        # Scales and statistics of each time step, which one step of a graph has no place for.
+        ("temporalbn", {"form": "tebn"}, "time step|changes with"),
+        ("temporalbn", {"form": "bntt"}, "time step|changes with"),
+        ("mpbn", {}, "not at a common threshold"),
+    ],
+)
+def test_what_regularizers_leave_that_no_format_can_say(
+    reg: str, arguments: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    network = bench.create_model("cnn", image_shape=(1, 8, 8), **SMALL["cnn"])
+    bench.attach(network, reg, **arguments)
+    network.train()
+    for seed in range(3):
+        torch.manual_seed(seed)
+        network(torch.rand(4, 1, 8, 8))
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    with pytest.raises(BenchError, match=said) as fault:
+        write_nir(tmp_path / "net.nir", follow(network.eval()))
+    assert "\n" not in str(fault.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_hook_is_in_no_format(tmp_path: Path) -> None:
+    network = bench.create_model("cnn", image_shape=(1, 8, 8), **SMALL["cnn"]).eval()
+    network.convs[0].conv.register_forward_hook(lambda module, inputs, output: output * 2)
+    with pytest.raises(BenchError, match=r"a hook changes what '.*conv' computes"):
+        write_nir(tmp_path / "net.nir", follow(network))
+    assert list(tmp_path.iterdir()) == []

@@ -21,6 +21,7 @@ from bench.errors import BenchError
 from bench.models.base import Spec
 from bench.models.cnn import CNN
 from bench.neurons import SPIKES, NeuronConfig, Read, Spiking
+from bench.neurons.reads import channel_means
 from bench.ops import Backend, ConvNorm, compiled, native
 from bench.registry import MODELS, REGULARIZERS
 from bench.regularizers.masking import At, Mask, StepDropout
@@ -57,14 +58,21 @@ def both(change: Callable[[Block], Any] = lambda block: None, **options: Any) ->
         x = torch.randn(3 if block.repeat else 12, 5, 7, 8)
         with ops.using(backend):
             out = block(x)
-        (out.square().sum() + 0.1 * block.spiking.fired.sum()).backward()
-        block.out = out.detach()
+        passed_on = block.spiking.sums.get(Read.channel_outputs, torch.zeros(()))
+        (out.square().sum() + 0.1 * block.spiking.fired.sum() + 50 * passed_on.square().sum()).backward()
+        block.out = out
         blocks.append(block)
     return blocks[0], blocks[1]
 
 
 def assert_same(fast: Block, slow: Block) -> None:
     assert torch.equal(fast.out, slow.out)
+    assert fast.spiking.sums.keys() == slow.spiking.sums.keys()
+    for read, value in fast.spiking.sums.items():
+        torch.testing.assert_close(value, slow.spiking.sums[read])
+        if read is Read.channel_outputs:
+            torch.testing.assert_close(value, fast.out.unflatten(0, (4, -1)).mean((0, 3, 4)))
+            assert torch.equal(channel_means(fast.out, 4), value)
     assert torch.equal(fast.spiking.fired, slow.spiking.fired)
     assert 0.02 < fast.spiking.fired.mean() < 0.98
     for (name, own), other in zip(fast.named_parameters(), slow.parameters(), strict=True):
@@ -85,12 +93,40 @@ CHANGES: dict[str, tuple[Callable[[Block], Any], str | None]] = {
     "scaled current": (lambda b: b.spiking.current.append(Halve()), None),
     "scaled spikes": (lambda b: b.spiking.spikes.append(Halve()), None),
     "no pooling": (lambda b: setattr(b, "pool", None), None),
+    "mean": (lambda b: setattr(b, "pool", nn.AvgPool2d(2)), None),
+    "mean of another size": (lambda b: setattr(b, "pool", nn.AvgPool2d(3, stride=2, padding=1)), None),
+    "outputs": (lambda b: setattr(b.spiking, "reads", SPIKES | {Read.channel_outputs}), None),
+    "outputs and no pooling": (lambda b: without_pooling(b), None),
+    "outputs by a mean": (lambda b: by_mean(b), None),
+    "outputs behind a change": (lambda b: behind_a_change(b), None),
+    "outputs by a hook": (lambda b: by_hook(b), "a hook"),
     "potential": (lambda b: setattr(b.spiking, "reads", SPIKES | {Read.potential}), None),
     "hook": (lambda b: b.spiking.register_forward_hook(lambda *a: None), "a hook"),
     "hook on the norm": (lambda b: b.conv.norm.register_forward_pre_hook(lambda *a: None), "a hook"),
     "other pooling": (lambda b: setattr(b, "pool", nn.MaxPool2d(3)), "the pooling"),
     "double": (lambda b: b.conv.register_forward_hook(lambda m, a, y: y.double()), "a hook"),
 }
+
+
+def reads_outputs(block: Block) -> Block:
+    block.spiking.reads = SPIKES | {Read.channel_outputs}
+    return block
+
+
+def without_pooling(block: Block) -> None:
+    reads_outputs(block).pool = None
+
+
+def by_mean(block: Block) -> None:
+    reads_outputs(block).pool = nn.AvgPool2d(2)
+
+
+def behind_a_change(block: Block) -> None:
+    reads_outputs(block).spiking.spikes.append(Halve())
+
+
+def by_hook(block: Block) -> None:
+    reads_outputs(block).spiking.register_forward_hook(lambda *a: None)
 
 
 class Halve(nn.Module):
