@@ -129,11 +129,13 @@ def _fire_block(
         return _rest(current, spiking, pool, repeat and not by_step, add), False
     gate = _gate(spiking.current)
     inside = _is_plain(norm) and (gate is not None or not len(spiking.current))
-    current = _convolve(conv_norm.conv, x) if inside or by_step else conv_norm(x)
+    current = _convolve(conv_norm.conv, x)
     if by_step:
         current, repeat = norm(current, repeat), False
+    elif not inside:
+        current = norm(current)
     if len(spiking.current) and gate is None:
-        current = spiking.current(_repeat(current, spiking.time_steps) if repeat else current)
+        current = spiking.current(_repeat_last(current, spiking.time_steps) if repeat else current)
         repeat = False
     # torch's own errors are wanted: nothing to pool, or a single value a channel to normalize by.
     faulty = min(current.shape[2:]) < (1 if pool is None else 2) or current[:, 0].numel() == 1
@@ -254,6 +256,11 @@ def _end(x: Tensor, add: Tensor | None, pool: nn.Module | None) -> Tensor:
 
 def _repeat(x: Tensor, time_steps: int) -> Tensor:
     return x.unsqueeze(0).expand(time_steps, *x.shape).flatten(0, 1)
+
+
+def _repeat_last(x: Tensor, time_steps: int) -> Tensor:
+    """The same with C last in memory, as the kernels want it."""
+    return _repeat(x.permute(0, 2, 3, 1), time_steps).permute(0, 3, 1, 2)
 
 
 def _is_plain(norm: nn.Module) -> bool:

@@ -24,7 +24,12 @@ class Noise(nn.Module):
         self.sigma = sigma
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.sigma * torch.randn_like(x) if self.training else x
+        if not self.training:
+            return x
+        # In the order of memory: torch's generator takes six times as long for a tensor in any other.
+        last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
+        noise = torch.randn_like(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2) if last else torch.randn_like(x)
+        return torch.add(x, noise, alpha=self.sigma)
 
     def extra_repr(self) -> str:
         return f"sigma={self.sigma:g}"

@@ -10,7 +10,7 @@ from bench.errors import BenchError
 from bench.models.sew import Connect
 from bench.registry import MODELS
 from bench.regularizers.dropconnect import DropConnect
-from bench.regularizers.noisyneuron import NoisyNeuron
+from bench.regularizers.noisyneuron import Noise, NoisyNeuron
 from bench.regularizers.orthogonal import Form, Orthogonal, lipschitz, off_orthonormal, towards_orthonormal
 from bench.regularizers.stochdepth import DropBranch, StochasticDepth
 from bench.regularizers.weightnorm import WeightNorm
@@ -150,3 +150,20 @@ def test_noise_has_its_deviation_and_ends_with_training(net) -> None:
     assert drawn.std().item() == pytest.approx(0.3, rel=0.03)
     model.eval()
     assert noise(torch.zeros(4)).tolist() == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_noise_is_normal_in_either_layout(channels_last: bool) -> None:
+    """Mean 0, standard deviation sigma, kurtosis 3, and no two channels or rows alike."""
+    torch.manual_seed(0)
+    x = torch.zeros(8, 16, 20, 20)
+    x = x.contiguous(memory_format=torch.channels_last) if channels_last else x
+    noise = Noise(0.5)(x)
+    assert noise.stride() == x.stride()
+    assert noise.mean().item() == pytest.approx(0, abs=0.01)
+    assert noise.std().item() == pytest.approx(0.5, rel=0.02)
+    assert (noise / 0.5).pow(4).mean().item() == pytest.approx(3, rel=0.1)
+    for axis in range(4):
+        rows = noise.transpose(0, axis).flatten(1)
+        assert torch.corrcoef(rows).fill_diagonal_(0).abs().max() < 0.15
+    assert torch.equal(Noise(0.5).eval()(x), x)
