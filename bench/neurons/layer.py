@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,8 +76,15 @@ def potential_of(node: neuron.BaseNode, x: Tensor, start: Any) -> Tensor:
     return charge(node, x, torch.cat([first, node.v_seq[:-1]]))
 
 
-def fire_by(node: neuron.BaseNode, trigger: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Spikes and potentials before firing, `[T, N, ...]` each, of neurons whose threshold is a module.
+def in_time(steps: Sequence[Tensor]) -> Tensor:
+    """Steps `[N, ...]` as one `[T, N, ...]`, in the layout of each: torch would put channels that are last second."""
+    if steps[0].ndim == 4 and steps[0].is_contiguous(memory_format=torch.channels_last):
+        return torch.stack([step.permute(0, 2, 3, 1) for step in steps]).permute(0, 1, 4, 2, 3)
+    return torch.stack(list(steps))
+
+
+def fire_by(node: neuron.BaseNode, trigger: nn.Module, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """Spikes `[T, N, ...]`, and the potentials before firing of each step, of neurons whose threshold is a module.
 
     The reset is of the potential itself, and by the neuron's own threshold where it is soft.
 
@@ -97,7 +104,7 @@ def fire_by(node: neuron.BaseNode, trigger: nn.Module, x: Tensor) -> tuple[Tenso
         else:
             v = (1 - fired) * potentials[-1] + node.v_reset * fired
     node.v = v
-    return torch.stack(spikes), torch.stack(potentials)
+    return in_time(spikes), potentials
 
 
 @dataclass(frozen=True)
@@ -202,8 +209,8 @@ class Spiking(nn.Module):
         exact = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
         with torch.autocast(x.device.type, enabled=False):
             if self.trigger is not None:
-                fired, potential = fire_by(node, self.trigger, exact)
-                self.potential = potential if wanted else None
+                fired, potentials = fire_by(node, self.trigger, exact)
+                self.potential = in_time(potentials) if wanted else None
                 return fired.to(x.dtype)
             fired = node(exact)
             if wanted:

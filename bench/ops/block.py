@@ -125,7 +125,7 @@ def _fire_block(
     norm = conv_norm.norm
     by_step = isinstance(norm, StepNorm)
     if kernels is None or note.obstacle is not None:
-        current = conv_norm(x, repeat=repeat) if by_step else conv_norm(x)
+        current = conv_norm(x, repeat=repeat) if by_step else _normed(conv_norm, x)
         return _rest(current, spiking, pool, repeat and not by_step, add), False
     gate = _gate(spiking.current)
     inside = _is_plain(norm) and (gate is not None or not len(spiking.current))
@@ -161,6 +161,12 @@ def _acting(slot: nn.Sequential) -> Gate | None:
     """The same, where it does anything in the present mode."""
     gate = _gate(slot)
     return gate if gate is not None and gate.acts else None
+
+
+def _normed(conv_norm: ConvNorm, x: Tensor) -> Tensor:
+    """Convolution and norm by the modules, but for a convolution that our own kernels serve."""
+    out: Tensor = conv_norm(x) if _hooked(conv_norm) else conv_norm.norm(_convolve(conv_norm.conv, x))
+    return out
 
 
 def _convolve(conv: nn.Conv2d, x: Tensor) -> Tensor:
