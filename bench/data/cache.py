@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
+from bench.data.checked import check
 from bench.data.config import DataConfig
 from bench.data.source import DATASETS, Source, say
 from bench.errors import BenchError, EnvironmentFault
@@ -333,7 +334,7 @@ def _parse(source: Source, copy: str) -> None:
     if fingerprint is None:
         raise EnvironmentFault(f"{source.name} was downloaded, but {source.place(copy)} is not there")
     with _readable(source):
-        raw = source.parse(copy)
+        raw = check(source.name, source.parse(copy))
     arrays = {name: np.ascontiguousarray(getattr(raw, name)) for name in TENSORS}
     meta = {
         "schema": SCHEMA,
