@@ -88,8 +88,8 @@ def test_a_plugin_s_data_set(
     (tmp_path / "stripes.py").write_text(PLUGIN.replace("LABELS", labels))
     monkeypatch.setenv("BENCH_PLUGINS", str(tmp_path / "stripes.py"))
     done = bench(
-        "run", "data=stripes", f"data.root={tmp_path / 'data'}", "model=cnn", "model.depth=2", "budget=smoke", "logger=none",
-        "trainer.accelerator=cpu",
+        "run", "data=stripes", f"data.root={tmp_path / 'data'}", "model=cnn", "model.depth=2", "budget=smoke",
+        "logger=none", "trainer.accelerator=cpu",
     )  # fmt: skip
     assert done.returncode == code, done.stderr
     if code:
