@@ -7,7 +7,7 @@ from enum import StrEnum
 import torch
 from torch import Tensor
 
-from bench.activity import Activity, LayerActivity
+from bench.activity import Activity, LayerActivity, mean_of
 from bench.errors import BenchError
 from bench.families import Family
 from bench.neurons import Read
@@ -32,7 +32,7 @@ def lower_bound(counts: Tensor, bound: float, order: int = 2) -> Tensor:
         bound: in spikes.
         order: 1 or 2.
     """
-    return (bound - counts).relu().pow(order).mean()
+    return mean_of(lambda count: (bound - count).relu().pow(order), counts)
 
 
 def upper_bound(counts: Tensor, bound: float, order: int = 2) -> Tensor:
@@ -43,7 +43,7 @@ def upper_bound(counts: Tensor, bound: float, order: int = 2) -> Tensor:
         bound: in spikes.
         order: 1 or 2.
     """
-    return (counts - bound).relu().pow(order).mean()
+    return mean_of(lambda count: (count - bound).relu().pow(order), counts)
 
 
 @REGULARIZERS.register("ratebounds")
