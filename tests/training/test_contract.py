@@ -117,7 +117,7 @@ def reading(reads: Any, *read: str) -> Regularizer:
     ("reads", "said"),
     [
         (("rates",), "has 'rates'. Did you mean 'rate'"),
-        (("rate", 3), "has 3. There are: channel_outputs, channel_rates, neuron_counts, potential, rate, spikes, squared_"),
+        (("rate", 3), "has 3. There are: channel_outputs, channel_rates, neuron_counts, potential, rate, spikes"),
         ("rate", 'is a str, it must be a tuple of names, as ("rate",)'),
         (True, 'is a bool, it must be a tuple of names, as ("rate",)'),
     ],
