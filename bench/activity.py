@@ -211,6 +211,7 @@ def mean_of(f: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
 
     Args:
         f: from float32 (or float64) values to as many, each from its own alone, by torch's differentiable functions.
+            Tensors that it takes from elsewhere are constants: no gradient reaches them.
         values: of any shape, say a layer's `potential`.
 
     Returns:

@@ -19,11 +19,10 @@ def executed(path: Path = NOTEBOOK) -> nbformat.NotebookNode:
         nbclient.exceptions.CellExecutionError: a cell failed.
     """
     notebook = nbformat.read(path, as_version=4)
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     # Without times, which would differ at every run.
-    NotebookClient(notebook, timeout=300, record_timing=False, kernel_name="python3").execute(cwd=str(ROOT))
-    for cell in notebook.cells:
-        cell.metadata.pop("execution", None)
+    client = NotebookClient(notebook, timeout=300, record_timing=False, kernel_name="python3")
+    client.execute(cwd=str(ROOT), env={**os.environ, "PYTHONPATH": paths})
     return notebook
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from bench.data.source import Raw
 from bench.errors import BenchError
-
-if TYPE_CHECKING:
-    from bench.data.source import Raw
 
 CHANNELS = (1, 3)
 """How many an image may have: grey, or red, green and blue."""
@@ -23,8 +21,6 @@ def check(name: str, raw: Any) -> Raw:
     Raises:
         BenchError: it is no data set; says which array is wrong, what it is and what it must be.
     """
-    from bench.data.source import Raw
-
     where = f"data={name}: its `parse` gives"
     if not isinstance(raw, Raw):
         raise BenchError(f"{where} a {type(raw).__name__}, it must give a `bench.data.source.Raw`")

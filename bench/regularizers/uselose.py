@@ -346,10 +346,11 @@ class UseItOrLoseIt(Regularizer):
         if self.k_p == 0:
             return
         roles = roles_of(model)
-        if any(isinstance(m, nn.Conv2d) and not roles.get(m, Role()).analog for m in model.modules()):
-            self.reads = (Read.channel_outputs,)
         for layer in [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]:
-            self.attach_layer(layer, roles.get(layer, Role()))
+            role = roles.get(layer, Role())
+            if isinstance(layer, nn.Conv2d) and not role.analog:
+                self.reads = (Read.channel_outputs,)
+            self.attach_layer(layer, role)
 
     def attach_layer(self, layer: nn.Conv2d | nn.Linear, role: Role = Role()) -> UseClock:
         """Give one layer a clock."""

@@ -125,7 +125,7 @@ class Bench:
             self.passes += 1
         self.optimizer.step()
         for reg in self.regs:
-            reg.learning_rate.fill_(self.optimizer.param_groups[0]["lr"])
+            reg.tell_rate(self.optimizer)
         for reg, reads in zip(self.regs, self.reads, strict=True):
             reg.after_step(self.shown(reg, reads))
         self.model.forget()
