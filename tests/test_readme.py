@@ -99,13 +99,13 @@ def test_the_example_of_a_network_learns(
     bench: Callable[..., subprocess.CompletedProcess[str]], tiny: tuple[str, ...], tmp_path: Path
 ) -> None:
     env = example("your-own.md", "a network", tmp_path / "twoconv.py")
-    own = ("model=twoconv", "model.channels=8", "reg=spikepen", "data.limit=200", "trainer.epochs=6", "optim.lr=0.02")
+    own = ("model=twoconv", "model.channels=8", "reg=spikepen", "data.limit=200", "trainer.epochs=12", "optim.lr=0.02")
     other = [word for word in tiny if not word.startswith(("model", "data.limit", "trainer.epochs"))]
     done = bench("run", *other, *own, env=env)
     assert done.returncode == 0, done.stderr
     (path,) = (tmp_path / "runs").rglob("result.json")
     result = json.loads(path.read_text())
-    assert result["train"]["loss"] < 2.28, "ln 10 is what a network that has learned nothing comes to"
+    assert result["train"]["loss"] < 2.2, "ln 10 is what a network begins with"
     assert [layer["name"] for layer in result["layers"]] == ["first_neurons", "second_neurons"]
     assert result["synops_per_image"] > 0
 
